@@ -1,0 +1,1 @@
+"""Level 0: names, configurations, keyed noise streams, provenance. Imports nothing else of gradprobe."""

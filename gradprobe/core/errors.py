@@ -1,0 +1,29 @@
+"""The one kind of error that is meant for the user, and how its sentence is made."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """Input that cannot be served; the message is one sentence that names the way out."""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> UsageError:
+    """Error for a name that does not exist: names it, the nearest right one, and all that are known.
+
+    Args:
+        kind: What was asked for ("estimator", "layer", ...).
+        name: What the user wrote.
+        known: The names that would have worked.
+
+    Returns:
+        The error, to be raised by the caller.
+    """
+    names = list(known)
+    lower = {n.lower(): n for n in names}
+    near = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
+    hint = f" Did you mean {lower[near[0]]!r}?" if near else ""
+    shown = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
+    return UsageError(f"unknown {kind} {str(name)!r}.{hint} Known: {shown or 'none'}.")

@@ -1,0 +1,98 @@
+"""``name(option=value, ...)``: parsing what users write, and the one canonical way to write it back."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradprobe.core.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A registered name and the options given to it."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return label(self.name, self.options)
+
+
+def parse(text: str) -> Spec:
+    """Parse ``"lr(noise=rademacher, sigma=0.1)"``.
+
+    Args:
+        text: A name, optionally followed by options in brackets. Values are Python literals; a bare word is
+            a string.
+
+    Returns:
+        Name and options.
+
+    Raises:
+        UsageError: The text is not of that form.
+    """
+    name, bracket, rest = text.strip().partition("(")
+    if not bracket:
+        return Spec(name.strip())
+    wrong = UsageError(f"cannot read {text!r}; write it as name(option=value, option=value).")
+    try:
+        call = ast.parse(f"f({rest}", mode="eval").body
+    except SyntaxError:
+        raise wrong from None
+    if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+        raise wrong
+    try:
+        return Spec(name.strip(), {str(k.arg): _value(k.value) for k in call.keywords})
+    except ValueError:
+        raise wrong from None
+
+
+def split(text: str) -> list[str]:
+    """Split ``"lr,es(sigma=0.1, noise=laplace)"`` at the commas outside brackets."""
+    parts, depth = [""], 0
+    for char in text:
+        depth += (char in "([{") - (char in ")]}")
+        if char == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return [p.strip() for p in parts if p.strip()]
+
+
+def label(name: str, options: Mapping[str, Any]) -> str:
+    """Canonical string of a name and options: keys sorted, numbers and words written one way only."""
+    if not options:
+        return name
+    inner = ", ".join(f"{key}={_text(options[key])}" for key in sorted(options))
+    return f"{name}({inner})"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no free choice of spaces, so that equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hexadecimal) of a JSON-able value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def _value(node: ast.expr) -> Any:
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value if value.replace("-", "_").isidentifier() and "-" not in value else repr(value)
+    if isinstance(value, bool) or value is None:
+        return str(value)
+    if isinstance(value, (int, float)):
+        return repr(float(value)) if not isinstance(value, int) else repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k!r}: {_text(value[k])}" for k in sorted(value)) + "}"
+    return repr(value)

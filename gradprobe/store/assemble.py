@@ -1,0 +1,166 @@
+"""From units to one labelled Dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from gradprobe.core.spec import canonical_json
+from gradprobe.store.schema import REFERENCE_SCALARS, SCHEMA_VERSION, LayerInfo, Unit, UnitKey, View
+
+_BY_COPIES = ("forwards", "equivalents", "nonfinite")
+_BY_UNIT = ("seconds", "peak_bytes")
+
+
+def assemble(
+    layers: list[LayerInfo],
+    views: list[View],
+    units: Iterable[Unit],
+    seeds: list[int],
+    block: int,
+    references: tuple[str, ...],
+    facts: dict[str, Any] | None = None,
+) -> xr.Dataset:
+    """Put units into the Dataset that every statistic reads.
+
+    Args:
+        layers: Layers in execution order; they give the order of ``parameter``.
+        views: Estimators in the order in which they were asked for.
+        units: What has been computed so far; units that nothing refers to are ignored.
+        seeds: Seeds, in order.
+        block: Copies in a block.
+        references: Names along ``reference``.
+        facts: JSON-able facts about the run; kept in ``attrs`` (nested ones as JSON text).
+
+    Returns:
+        Dataset as described in :mod:`gradprobe.store.schema`. What is missing is NaN, with status "missing".
+    """
+    by_key: dict[UnitKey, list[Unit]] = {}
+    for unit in units:
+        by_key.setdefault(unit.key, []).append(unit)
+    parameters = [p for layer in layers for p in layer.parameters]
+    ds = _empty(layers, views, _grid(views, by_key, block), seeds, references)
+    for e, view in enumerate(views):
+        booked: set[tuple[int, int]] = set()
+        for layer in layers:
+            where = [parameters.index(p) for p in layer.parameters]
+            if layer.name in view.refused:
+                ds["status"].values[e, where, :] = "refused"
+            if layer.name not in view.sources:
+                continue
+            for s, seed in enumerate(seeds):
+                found = _find(by_key, view, layer.name, seed)
+                if found is not None:
+                    first = (id(found[0]), s) not in booked
+                    booked.add((id(found[0]), s))
+                    _fill(ds, found[0], found[1], layer, where, (e, s), first, view.stochastic)
+    ds.attrs = {"schema_version": SCHEMA_VERSION, "block": block} | _flat(facts or {})
+    ds.attrs["refused"] = canonical_json({v.label: v.refused for v in views if v.refused})
+    ds.attrs["layers"] = canonical_json([layer.to_dict() for layer in layers])
+    return ds
+
+
+def _grid(views: list[View], by_key: dict[UnitKey, list[Unit]], block: int) -> list[int]:
+    used = {source for view in views for source, _ in view.sources.values()}
+    most = max((u.copies for k, us in by_key.items() if k.source in used for u in us), default=block)
+    return list(range(block, most + 1, block))
+
+
+def _empty(
+    layers: list[LayerInfo], views: list[View], copies: list[int], seeds: list[int], refs: tuple[str, ...]
+) -> xr.Dataset:
+    owners = [layer for layer in layers for _ in layer.parameters]
+    shapes = [shape for layer in layers for shape in layer.shapes]
+    coords = {
+        "reference": list(refs),
+        "estimator": [v.label for v in views],
+        "parameter": [p for layer in layers for p in layer.parameters],
+        "seed": seeds,
+        "copies": copies,
+        "layer": ("parameter", [layer.name for layer in owners]),
+        "numel": ("parameter", [int(np.prod(shape)) for shape in shapes]),
+        "order": ("parameter", [layers.index(layer) for layer in owners]),
+        "color": ("estimator", [v.color for v in views]),
+        "target": ("estimator", [v.target for v in views]),
+        "stochastic": ("estimator", [v.stochastic for v in views]),
+        "summary": ("estimator", [v.summary for v in views]),
+    }
+    ds = xr.Dataset(coords=coords)
+    per_seed = ("estimator", "parameter", "seed")
+    dims = {"dot": ("reference", *per_seed, "copies"), "sqnorm": (*per_seed, "copies")}
+    dims |= {"block_sqnorm": (*per_seed, "copies")}
+    dims |= {name: ("reference", *per_seed) for name in REFERENCE_SCALARS}
+    dims |= {name: (*per_seed, "copies") for name in _BY_COPIES} | {name: per_seed for name in _BY_UNIT}
+    sizes = {d: len(coords[d]) for d in ("reference", *per_seed, "copies")}
+    for name, names in dims.items():
+        ds[name] = (names, np.full([sizes[d] for d in names], np.nan))
+    ds["status"] = (per_seed, np.full([sizes[d] for d in per_seed], "missing", dtype="<U7"))
+    return ds
+
+
+def _find(
+    by_key: dict[UnitKey, list[Unit]], view: View, layer: str, seed: int
+) -> tuple[Unit, int] | None:
+    """The unit with most copies (and most references) that holds this view's read-out of this layer."""
+    source, readout = view.sources[layer]
+    seed = seed if view.stochastic else 0
+    candidates = by_key.get(UnitKey(source, layer, seed), []) + by_key.get(UnitKey(source, None, seed), [])
+    serving = [u for u in candidates if readout in u.readouts]
+    if not serving:
+        return None
+    best = max(serving, key=lambda u: (u.status == "ok", u.copies, len(u.references)))
+    return best, best.readouts.index(readout)
+
+
+def _fill(
+    ds: xr.Dataset,
+    unit: Unit,
+    r: int,
+    layer: LayerInfo,
+    where: list[int],
+    at: tuple[int, int],
+    first: bool,
+    stochastic: bool,
+) -> None:
+    e, s = at
+    ds["status"].values[e, where, s] = unit.status
+    if unit.status != "ok":
+        return
+    n = slice(0, unit.sqnorm.shape[-1]) if stochastic else slice(None)
+    rows = [unit.parameters.index(p) for p in layer.parameters]
+    refs = [list(ds["reference"].values).index(x) for x in unit.references if x in ds["reference"].values]
+    for name in ("sqnorm", "block_sqnorm"):
+        ds[name].values[e, where, s, n] = getattr(unit, name)[r, rows]
+    for i in refs:
+        j = unit.references.index(str(ds["reference"].values[i]))
+        ds["dot"].values[i, e, where, s, n] = unit.dot[j, r][rows]
+        for name in REFERENCE_SCALARS:
+            ds[name].values[i, e, where, s] = getattr(unit, name)[j][rows]
+    for name in _BY_COPIES + _BY_UNIT:
+        ds[name].values[e, where, s] = 0.0
+        if first:
+            tail = (n,) if name in _BY_COPIES else ()
+            ds[name].values[(e, where[0], s, *tail)] = getattr(unit, name)
+
+
+def _flat(facts: dict[str, Any]) -> dict[str, Any]:
+    plain = (str, int, float)
+    return {k: v if isinstance(v, plain) else canonical_json(v) for k, v in facts.items() if v is not None}
+
+
+def attribute(ds: xr.Dataset, name: str) -> Any:
+    """A nested fact kept in ``ds.attrs`` as JSON text.
+
+    Args:
+        ds: Results.
+        name: Name of the attribute ("refused", "layers", "configuration", ...).
+
+    Returns:
+        The decoded value; None if there is no such attribute.
+    """
+    value = ds.attrs.get(name)
+    return json.loads(value) if isinstance(value, str) else value

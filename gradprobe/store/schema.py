@@ -1,0 +1,189 @@
+"""The schema of results: what a unit of work writes and what statistics and figures read.
+
+A **unit** is (draw, layer or all layers, seed), or (estimator, all layers, seed) for an estimator that is no
+read-out of a draw. It stores the moments of every read-out that it serves. An **estimator** in the results is
+a view: for each layer it names the unit and the read-out that answer for it, so a hybrid needs no unit of its
+own.
+
+Dataset (dims ``reference``, ``estimator``, ``parameter``, ``seed``, ``copies``; all moments float64):
+
+======================== ============================================= ==================================
+variable                 dims                                          meaning
+======================== ============================================= ==================================
+dot                      reference, estimator, parameter, seed, copies <g_n, g>, g_n the mean of n copies
+sqnorm                   estimator, parameter, seed, copies            |g_n|^2
+block_sqnorm             estimator, parameter, seed, copies            mean of |B_k|^2 over the blocks so far
+reference_sqnorm         reference, estimator, parameter, seed         |g|^2
+reference_block_sqnorm   reference, estimator, parameter, seed         mean of |R_k|^2 over its blocks
+reference_blocks         reference, estimator, parameter, seed         number of those blocks (1: no noise)
+reference_dot            reference, estimator, parameter, seed         <g_bp, g>
+forwards                 estimator, parameter, seed, copies            forward passes of the batch
+equivalents              estimator, parameter, seed, copies            the same in full-forward equivalents
+seconds                  estimator, parameter, seed                    time of the unit
+peak_bytes               estimator, parameter, seed                    peak memory of the unit
+nonfinite                estimator, parameter, seed, copies            copies left out: loss not finite
+status                   estimator, parameter, seed                    ok, failed, refused or missing
+======================== ============================================= ==================================
+
+Everything numeric is additive over parameters, so layers, groups and the model are sums. What belongs to a
+unit and not to a parameter (forwards, seconds, non-finite copies, ...) is therefore booked on the first
+parameter that the unit serves and is 0 on its others.
+
+Coordinates: ``layer``, ``numel`` and ``order`` (execution order) on ``parameter``; ``color``, ``target``,
+``stochastic`` and ``summary`` on ``estimator``. An estimator may end at fewer copies than another (NaN
+after). A deterministic estimator is stored once and broadcast on reading.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SCHEMA_VERSION = 1
+
+REFERENCES = ("bp", "smoothed")
+MOMENTS = ("sqnorm", "block_sqnorm")
+REFERENCE_SCALARS = (
+    "reference_sqnorm",
+    "reference_block_sqnorm",
+    "reference_blocks",
+    "reference_dot",
+)
+STATUS = ("ok", "failed", "refused", "missing")
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """What results remember of a layer, in execution order.
+
+    Attributes:
+        name: Layer name ("a = b" if modules share a parameter).
+        kind: Class name of its module.
+        parameters: Names of its parameters.
+        shapes: Their shapes.
+        calls: How often it is called in one forward.
+        activations: Whether its output can take noise; if not, only weight noise serves it.
+        credit: Which loss its activation noise is credited with: each sample's own ("sample") or the copy's
+            ("copy").
+        note: What a reader should know about it.
+    """
+
+    name: str
+    kind: str
+    parameters: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    calls: int
+    activations: bool = True
+    credit: str = "sample"
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> LayerInfo:
+        """Inverse of :meth:`to_dict`."""
+        shapes = tuple(tuple(s) for s in data["shapes"])
+        return cls(**{**data, "parameters": tuple(data["parameters"]), "shapes": shapes})
+
+
+@dataclass(frozen=True)
+class View:
+    """An estimator as results know it: which unit and read-out answer for each layer.
+
+    Attributes:
+        label: Canonical string, e.g. ``"lr(sigma=0.1)"``.
+        sources: Layer name -> (draw or own label, read-out); a layer that is absent was refused.
+        refused: Layer name -> the sentence that says why.
+        stochastic: False: one block, the same for all seeds.
+        target: What the mean equals: ``exact``, ``smoothed`` or ``surrogate``.
+        color: Colour in every figure, "#rrggbb".
+        summary: One line.
+    """
+
+    label: str
+    sources: dict[str, tuple[str, str]]
+    refused: dict[str, str] = field(default_factory=dict)
+    stochastic: bool = True
+    target: str = "exact"
+    color: str = "#666666"
+    summary: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> View:
+        """Inverse of :meth:`to_dict`."""
+        return cls(**{**data, "sources": {k: (v[0], v[1]) for k, v in data["sources"].items()}})
+
+
+@dataclass(frozen=True)
+class UnitKey:
+    """What a unit computes: the draw (or an estimator's own label), which layers, which seed.
+
+    ``layer`` is None when one draw serves all layers.
+    """
+
+    source: str
+    layer: str | None
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.source} | {self.layer if self.layer is not None else 'all layers'} | seed {self.seed}"
+
+
+@dataclass
+class Unit:
+    """Moments of one unit at every block boundary.
+
+    Attributes:
+        key: What was computed.
+        readouts: Names of the R read-outs.
+        parameters: Names of the P parameters served.
+        block: Copies in a block.
+        references: Names of the references.
+        dot: ``[reference, R, P, K]``.
+        sqnorm: ``[R, P, K]``.
+        block_sqnorm: ``[R, P, K]``, running mean over blocks.
+        reference_sqnorm: ``[reference, P]``; likewise ``reference_block_sqnorm``, ``reference_blocks`` and
+            ``reference_dot``.
+        forwards: ``[K]`` forward passes of the batch up to each boundary; ``equivalents`` alike.
+        nonfinite: ``[K]`` copies left out up to each boundary.
+        seconds: Time taken.
+        peak_bytes: Peak memory, NaN where it was not measured.
+        status: ``ok`` or ``failed``.
+        note: Why it failed.
+    """
+
+    key: UnitKey
+    readouts: tuple[str, ...]
+    parameters: tuple[str, ...]
+    block: int
+    references: tuple[str, ...]
+    dot: Array
+    sqnorm: Array
+    block_sqnorm: Array
+    reference_sqnorm: Array
+    reference_block_sqnorm: Array
+    reference_blocks: Array
+    reference_dot: Array
+    forwards: Array
+    equivalents: Array
+    nonfinite: Array
+    seconds: float = float("nan")
+    peak_bytes: float = float("nan")
+    status: str = "ok"
+    note: str = ""
+
+    @property
+    def copies(self) -> int:
+        """Copies at the last boundary."""
+        return self.block * self.sqnorm.shape[-1]
