@@ -42,6 +42,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gradprobe.core.layer import Layer as LayerInfo
+
+__all__ = ["LayerInfo", "SCHEMA_VERSION", "Unit", "UnitKey", "View"]
+
 SCHEMA_VERSION = 1
 
 REFERENCES = ("bp", "smoothed")
@@ -55,42 +59,6 @@ REFERENCE_SCALARS = (
 STATUS = ("ok", "failed", "refused", "missing")
 
 Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class LayerInfo:
-    """What results remember of a layer, in execution order.
-
-    Attributes:
-        name: Layer name ("a = b" if modules share a parameter).
-        kind: Class name of its module.
-        parameters: Names of its parameters.
-        shapes: Their shapes.
-        calls: How often it is called in one forward.
-        activations: Whether its output can take noise; if not, only weight noise serves it.
-        credit: Which loss its activation noise is credited with: each sample's own ("sample") or the copy's
-            ("copy").
-        note: What a reader should know about it.
-    """
-
-    name: str
-    kind: str
-    parameters: tuple[str, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    calls: int
-    activations: bool = True
-    credit: str = "sample"
-    note: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> LayerInfo:
-        """Inverse of :meth:`to_dict`."""
-        shapes = tuple(tuple(s) for s in data["shapes"])
-        return cls(**{**data, "parameters": tuple(data["parameters"]), "shapes": shapes})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,57 @@
+"""What is known of a layer: the same record on the torch side and in results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module that owns parameters directly, or several modules that share one.
+
+    Attributes:
+        name: Name as in ``named_modules()``; "a = b" if modules share a parameter; "(root)" for the model
+            itself.
+        kind: Class name of its module.
+        parameters: Names of its parameters, as in ``named_parameters()``.
+        shapes: Their shapes.
+        calls: How often it is called in one forward; 0 if its parameters are used without a call.
+        activations: Whether its output can take noise; if not, only weight noise serves it.
+        credit: Which loss its activation noise is credited with: each sample's own ("sample") or the copy's
+            ("copy").
+        note: What a reader should know about it.
+        modules: Module path -> {parameter name inside that module: name in the model}.
+        outputs: Shape of the output that takes the noise, for each call.
+        contains: Names of the layers that run inside this one.
+    """
+
+    name: str
+    kind: str
+    parameters: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    calls: int
+    activations: bool = True
+    credit: str = "sample"
+    note: str = ""
+    modules: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    outputs: tuple[tuple[int, ...], ...] = ()
+    contains: tuple[str, ...] = ()
+
+    @property
+    def numel(self) -> int:
+        """Number of weights."""
+        return sum(math.prod(shape) for shape in self.shapes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Layer:
+        """Inverse of :meth:`to_dict`."""
+        tuples = {key: tuple(data[key]) for key in ("parameters", "contains")}
+        shapes = {key: tuple(tuple(s) for s in data[key]) for key in ("shapes", "outputs")}
+        return cls(**{**data, **tuples, **shapes})

@@ -1,0 +1,99 @@
+"""A draw: noise put somewhere, in what way; not yet what is made of it."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from gradprobe.core.errors import UsageError, unknown
+from gradprobe.core.spec import label
+from gradprobe.engine.noise import NOISE
+
+Sigma = float | Mapping[str, float]
+
+CHOICES = {
+    "where": ("activations", "weights"),
+    "injection": ("layerwise", "joint"),
+    "share": ("sample", "batch"),
+}
+
+
+def one_of(option: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Refuse a value that is not among the allowed ones.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if value not in allowed:
+        raise unknown(f"value of {option}", value, allowed)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Where noise goes and how it is drawn.
+
+    Attributes:
+        where: ``"activations"`` (the output of a layer) or ``"weights"``.
+        injection: ``"layerwise"`` (one layer noisy at a time) or ``"joint"`` (all at once).
+        noise: Family: ``gaussian``, ``laplace``, ``rademacher``.
+        antithetic: Copy k + m/2 of a block of m uses the negative of copy k's noise.
+        share: ``"sample"`` (own noise for each data point) or ``"batch"`` (one for all).
+        sigma: Standard deviation of the noise, in the units of what it is added to: one number, or
+            {layer glob: number} where an exact name wins over globs and longer globs over shorter ones.
+    """
+
+    where: str = "activations"
+    injection: str = "layerwise"
+    noise: str = "gaussian"
+    antithetic: bool = False
+    share: str = "sample"
+    sigma: Sigma = 0.01
+
+    def __post_init__(self) -> None:
+        for option, allowed in CHOICES.items():
+            one_of(option, getattr(self, option), allowed)
+        one_of("noise", self.noise, tuple(NOISE.names()))
+        if not isinstance(self.antithetic, bool):
+            raise UsageError(f"antithetic must be True or False, not {self.antithetic!r}.")
+        for value in self.sigma.values() if isinstance(self.sigma, Mapping) else [self.sigma]:
+            if isinstance(value, (bool, str)) or not 0 < float(value) < math.inf:
+                raise UsageError(f"sigma must be a positive number, not {value!r}.")
+
+    def __str__(self) -> str:
+        return label("draw", {f.name: getattr(self, f.name) for f in fields(self)})
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def sigma_of(self, layer: str) -> float:
+        """Standard deviation of the noise of a layer.
+
+        Raises:
+            UsageError: No glob of ``sigma`` matches the layer.
+        """
+        if not isinstance(self.sigma, Mapping):
+            return float(self.sigma)
+        if layer in self.sigma:
+            return float(self.sigma[layer])
+        hits = [glob for glob in self.sigma if fnmatch.fnmatchcase(layer, glob)]
+        if not hits:
+            raise UsageError(
+                f"sigma={dict(self.sigma)} says nothing of layer {layer!r}; add it, or a '*' for the rest."
+            )
+        return float(self.sigma[max(hits, key=len)])
+
+    def check_block(self, copies: int) -> None:
+        """Refuse a block that this draw cannot fill.
+
+        Raises:
+            UsageError: Antithetic pairs do not fit into an odd block.
+        """
+        if self.antithetic and copies % 2:
+            raise UsageError(f"antithetic pairs do not fit into a block of {copies}; use an even block.")
+
+    def units(self, layers: list[str]) -> list[list[str]]:
+        """The layers that are noisy together: each on its own, or all."""
+        return [layers] if self.injection == "joint" else [[layer] for layer in layers]

@@ -1,0 +1,77 @@
+"""The gradient of the smoothed loss by backprop under noise: the reference called ``smoothed``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from gradprobe.core.hooks import Call, first_tensor, intercept, with_first_tensor
+from gradprobe.core.layer import Layer
+from gradprobe.core.streams import Block, Streams
+from gradprobe.engine.draw import Draw
+from gradprobe.engine.run import Runnable, make_noise, paths
+
+
+def pathwise(
+    problem: Runnable, draw: Draw, layers: Sequence[Layer], block: Block, streams: Streams
+) -> dict[str, torch.Tensor]:
+    """Mean over a block of the backprop gradient under noise of the draw's distribution.
+
+    E over the noise of the gradient of ``sum_b w_b L_b(noise)``: for a loss that is continuous in the noise,
+    the gradient of the smoothed loss, which LR and ES estimate.
+
+    Args:
+        problem: The problem.
+        draw: Whose distribution of noise.
+        layers: The layers that are noisy together; gradients are returned for their parameters.
+        block: Which copies.
+        streams: Noise of the seed; use a purpose of its own so that it is independent of the estimates'.
+
+    Returns:
+        Parameter name -> gradient.
+    """
+    noise = make_noise(problem, draw, layers, block, streams)
+    values = problem.parameters
+    names = [name for layer in layers for name in layer.parameters]
+    leaves = {name: values[name].clone().requires_grad_() for name in names}
+    sums = {name: torch.zeros_like(values[name], dtype=torch.float64) for name in names}
+    rows: list[int | None] = [None]
+    if draw.where == "weights" and draw.share == "sample":
+        rows = list(range(problem.batch_size))
+    current = 0
+
+    def edit(call: Call, output: Any) -> Any:
+        if draw.where == "weights":
+            return output
+        tensor = first_tensor(output)
+        assert tensor is not None
+        eps = noise[call.layer, call.number][current].to(tensor.dtype)
+        return with_first_tensor(output, tensor + draw.sigma_of(call.layer) * eps)
+
+    def perturbed(row: int | None) -> dict[str, torch.Tensor]:
+        if draw.where == "activations":
+            return leaves
+        new = {}
+        for layer in layers:
+            for number, name in enumerate(layer.parameters):
+                eps = noise[layer.name, number][current]
+                new[name] = leaves[name] + draw.sigma_of(layer.name) * (eps if row is None else eps[row])
+        return new
+
+    with torch.enable_grad(), intercept(problem.twin, paths(layers), edit) as calls:
+        for current in range(block.copies):  # noqa: B007 - read by edit and perturbed
+            for row in rows:
+                calls.restart()
+                losses = problem.evaluate(perturbed(row), sample=row)
+                total = problem.total(losses) if row is None else (losses * _weight(problem, row)).sum()
+                found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+                for name, gradient in zip(leaves, found, strict=True):
+                    if gradient is not None:
+                        sums[name] += gradient.double() / block.copies
+    return sums
+
+
+def _weight(problem: Any, row: int) -> float:
+    return float(problem.weights[row])

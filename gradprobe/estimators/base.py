@@ -1,0 +1,180 @@
+"""The contract of every estimator, and how one is made from what a user writes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from gradprobe.core import spec
+from gradprobe.core.errors import UsageError, unknown
+from gradprobe.core.layer import Layer
+from gradprobe.core.streams import Block, Streams
+from gradprobe.engine.draw import Draw
+from gradprobe.estimators import ESTIMATORS
+from gradprobe.estimators.readout import ReadOut
+from gradprobe.problems.problem import Problem
+
+__all__ = ["Block", "Draw", "Estimator", "Layer", "Problem", "ReadOut", "Streams", "make", "make_all"]
+
+Directions = dict[str, torch.Tensor]
+Assignment = dict[str, tuple[Draw, ReadOut]]
+
+PALETTE = ("#332288", "#117733", "#882255", "#999933", "#661100", "#6699CC", "#888888")
+"""For estimators that declare no colour (Tol's muted scheme, distinguishable by colour-blind readers)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimator:
+    """What every estimator is: parameters only in the constructor, data only at the call, no state.
+
+    A subclass is a frozen dataclass whose fields are its options. It defines :meth:`directions`; estimators
+    that are read-outs of draws define :meth:`assignment` instead and get the rest.
+
+    Attributes:
+        stochastic: False: the direction depends on neither block nor seed; it is computed once.
+        injection: ``"layerwise"``, ``"joint"`` or None (no noise in the model).
+        uses_backward: Whether backprop runs through more than one layer.
+        target: What the mean equals: ``"exact"`` (the gradient), ``"smoothed"`` (the gradient of the loss
+            smoothed by the draw's noise) or ``"surrogate"`` (a field of its own).
+    """
+
+    stochastic: ClassVar[bool] = True
+    uses_backward: ClassVar[bool] = False
+
+    @property
+    def injection(self) -> str | None:
+        """How many layers are noisy at a time; None without noise in the model."""
+        return None
+
+    @property
+    def target(self) -> str:
+        """What the mean equals."""
+        return "surrogate"
+
+    def directions(
+        self, problem: Problem, layers: Sequence[Layer], block: Block, streams: Streams
+    ) -> Directions:
+        """Mean direction over a block of copies: a function of (parameters, buffers, batch, noise) alone.
+
+        Args:
+            problem: The problem; must be left exactly as it was.
+            layers: The layers to serve, in execution order.
+            block: Which copies, and how many.
+            streams: Keyed noise of the seed: the only source of randomness.
+
+        Returns:
+            Parameter name -> mean direction over the block ``[*param]``, in the parameter's dtype or wider.
+        """
+        from gradprobe.estimators.draws import planned_directions
+
+        return planned_directions(self, problem, layers, block, streams)
+
+    def assignment(self, layers: Sequence[Layer]) -> Assignment | None:
+        """For each layer that is served, its draw and read-out; None if the estimator is no read-out."""
+        return None
+
+    def refusals(self, problem: Problem, layers: Sequence[Layer]) -> dict[str, str]:
+        """Layers that cannot be served -> the sentence that says why."""
+        return {}
+
+    def forwards(self, layers: Sequence[Layer], copies: int) -> int:
+        """Forward passes of the batch that ``copies`` copies need, the one clean pass included."""
+        assigned = self.assignment(layers)
+        if assigned is None:
+            return 1
+        draws: dict[Draw, list[str]] = {}
+        for name, (draw, _) in assigned.items():
+            draws.setdefault(draw, []).append(name)
+        return 1 + copies * sum(len(draw.units(names)) for draw, names in draws.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """An estimator with its canonical label and the facts that travel with results."""
+
+    label: str
+    estimator: Estimator
+    color: str
+    summary: str
+
+
+def make(given: str | Estimator, common: Mapping[str, Any] | None = None) -> Labelled:
+    """Make an estimator from a string such as ``"lr(noise=rademacher, sigma=0.1)"``, or label an instance.
+
+    Args:
+        given: Name with options, or an instance.
+        common: Options for every estimator that has them and was not given them itself.
+
+    Returns:
+        The estimator and its canonical label (defaults dropped, keys sorted).
+
+    Raises:
+        UsageError: Unknown name, option or value.
+    """
+    if isinstance(given, Estimator):
+        name = _registered_name(given)
+        return _labelled(name or type(given).__name__, given, registered=name is not None)
+    if not isinstance(given, str):
+        raise UsageError(f"an estimator is a name or an Estimator, not a {type(given).__name__}.")
+    wanted = spec.parse(given)
+    factory = ESTIMATORS.get(wanted.name)
+    if not (isinstance(factory, type) and issubclass(factory, Estimator)):
+        raise UsageError(f"the estimator {wanted.name!r} is not a subclass of gradprobe.Estimator.")
+    options = {f.name: f.default for f in dataclasses.fields(factory)}
+    for key in wanted.options:
+        if key not in options:
+            raise unknown(f"option of {wanted.name}", key, options)
+    chosen = {k: v for k, v in (common or {}).items() if k in options and v is not None} | dict(wanted.options)
+    try:
+        return _labelled(wanted.name, factory(**chosen), registered=True)
+    except TypeError as error:
+        raise UsageError(f"{given!r} does not work: {error}") from error
+
+
+def make_all(given: Sequence[str | Estimator] | str | Estimator, **common: Any) -> list[Labelled]:
+    """Make several; the same estimator twice is refused.
+
+    Args:
+        given: Names with options (one string may hold several, separated by commas) or instances.
+        **common: Options for every estimator that has them and was not given them itself.
+
+    Raises:
+        UsageError: Nothing given, something unknown, or one given twice.
+    """
+    if isinstance(given, (str, Estimator)):
+        given = [given]
+    single: list[str | Estimator] = []
+    for item in given:
+        single.extend(spec.split(item) if isinstance(item, str) else [item])
+    if not single:
+        raise UsageError(f"no estimators given; choose from {', '.join(ESTIMATORS.names())}.")
+    made = [make(item, common) for item in single]
+    labels = [item.label for item in made]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UsageError(f"estimator {label!r} is given twice; leave one out.")
+    return made
+
+
+def _registered_name(estimator: Estimator) -> str | None:
+    return next((e.name for e in ESTIMATORS if e.item is type(estimator)), None)
+
+
+def _labelled(name: str, estimator: Estimator, registered: bool) -> Labelled:
+    differing = {}
+    for f in dataclasses.fields(estimator):
+        value = getattr(estimator, f.name)
+        if value != f.default:
+            differing[f.name] = value
+    entry = ESTIMATORS.entry(name) if registered else None
+    label = spec.label(name, differing)
+    color = entry.meta.get("color") if entry else None
+    return Labelled(
+        label,
+        estimator,
+        color or PALETTE[int(spec.digest(label), 16) % len(PALETTE)],
+        entry.summary if entry else (type(estimator).__doc__ or "").partition("\n")[0],
+    )

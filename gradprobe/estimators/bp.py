@@ -1,0 +1,48 @@
+"""Backpropagation: the gradient itself, and the reference that others are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from gradprobe.estimators import register
+from gradprobe.estimators.base import Block, Directions, Estimator, Layer, Problem, Streams
+
+
+@register("bp", summary="backpropagation on the loss without noise", color="#000000", target="exact")
+@dataclass(frozen=True)
+class BP(Estimator):
+    """The gradient of ``sum_b w_b L_b`` by reverse-mode differentiation (Rumelhart, Hinton, Williams 1986).
+
+    Target: exact. Deterministic: the same for every copy and seed.
+    """
+
+    stochastic: ClassVar[bool] = False
+    uses_backward: ClassVar[bool] = True
+
+    @property
+    def target(self) -> str:
+        """The gradient itself."""
+        return "exact"
+
+    def directions(
+        self, problem: Problem, layers: Sequence[Layer], block: Block, streams: Streams
+    ) -> Directions:
+        """The gradient of the clean loss for the layers' parameters; 0 where the loss does not depend on them."""
+        values = problem.parameters
+        names = [name for layer in layers for name in layer.parameters]
+        leaves = {name: values[name].clone().requires_grad_() for name in names}
+        with torch.enable_grad():
+            total = problem.total(problem.evaluate(leaves))
+            found = (
+                torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+                if total.requires_grad
+                else [None] * len(names)
+            )
+        return {
+            name: torch.zeros_like(values[name]) if g is None else g
+            for name, g in zip(names, found, strict=True)
+        }

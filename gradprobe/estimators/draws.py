@@ -1,0 +1,192 @@
+"""From a block of a draw to the directions of every read-out that shares it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gradprobe.core.errors import UsageError
+from gradprobe.core.hooks import Call, intercept
+from gradprobe.core.layer import Layer
+from gradprobe.core.streams import Block, Streams
+from gradprobe.engine.draw import Draw
+from gradprobe.engine.preflight import choose_engine
+from gradprobe.engine.run import Outcome, Segment, Site, paths, run
+from gradprobe.estimators.readout import ReadOut, kept_copies
+from gradprobe.layers import rule_for
+from gradprobe.problems.problem import Problem
+
+if TYPE_CHECKING:
+    from gradprobe.estimators.base import Estimator
+
+Directions = dict[str, torch.Tensor]
+
+
+@dataclass
+class Read:
+    """What one block of a draw gave.
+
+    Attributes:
+        directions: For each read-out, parameter -> mean direction over the block.
+        nonfinite: Copies left out because a loss was not finite.
+    """
+
+    directions: list[Directions]
+    nonfinite: int
+
+
+def planned_directions(
+    estimator: Estimator, problem: Problem, layers: Sequence[Layer], block: Block, streams: Streams
+) -> Directions:
+    """Directions of an estimator that assigns a draw and a read-out to each layer."""
+    assigned = estimator.assignment(layers)
+    if assigned is None:
+        raise UsageError(f"{type(estimator).__name__} defines neither directions nor assignment.")
+    found: Directions = {}
+    with problem.frozen():
+        for draw in dict.fromkeys(draw for draw, _ in assigned.values()):
+            served = [layer for layer in layers if layer.name in assigned and assigned[layer.name][0] == draw]
+            for unit in unit_layers(draw, served):
+                readouts = list(dict.fromkeys(assigned[layer.name][1] for layer in unit))
+                read = read_block(problem, draw, unit, readouts, block, streams)
+                for layer in unit:
+                    mine = read.directions[readouts.index(assigned[layer.name][1])]
+                    found |= {name: mine[name] for name in layer.parameters}
+    return found
+
+
+def unit_layers(draw: Draw, layers: Sequence[Layer]) -> list[list[Layer]]:
+    """The layers that are noisy together."""
+    by_name = {layer.name: layer for layer in layers}
+    return [[by_name[name] for name in names] for names in draw.units(list(by_name))]
+
+
+def read_block(
+    problem: Problem,
+    draw: Draw,
+    layers: Sequence[Layer],
+    readouts: Sequence[ReadOut],
+    block: Block,
+    streams: Streams,
+    engine: str = "auto",
+) -> Read:
+    """Run one block of a draw once and read it in several ways.
+
+    Args:
+        problem: The problem.
+        draw: The draw.
+        layers: The layers that are noisy together, in execution order.
+        readouts: How to read it.
+        block: Which copies.
+        streams: Noise of the seed.
+        engine: ``"auto"``, ``"loop"`` or ``"tile"``.
+
+    Returns:
+        A direction of every parameter of the layers, for every read-out: the mean over the block's copies
+        with finite losses (0 if there is none).
+    """
+    names = tuple(layer.name for layer in layers)
+    with problem.frozen():
+        chosen = problem.memo(
+            ("engine", str(draw), names, engine), lambda: choose_engine(problem, draw, layers, engine)
+        )
+        clean = problem.clean_losses()
+        if draw.where == "weights" and draw.share == "batch":
+            clean = problem.total(clean)
+        outcome = run(problem, draw, layers, block, streams, chosen)
+        kept = kept_copies(outcome.losses, draw.antithetic)
+        found = []
+        for readout in readouts:
+            centred = readout.centred(outcome.losses, clean, kept, draw.antithetic)
+            centred = centred / kept.sum().clamp(min=1)
+            read = _read_weights if draw.where == "weights" else _read_activations
+            found.append(read(problem, layers, readout, outcome, centred))
+    return Read(found, int((~kept).sum()))
+
+
+def _read_weights(
+    problem: Problem, layers: Sequence[Layer], readout: ReadOut, outcome: Outcome, centred: torch.Tensor
+) -> Directions:
+    """sum over copies (and samples) of centred loss x score of the weights' noise."""
+    if outcome.draw.share == "sample":
+        assert problem.weights is not None
+        centred = centred * problem.weights
+    found = {}
+    for layer in layers:
+        for number, name in enumerate(layer.parameters):
+            score = readout.score(outcome, (layer.name, number))
+            found[name] = torch.tensordot(centred.to(score.dtype), score, dims=centred.ndim)
+    return found
+
+
+def _read_activations(
+    problem: Problem, layers: Sequence[Layer], readout: ReadOut, outcome: Outcome, centred: torch.Tensor
+) -> Directions:
+    """Cotangents of each call, averaged in activation space where the input is clean, pulled back by the rule."""
+    found = {name: torch.zeros_like(problem.parameters[name]) for layer in layers for name in layer.parameters}
+    for layer in layers:
+        weighted = _credit(problem, layer, centred)
+        for number in range(layer.calls):
+            site = (layer.name, number)
+            score = readout.score(outcome, site)
+            factor = weighted.to(score.dtype).view(*weighted.shape, *[1] * (score.ndim - weighted.ndim))
+            if site in _noisy_sites(outcome):
+                for segment in outcome.segments:
+                    cotangent = (factor[segment.copies] * score[segment.copies]).flatten(0, 1)
+                    _add(found, problem, layer, segment.inputs[site], cotangent, readout)
+            else:
+                inputs = _clean_inputs(problem, layers)[site]
+                _add(found, problem, layer, inputs, (factor * score).sum(0), readout)
+    return found
+
+
+def _noisy_sites(outcome: Outcome) -> set[Site]:
+    return set(outcome.segments[0].inputs)
+
+
+def _credit(problem: Problem, layer: Layer, centred: torch.Tensor) -> torch.Tensor:
+    """The factor of each sample's cotangent ``[m, B]``: w_b times its own loss, or ``[m]``: the copy's loss."""
+    if centred.ndim == 1:
+        return centred
+    assert problem.weights is not None
+    return centred * problem.weights if layer.credit == "sample" else problem.total(centred)
+
+
+def _add(
+    found: Directions,
+    problem: Problem,
+    layer: Layer,
+    inputs: tuple[str, tuple[Any, ...], Mapping[str, Any]],
+    cotangent: torch.Tensor,
+    readout: ReadOut,
+) -> None:
+    path, args, kwargs = inputs
+    module = problem.twin.get_submodule(path)
+    names = layer.modules[path]
+    values = problem.parameters
+    local = {name: values[full] for name, full in names.items()}
+    pulled = rule_for(module).pull_back(module, local, args, kwargs, cotangent, readout.encodes_input)
+    for name, full in names.items():
+        found[full] = found[full] + pulled[name]
+
+
+def _clean_inputs(problem: Problem, layers: Sequence[Layer]) -> dict[Site, Segment]:
+    """Inputs of each layer's first call in a forward without noise."""
+
+    def compute() -> dict[Site, Any]:
+        seen: dict[Site, Any] = {}
+
+        def note(call: Call, output: Any) -> Any:
+            if call.number == 0:
+                seen[call.layer, 0] = (call.path, call.args, call.kwargs)
+            return output
+
+        with torch.no_grad(), intercept(problem.twin, paths(layers), note, lambda c: c.number == 0) as calls:
+            calls.restart()
+            problem.evaluate()
+        return seen
+
+    return problem.memo(("inputs", tuple(layer.name for layer in layers)), compute)

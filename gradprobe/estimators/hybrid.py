@@ -1,0 +1,92 @@
+"""Hybrid: ES where weights are few and outputs many (the first layers), LR after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from gradprobe.core.errors import UsageError
+from gradprobe.core.layer import Layer
+from gradprobe.engine.draw import Sigma
+from gradprobe.engine.noise import NOISE
+from gradprobe.estimators import register
+from gradprobe.estimators.base import Assignment, Estimator, Problem
+from gradprobe.estimators.perturbation import ES, LR, Perturbation
+
+
+@register(
+    "hybrid",
+    summary="ES in the first two layers with matrix weights, LR in the others",
+    color="#009E73",
+    target="smoothed",
+)
+@dataclass(frozen=True)
+class Hybrid(Estimator):
+    """A mapping of layers to ES and LR (ALR paper, section 5: ES for the first two layers, LR for the rest).
+
+    Layers before the last ES layer whose parameters are vectors (normalisations) get LR like the others.
+    Under layer-wise injection it needs no run of its own: it reads what ``lr`` and ``es`` read. Under joint
+    injection ES layers are noisy together in one draw, LR layers together in another.
+
+    Attributes:
+        es_layers: How many of the first layers, in execution order, whose weight has two or more dimensions
+            get ES.
+        injection: As for ``lr`` and ``es``; so are ``noise``, ``antithetic``, ``sigma`` and ``centre``.
+        encode: ``"exact"`` or ``"sign"``.
+    """
+
+    es_layers: int = 2
+    injection: str = "layerwise"  # type: ignore[assignment]
+    noise: str = "gaussian"
+    antithetic: bool = False
+    sigma: Sigma = 0.01
+    centre: str = "clean"
+    encode: str = "exact"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.es_layers, bool) or not isinstance(self.es_layers, int) or self.es_layers < 0:
+            raise UsageError(f"es_layers must be 0 or a positive whole number, not {self.es_layers!r}.")
+        if self.encode not in ("exact", "sign"):
+            raise UsageError(f"a hybrid takes encode=exact or encode=sign, not {self.encode!r}.")
+        _ = self.parts  # their options are checked now
+
+    @property
+    def parts(self) -> tuple[Perturbation, Perturbation]:
+        """The ES and the LR that it is made of."""
+        shared = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "es_layers"}
+        return ES(**shared), LR(**shared)
+
+    @property
+    def target(self) -> str:
+        """``smoothed`` for an exact score, else ``surrogate``."""
+        return "smoothed" if self.encode == "exact" and NOISE.get(self.noise).exact else "surrogate"
+
+    def assignment(self, layers: Sequence[Layer]) -> Assignment:
+        """ES for the first ``es_layers`` layers with matrix weights, LR for the others."""
+        es, lr = self.parts
+        matrices = [layer.name for layer in layers if any(len(shape) >= 2 for shape in layer.shapes)]
+        first = set(matrices[: self.es_layers])
+        return {
+            layer.name: (es.draw, es.readout) if layer.name in first else (lr.draw, lr.readout)
+            for layer in layers
+        }
+
+    def refusals(self, problem: Problem, layers: Sequence[Layer]) -> dict[str, str]:
+        """What the part that serves a layer refuses."""
+        es, lr = self.parts
+        draws = self.assignment(layers)
+        by_part = {part: [x for x in layers if draws[x.name][0] == part.draw] for part in (es, lr)}
+        return {k: v for part, mine in by_part.items() for k, v in part.refusals(problem, mine).items()}
+
+
+@register(
+    "a-hybrid",
+    summary="hybrid with signs: AES in the first two layers with matrix weights, ALR in the others",
+    color="#CC79A7",
+    target="surrogate",
+)
+@dataclass(frozen=True)
+class AHybrid(Hybrid):
+    """The sign-encoded hybrid (ALR paper, section 5)."""
+
+    encode: str = "sign"

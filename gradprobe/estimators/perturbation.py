@@ -1,0 +1,149 @@
+"""Likelihood ratio and evolution strategies, exact and sign-encoded: read-outs of one kind of draw.
+
+With noise sigma eps on the output v of a layer with Jacobian J, LR uses (L - c) J^T eps / sigma (ALR paper,
+eq. 1); its mean is the gradient of the loss smoothed by that noise. ALR (eq. 3) replaces J and eps by their
+signs and drops 1/sigma: an unbiased estimate of a field of its own. ES and AES are the same with the noise on
+the weights, where J is the identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradprobe.core.errors import UsageError
+from gradprobe.core.layer import Layer
+from gradprobe.engine.draw import Draw, Sigma
+from gradprobe.engine.noise import NOISE
+from gradprobe.estimators import register
+from gradprobe.estimators.base import Assignment, Estimator, Problem
+from gradprobe.estimators.readout import ReadOut
+from gradprobe.layers import rule_for
+
+
+@dataclass(frozen=True)
+class Perturbation(Estimator):
+    """A draw and a read-out, the same for every layer.
+
+    Attributes:
+        where: ``"activations"`` or ``"weights"``.
+        injection: ``"layerwise"`` (one layer noisy at a time) or ``"joint"`` (all at once: one forward a copy
+            serves all layers, at a higher variance).
+        noise: ``gaussian``, ``laplace`` or ``rademacher``.
+        antithetic: Pairs of copies with opposite noise.
+        share: ``"sample"`` (own noise for each data point) or ``"batch"`` (one for all).
+        sigma: Standard deviation of the noise: a number, or {layer glob: number}.
+        centre: ``"clean"``, ``"none"`` or ``"mean"``; see :class:`ReadOut`.
+        encode: ``"exact"``, ``"sign"``, ``"sign-noise"`` or ``"sign-input"``; see :class:`ReadOut`.
+    """
+
+    where: str = "activations"
+    injection: str = "layerwise"  # type: ignore[assignment]
+    noise: str = "gaussian"
+    antithetic: bool = False
+    share: str = "sample"
+    sigma: Sigma = 0.01
+    centre: str = "clean"
+    encode: str = "exact"
+
+    def __post_init__(self) -> None:
+        _ = self.draw, self.readout  # their options are checked now
+        if self.where == "weights" and self.encode in ("sign-input", "sign-noise"):
+            raise UsageError(
+                f"encode={self.encode} has no meaning for weight noise, which sees no input; use encode=sign."
+            )
+
+    @property
+    def draw(self) -> Draw:
+        """Its draw."""
+        return Draw(self.where, self.injection, self.noise, self.antithetic, self.share, self.sigma)
+
+    @property
+    def readout(self) -> ReadOut:
+        """Its read-out."""
+        return ReadOut(self.centre, self.encode)
+
+    @property
+    def target(self) -> str:
+        """``smoothed`` for an exact score, else ``surrogate``."""
+        return "smoothed" if self.encode == "exact" and NOISE.get(self.noise).exact else "surrogate"
+
+    def assignment(self, layers: Sequence[Layer]) -> Assignment:
+        """The same draw and read-out for every layer."""
+        return {layer.name: (self.draw, self.readout) for layer in layers}
+
+    def refusals(self, problem: Problem, layers: Sequence[Layer]) -> dict[str, str]:
+        """Layers whose output cannot take this noise, or whose signs are not known."""
+        found = {layer.name: self._refusal(problem, layer) for layer in layers}
+        return {name: why for name, why in found.items() if why}
+
+    def _refusal(self, problem: Problem, layer: Layer) -> str:
+        if self.where == "weights":
+            if self.share == "sample" and problem.loss_per == "copy":
+                return "weights drawn for each sample need per-sample losses; use share=batch"
+            return ""
+        if not layer.activations:
+            return layer.note
+        if self.share == "batch" and layer.credit == "copy":
+            return "one activation noise for the whole batch needs per-sample losses; use share=sample"
+        if self.injection == "joint" and layer.contains:
+            return f"layers run inside it ({', '.join(layer.contains)}); use injection=layerwise"
+        if self.readout.encodes_input:
+            for path in layer.modules:
+                if not rule_for(problem.twin.get_submodule(path)).encodes:
+                    return f"the sign of the input is not defined for a {layer.kind}; use encode=sign-noise"
+        return ""
+
+
+@register(
+    "lr",
+    summary="likelihood ratio: noise on a layer's output, loss x score, pulled back through the layer",
+    color="#0072B2",
+    target="smoothed",
+)
+@dataclass(frozen=True)
+class LR(Perturbation):
+    """Likelihood ratio (ALR paper, eq. 1-2; ULR, arXiv 2305.08960). Mean: gradient of the smoothed loss."""
+
+
+@register(
+    "alr",
+    summary="LR with signs: of the noise and of the layer's input, without 1/sigma",
+    color="#56B4E9",
+    target="surrogate",
+)
+@dataclass(frozen=True)
+class ALR(Perturbation):
+    """Approximated likelihood ratio (arXiv 2403.12320, eq. 3). Mean: a field of its own (eq. 5)."""
+
+    encode: str = "sign"
+
+
+@register(
+    "es",
+    summary="evolution strategies: noise on a layer's weights, loss x score",
+    color="#D55E00",
+    target="smoothed",
+)
+@dataclass(frozen=True)
+class ES(Perturbation):
+    """Evolution strategies with one weight draw for the batch. Mean: gradient of the weight-smoothed loss."""
+
+    where: str = "weights"
+    share: str = "batch"
+
+
+@register(
+    "aes",
+    summary="ES with the sign of the noise, without 1/sigma",
+    color="#E69F00",
+    target="surrogate",
+)
+@dataclass(frozen=True)
+class AES(Perturbation):
+    """Sign-encoded ES. For small sigma its mean is sigma sqrt(2/pi) times the gradient under Gaussian noise."""
+
+    where: str = "weights"
+    share: str = "batch"
+    encode: str = "sign"
+

@@ -1,0 +1,94 @@
+"""A read-out: the rule that turns a draw into directions. Many share one draw."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+
+from gradprobe.core.errors import UsageError
+from gradprobe.core.spec import label
+from gradprobe.engine.draw import one_of
+from gradprobe.engine.run import Outcome
+
+CENTRES = ("clean", "none", "mean")
+ENCODES = ("exact", "sign", "sign-noise", "sign-input")
+
+
+@dataclass(frozen=True)
+class ReadOut:
+    """Centre of the losses and encoding of the score.
+
+    Attributes:
+        centre: What is subtracted from a copy's loss: ``"clean"`` (the loss without noise), ``"none"``, or
+            ``"mean"`` (of the block's other copies; the antithetic partner is left out too, so that the
+            centre is independent of the copy's noise).
+        encode: ``"exact"``: score x Jacobian. ``"sign"``: sign of the noise x sign of the Jacobian (ALR,
+            eq. 3). ``"sign-noise"`` and ``"sign-input"`` encode one factor only. Wherever the noise is
+            encoded there is no 1/sigma (eq. 3), so the length is about sigma sqrt(2/pi) times a gradient's.
+    """
+
+    centre: str = "clean"
+    encode: str = "exact"
+
+    def __post_init__(self) -> None:
+        one_of("centre", self.centre, CENTRES)
+        one_of("encode", self.encode, ENCODES)
+
+    def __str__(self) -> str:
+        return label("readout", asdict(self))
+
+    @property
+    def encodes_noise(self) -> bool:
+        """Whether only the sign of the noise is used."""
+        return self.encode in ("sign", "sign-noise")
+
+    @property
+    def encodes_input(self) -> bool:
+        """Whether only the sign of the layer's Jacobian is used."""
+        return self.encode in ("sign", "sign-input")
+
+    def score(self, outcome: Outcome, site: tuple[str, int]) -> torch.Tensor:
+        """The factor that multiplies the loss: score of the noise, or its sign. ``[m, *shape]``."""
+        noise = outcome.noise[site]
+        if self.encodes_noise:
+            return torch.sign(noise)
+        return outcome.family.score(noise) / outcome.draw.sigma_of(site[0])
+
+    def centred(self, losses: torch.Tensor, clean: torch.Tensor, kept: torch.Tensor, paired: bool) -> torch.Tensor:
+        """Losses minus the centre; 0 for copies that are left out.
+
+        Args:
+            losses: ``[m]`` or ``[m, B]``.
+            clean: Losses without noise, ``[]`` or ``[B]``.
+            kept: Which copies count, ``[m]``.
+            paired: Whether copy k + m/2 is the antithetic partner of copy k.
+
+        Returns:
+            Same shape as ``losses``.
+
+        Raises:
+            UsageError: ``centre="mean"`` and a block without enough copies.
+        """
+        mask = kept.view(-1, *[1] * (losses.ndim - 1))
+        safe = torch.where(mask, losses, 0.0)
+        if self.centre == "clean":
+            return torch.where(mask, safe - clean, 0.0)
+        if self.centre == "none":
+            return safe
+        own = safe + safe.roll(len(safe) // 2, 0) if paired else safe
+        others = kept.sum() - (2 if paired else 1)
+        if len(losses) <= (2 if paired else 1):
+            raise UsageError(
+                f"centre=mean needs other copies in the block, and a block of {len(losses)} has none; use a "
+                "larger block or another centre."
+            )
+        if others <= 0:
+            return torch.zeros_like(safe)
+        return torch.where(mask, safe - (safe.sum(0) - own) / others, 0.0)
+
+
+def kept_copies(losses: torch.Tensor, paired: bool) -> torch.Tensor:
+    """Copies all of whose losses are finite ``[m]``; a pair is kept or left out as a whole."""
+    finite = losses.isfinite().view(len(losses), -1).all(1)
+    return finite & finite.roll(len(finite) // 2) if paired else finite

@@ -1,0 +1,9 @@
+"""Linear layers: d output[b, o] / d weight[o, i] = input[b, i]."""
+
+from gradprobe.layers import register
+from gradprobe.layers.generic import SignOfInput
+
+
+@register("linear", summary="Linear", classes=("torch.nn.Linear",))
+class LinearRule(SignOfInput):
+    """``weight`` gets cotangent x input, ``bias`` the cotangent; signs are those of the input."""

@@ -1,0 +1,8 @@
+"""Level 1: what is probed. A problem is a module, one batch and a loss; networks, data and checkpoints."""
+
+from __future__ import annotations
+
+from gradprobe.core.registry import Registry
+
+NETWORKS = Registry("model", "gradprobe.problems.networks")
+DATASETS = Registry("data", "gradprobe.problems.datasets")
