@@ -1,0 +1,52 @@
+"""How good are gradients that were estimated without backpropagation?
+
+Public names are imported on first use, so that ``import gradprobe`` is light and what needs no torch
+(``stats``, ``plots``, ``open_run``) works where torch is not installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_WHERE = {
+    "Problem": "gradprobe.problems.problem",
+    "load_problem": "gradprobe.problems.load",
+    "Estimator": "gradprobe.estimators.base",
+    "register_estimator": "gradprobe.estimators",
+    "estimate": "gradprobe.probes.estimate",
+    "probe": "gradprobe.probes.run",
+    "open_run": "gradprobe.store.run",
+    "list_estimators": "gradprobe.listing",
+    "UsageError": "gradprobe.core.errors",
+}
+_ALIASES = {"register_estimator": "register"}
+_MODULES = ("stats", "plots")
+
+__all__ = [*_WHERE, *_MODULES]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from gradprobe import plots, stats
+    from gradprobe.core.errors import UsageError
+    from gradprobe.estimators import register as register_estimator
+    from gradprobe.estimators.base import Estimator
+    from gradprobe.listing import list_estimators
+    from gradprobe.probes.estimate import estimate
+    from gradprobe.probes.run import probe
+    from gradprobe.problems.load import load_problem
+    from gradprobe.problems.problem import Problem
+    from gradprobe.store.run import open_run
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"gradprobe.{name}")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'gradprobe' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), _ALIASES.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

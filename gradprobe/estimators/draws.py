@@ -90,8 +90,9 @@ def read_block(
     """
     names = tuple(layer.name for layer in layers)
     with problem.frozen():
-        chosen = problem.memo(
-            ("engine", str(draw), names, engine), lambda: choose_engine(problem, draw, layers, engine)
+        kind = (draw.where, draw.injection, draw.share)
+        chosen = problem.once(
+            ("engine", kind, names, engine), lambda: choose_engine(problem, draw, layers, engine)
         )
         clean = problem.clean_losses()
         if draw.where == "weights" and draw.share == "batch":

@@ -73,6 +73,7 @@ class Problem:
         self.overrides: Tensors = {}
         self._loss = find_loss(loss)
         self._cache: dict[Any, Any] | None = None
+        self._structure: dict[Any, Any] = {}
         self._changing: tuple[str, ...] = ()
         self._check_lengths()
         self.twin = self._make_twin(mode)
@@ -155,6 +156,12 @@ class Problem:
         if key not in self._cache:
             self._cache[key] = compute()
         return self._cache[key]
+
+    def once(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """``compute()``, remembered for good: for what depends on structure and shapes, not on values."""
+        if key not in self._structure:
+            self._structure[key] = compute()
+        return self._structure[key]
 
     def clean_losses(self) -> torch.Tensor:
         """Losses without noise, float64: ``[B]`` or, for a copy's loss, ``[]``."""

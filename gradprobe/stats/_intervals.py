@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit  # scipy.stats takes seconds to import
 
 Array = npt.NDArray[np.float64]
 
@@ -44,7 +44,7 @@ def t_quantile(p: float, count: Array, least: int = LEAST_SEEDS) -> Array:
         least: Fewest seeds that get a number.
     """
     freedom = np.where(count >= max(least, 2), count - 1, np.nan)
-    return np.asarray(stats.t.ppf(p, freedom), dtype=np.float64)
+    return np.asarray(stdtrit(freedom, p), dtype=np.float64)
 
 
 def jackknife(statistic: Callable[..., Array], *parts: Array) -> tuple[Array, Array]:

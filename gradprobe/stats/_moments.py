@@ -63,11 +63,9 @@ class Moments:
 
     def last(self) -> npt.NDArray[np.int64]:
         """Index of the last copies that every seed with data has reached, ``[estimator, part]``; -1: none."""
-        there = np.isfinite(self.sqnorm)
-        reached = np.where(there, np.arange(self.copies.size), -1).max(-1)
-        return np.where(reached >= 0, reached, self.copies.size).min(-1) % (self.copies.size + 1) - (
-            np.where((reached >= 0).any(-1), 0, self.copies.size + 1)
-        )
+        reached = np.where(np.isfinite(self.sqnorm), np.arange(self.copies.size), -1).max(-1)
+        least = np.where(reached >= 0, reached, self.copies.size).min(-1)
+        return np.where((reached >= 0).any(-1), least, -1)
 
     def at(self, name: str, index: npt.NDArray[np.int64]) -> Array:
         """One moment at one number of copies per estimator and part, ``[estimator, part, seed]``."""

@@ -1,0 +1,109 @@
+"""What has to be computed: one task for each draw (or estimator), layer (or all) and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradprobe.core.layer import Layer
+from gradprobe.engine.draw import Draw
+from gradprobe.estimators.base import Estimator, Labelled
+from gradprobe.estimators.draws import unit_layers
+from gradprobe.estimators.readout import ReadOut
+from gradprobe.problems.problem import Problem
+from gradprobe.store.schema import UnitKey, View
+
+OWN = "own"
+"""Name of the read-out of an estimator that is no read-out of a draw."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A unit to compute.
+
+    Attributes:
+        key: What it is stored under.
+        layers: The layers that it serves.
+        draw: The draw, or None.
+        readouts: Read-outs of the draw, by name.
+        estimator: The estimator, if it is no read-out.
+    """
+
+    key: UnitKey
+    layers: tuple[Layer, ...]
+    draw: Draw | None
+    readouts: dict[str, ReadOut]
+    estimator: Estimator | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tasks, and the estimators as results will know them."""
+
+    tasks: list[Task]
+    views: list[View]
+
+
+def make_plan(
+    problem: Problem, layers: Sequence[Layer], estimators: Sequence[Labelled], seeds: Sequence[int]
+) -> Plan:
+    """Work out the tasks; a draw that several estimators read is one task.
+
+    Args:
+        problem: The problem.
+        layers: Layers to probe, in execution order.
+        estimators: What to probe them with.
+        seeds: Independent repetitions.
+
+    Returns:
+        Tasks ordered by seed, so that a run that is stopped has whole seeds; and views.
+    """
+    views, wanted = [], {}
+    for item in estimators:
+        refused = item.estimator.refusals(problem, layers)
+        served = [layer for layer in layers if layer.name not in refused]
+        sources = _sources(item, served, wanted)
+        views.append(
+            View(
+                item.label,
+                sources,
+                refused,
+                item.estimator.stochastic,
+                item.estimator.target,
+                item.color,
+                item.summary,
+            )
+        )
+    tasks = []
+    for seed in seeds:
+        for (source, layer), task in wanted.items():
+            fixed = task.estimator is not None and not task.estimator.stochastic
+            if not fixed or seed == seeds[0]:
+                key = UnitKey(source, layer, 0 if fixed else seed)
+                tasks.append(Task(key, task.layers, task.draw, task.readouts, task.estimator))
+    return Plan(tasks, views)
+
+
+def _sources(
+    item: Labelled, layers: Sequence[Layer], wanted: dict[tuple[str, str | None], Task]
+) -> dict[str, tuple[str, str]]:
+    """Note what an estimator needs in ``wanted``; return which unit and read-out answer for each layer."""
+    assigned = item.estimator.assignment(layers)
+    if assigned is None:
+        if layers:
+            key = UnitKey(item.label, None, 0)
+            wanted[item.label, None] = Task(key, tuple(layers), None, {}, item.estimator)
+        return {layer.name: (item.label, OWN) for layer in layers}
+    sources = {}
+    for draw in dict.fromkeys(draw for draw, _ in assigned.values()):
+        served = [layer for layer in layers if layer.name in assigned and assigned[layer.name][0] == draw]
+        for unit in unit_layers(draw, served):
+            alone = draw.injection == "layerwise"
+            source = str(draw) if alone else f"{draw} over {', '.join(layer.name for layer in unit)}"
+            at = (source, unit[0].name if alone else None)
+            task = wanted.setdefault(at, Task(UnitKey(*at, 0), tuple(unit), draw, {}))
+            for layer in unit:
+                readout = assigned[layer.name][1]
+                task.readouts[str(readout)] = readout
+                sources[layer.name] = (source, str(readout))
+    return sources

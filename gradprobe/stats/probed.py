@@ -1,0 +1,38 @@
+"""How much of the gradient was probed."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from gradprobe.core.errors import UsageError
+from gradprobe.stats import register
+from gradprobe.stats._intervals import mean_se
+from gradprobe.stats._moments import moments
+
+
+@register("coverage", summary="probed share of the squared gradient norm, per estimator")
+def coverage(ds: xr.Dataset) -> xr.DataArray:
+    """Probed |g_bp|^2 over total |g_bp|^2.
+
+    The sum of |g|^2 over the parameters that an estimator serves (layers that it refused, or that were not
+    asked for, are missing), over the model's whole |g|^2. Statistics over the model speak of the probed part
+    only.
+
+    Args:
+        ds: Results; ``attrs["total_reference_sqnorm"]`` is the model's whole |g_bp|^2.
+
+    Returns:
+        Share between 0 and 1, dims (estimator); NaN if the whole gradient is zero.
+
+    Raises:
+        UsageError: The results hold no backprop reference or no total.
+    """
+    if "total_reference_sqnorm" not in ds.attrs:
+        raise UsageError("the results have no attrs['total_reference_sqnorm']; probe again to have coverage.")
+    m = moments(ds, "parameter", "bp")
+    total = float(ds.attrs["total_reference_sqnorm"])
+    share = np.nan_to_num(mean_se(m.reference)[0]).sum(-1) / (total if total > 0 else np.nan)
+    out = xr.DataArray(share, dims=("estimator",), attrs={"long_name": "probed share of |g|^2"})
+    about = {k: v for k, v in m.coords.items() if k == "estimator" or (v[0] == "estimator")}
+    return out.assign_coords(about).rename("coverage")

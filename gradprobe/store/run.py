@@ -1,0 +1,253 @@
+"""A run: its identity in ``run.json``, one immutable file for each finished unit. Kept in memory without a path."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from gradprobe.core.errors import UsageError
+from gradprobe.core.layer import Layer
+from gradprobe.core.provenance import environment
+from gradprobe.core.spec import digest
+from gradprobe.store.assemble import assemble
+from gradprobe.store.schema import SCHEMA_VERSION, Unit, UnitKey, View
+
+RUN_FILE = "run.json"
+_ARRAYS = tuple(f.name for f in fields(Unit) if f.type == "Array")
+_SCALARS = ("block", "seconds", "peak_bytes", "status", "note")
+
+
+@dataclass
+class RunInfo:
+    """What ``run.json`` holds.
+
+    Attributes:
+        identity: What must be equal for results to belong to one run: fingerprints of model, batch and loss,
+            block, root seed, noise version.
+        configuration: Everything that is needed to run it again.
+        layers: All layers of the model that run, in execution order.
+        selected: Names of the layers that are probed.
+        views: Estimators, in the order in which they were asked for.
+        seeds: Seeds, in order.
+        references: Names of the references.
+        facts: Further facts that go into the attributes of the results.
+        environment: Versions and machine.
+    """
+
+    identity: dict[str, Any]
+    configuration: dict[str, Any]
+    layers: list[Layer]
+    selected: list[str]
+    views: list[View]
+    seeds: list[int]
+    references: list[str]
+    facts: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=environment)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary for JSON."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain |= {name: [x.to_dict() for x in plain[name]] for name in ("layers", "views")}
+        return {"schema_version": SCHEMA_VERSION, **plain}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> RunInfo:
+        """Inverse of :meth:`to_dict`."""
+        given = {k: v for k, v in data.items() if k != "schema_version"}
+        given["layers"] = [Layer.from_dict(x) for x in given["layers"]]
+        given["views"] = [View.from_dict(x) for x in given["views"]]
+        return cls(**given)
+
+    def joined(self, older: RunInfo) -> RunInfo:
+        """This request added to an older one of the same identity; the older one's order comes first."""
+        labels = [v.label for v in self.views]
+        merged = {
+            "views": [v for v in older.views if v.label not in labels] + self.views,
+            "seeds": sorted({*older.seeds, *self.seeds}),
+            "selected": [x.name for x in self.layers if x.name in {*older.selected, *self.selected}],
+            "references": list(dict.fromkeys([*older.references, *self.references])),
+        }
+        order = {v.label: i for i, v in enumerate(older.views)}
+        merged["views"].sort(key=lambda v: order.get(v.label, len(order)))
+        configuration = self.configuration | {
+            "estimators": [v.label for v in merged["views"]],
+            "seeds": merged["seeds"],
+            "reference": merged["references"],
+        }
+        if set(merged["selected"]) != set(self.selected):
+            configuration["layers"] = merged["selected"]
+        configuration["copies"] = max(self.configuration.get("copies", 0), older.configuration.get("copies", 0))
+        return RunInfo(
+            self.identity, configuration, self.layers, facts=self.facts, environment=older.environment, **merged
+        )
+
+
+class RunStore:
+    """Units of a run, in a directory or in memory.
+
+    Args:
+        path: Directory; None keeps everything in memory.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = Path(path) if path is not None else None
+        self.info: RunInfo | None = None
+        self._units: list[Unit] = []
+
+    def begin(self, info: RunInfo) -> None:
+        """Create the run, or join the one that is there.
+
+        Raises:
+            UsageError: The directory holds something else, or a run of another identity.
+        """
+        old = self._existing()
+        if old is not None:
+            different = [k for k, v in info.identity.items() if old.identity.get(k) != v]
+            if different:
+                raise UsageError(
+                    f"{self.path} holds a run with another {' and '.join(different)}; choose another out= (or "
+                    "the settings of that run)."
+                )
+            info = info.joined(old)
+        self.info = info
+        if self.path is not None:
+            self._units_folder().mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path / RUN_FILE, json.dumps(info.to_dict(), indent=1).encode())
+
+    def done(self, key: UnitKey, readouts: Sequence[str], copies: int, references: Sequence[str]) -> set[str]:
+        """The read-outs of a unit that are stored already, with enough copies and references."""
+        found: set[str] = set()
+        for unit in self._load(key):
+            enough = unit.copies >= copies and set(references) <= set(unit.references)
+            if enough or unit.status == "failed":
+                found |= set(unit.readouts) & set(readouts)
+        return found
+
+    def add(self, unit: Unit) -> None:
+        """Store a finished unit."""
+        if self.path is None:
+            self._units.append(unit)
+            return
+        name = digest([str(unit.key), unit.readouts, unit.copies, unit.references])[:32]
+        with tempfile.SpooledTemporaryFile() as buffer:
+            np.savez(buffer, allow_pickle=False, **_packed(unit))
+            buffer.seek(0)
+            write_atomically(self._units_folder() / f"{name}.npz", buffer.read())
+
+    def units(self) -> Iterable[Unit]:
+        """All stored units."""
+        if self.path is None:
+            return list(self._units)
+        return [_read_unit(file) for file in sorted(self._units_folder().glob("*.npz"))]
+
+    def dataset(self) -> xr.Dataset:
+        """Everything stored so far, labelled; see :mod:`gradprobe.store.schema`."""
+        info = self.info
+        assert info is not None
+        layers = [layer for layer in info.layers if layer.name in info.selected]
+        facts = info.facts | {"configuration": info.configuration, "environment": info.environment}
+        facts |= {"identity": info.identity} | ({"path": str(self.path)} if self.path else {})
+        block, references = int(info.identity["block"]), tuple(info.references)
+        return assemble(layers, info.views, self.units(), info.seeds, block, references, facts)
+
+    def _load(self, key: UnitKey) -> list[Unit]:
+        if self._known is None:
+            self._known = list(self.units()) if self.path is not None else []
+        return [u for u in [*self._known, *self._units] if u.key == key]
+
+    _known: list[Unit] | None = None
+
+    def _existing(self) -> RunInfo | None:
+        if self.path is None:
+            return None
+        if (self.path / RUN_FILE).exists():
+            return read_info(self.path)
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UsageError(f"{self.path} exists and is not a gradprobe run; choose another out=.")
+        return None
+
+    def _units_folder(self) -> Path:
+        assert self.path is not None
+        return self.path / "units"
+
+
+def open_run(path: str | Path) -> xr.Dataset:
+    """Open a run directory, also while it is being written. Needs no torch.
+
+    Args:
+        path: The directory.
+
+    Returns:
+        Dataset as described in :mod:`gradprobe.store.schema`.
+
+    Raises:
+        UsageError: There is no run, or it was written by a newer version.
+    """
+    store = RunStore(path)
+    store.info = read_info(Path(path))
+    return store.dataset()
+
+
+def read_info(path: Path) -> RunInfo:
+    """Read ``run.json`` of a run directory.
+
+    Raises:
+        UsageError: There is none, it cannot be read, or a newer version wrote it.
+    """
+    file = path / RUN_FILE
+    if not file.is_file():
+        raise UsageError(f"{path} is not a gradprobe run: it has no {RUN_FILE}.")
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        version = data["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{file} is damaged or was not written by gradprobe: {error}.") from error
+    if version > SCHEMA_VERSION:
+        raise UsageError(
+            f"{path} was written with schema {version}; this gradprobe reads up to {SCHEMA_VERSION}. Update it."
+        )
+    return RunInfo.from_dict(data)
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write a file so that it is either absent (or old) or whole: temporary file, fsync, rename."""
+    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".tmp-")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _packed(unit: Unit) -> dict[str, Any]:
+    meta = {
+        "schema_version": SCHEMA_VERSION,
+        "key": [unit.key.source, unit.key.layer, unit.key.seed],
+        **{name: list(getattr(unit, name)) for name in ("readouts", "parameters", "references")},
+        **{name: getattr(unit, name) for name in _SCALARS},
+    }
+    return {"meta": np.array(json.dumps(meta)), **{name: getattr(unit, name) for name in _ARRAYS}}
+
+
+def _read_unit(file: Path) -> Unit:
+    try:
+        with np.load(file, allow_pickle=False) as data:
+            meta = json.loads(str(data["meta"]))
+            arrays = {name: data[name] for name in _ARRAYS}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{file} is damaged ({error}); delete it and run the probe again.") from error
+    tuples = {name: tuple(meta[name]) for name in ("readouts", "parameters", "references")}
+    return Unit(key=UnitKey(*meta["key"]), **tuples, **{name: meta[name] for name in _SCALARS}, **arrays)
