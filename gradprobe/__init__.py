@@ -17,7 +17,7 @@ _WHERE = {
     "estimate": "gradprobe.probes.estimate",
     "probe": "gradprobe.probes.run",
     "open_run": "gradprobe.store.run",
-    "list_estimators": "gradprobe.listing",
+    "list_estimators": "gradprobe.estimators.listing",
     "UsageError": "gradprobe.core.errors",
 }
 _ALIASES = {"register_estimator": "register"}
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gradprobe.core.errors import UsageError
     from gradprobe.estimators import register as register_estimator
     from gradprobe.estimators.base import Estimator
-    from gradprobe.listing import list_estimators
+    from gradprobe.estimators.listing import list_estimators
     from gradprobe.probes.estimate import estimate
     from gradprobe.probes.run import probe
     from gradprobe.problems.load import load_problem

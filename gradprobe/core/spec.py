@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from keyword import iskeyword
 from typing import Any
 
 from gradprobe.core.errors import UsageError
@@ -44,7 +45,10 @@ def parse(text: str) -> Spec:
         call = ast.parse(f"f({rest}", mode="eval").body
     except SyntaxError:
         raise wrong from None
-    if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+    if not isinstance(call, ast.Call) or call.args:
+        raise wrong
+    keys = [k.arg for k in call.keywords]
+    if None in keys or len(set(keys)) < len(keys):
         raise wrong
     try:
         return Spec(name.strip(), {str(k.arg): _value(k.value) for k in call.keywords})
@@ -83,12 +87,16 @@ def digest(value: Any) -> str:
 
 
 def _value(node: ast.expr) -> Any:
-    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and isinstance(node.right, ast.Name):
+        return f"{_value(node.left)}-{node.right.id}"  # a word with a hyphen
+    return ast.literal_eval(node)
 
 
 def _text(value: Any) -> str:
     if isinstance(value, str):
-        return value if value.replace("-", "_").isidentifier() and "-" not in value else repr(value)
+        return value if value.replace("-", "_").isidentifier() and not iskeyword(value) else repr(value)
     if isinstance(value, bool) or value is None:
         return str(value)
     if isinstance(value, (int, float)):

@@ -28,7 +28,7 @@ def one_of(option: str, value: Any, allowed: tuple[str, ...]) -> None:
         UsageError: It is not.
     """
     if value not in allowed:
-        raise unknown(f"value of {option}", value, allowed)
+        raise unknown(option, value, allowed)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from gradprobe.core.errors import UsageError, unknown
+from gradprobe.core.errors import UsageError
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
-from gradprobe.engine.draw import Draw
+from gradprobe.engine.draw import Draw, one_of
 from gradprobe.engine.run import Runnable, run
 
 ENGINES = ("auto", "loop", "tile")
@@ -34,8 +34,7 @@ def choose_engine(problem: Runnable, draw: Draw, layers: Sequence[Layer], wish: 
     Raises:
         UsageError: Tile was asked for and does not agree with the loop.
     """
-    if wish not in ENGINES:
-        raise unknown("engine", wish, ENGINES)
+    one_of("engine", wish, ENGINES)
     if draw.where == "weights" or wish == "loop":
         return "loop"
     if tile_agrees(problem, draw, layers):

@@ -48,6 +48,18 @@ class ReadOut:
         """Whether only the sign of the layer's Jacobian is used."""
         return self.encode in ("sign", "sign-input")
 
+    def check_block(self, copies: int, paired: bool) -> None:
+        """Refuse a block that is too small for the centre.
+
+        Raises:
+            UsageError: ``centre="mean"`` and no other copies in the block.
+        """
+        if self.centre == "mean" and copies <= (2 if paired else 1):
+            raise UsageError(
+                f"centre=mean needs other copies in the block, and a block of {copies} has none; use a larger "
+                "block or another centre."
+            )
+
     def score(self, outcome: Outcome, site: tuple[str, int]) -> torch.Tensor:
         """The factor that multiplies the loss: score of the noise, or its sign. ``[m, *shape]``."""
         noise = outcome.noise[site]
@@ -66,9 +78,6 @@ class ReadOut:
 
         Returns:
             Same shape as ``losses``.
-
-        Raises:
-            UsageError: ``centre="mean"`` and a block without enough copies.
         """
         mask = kept.view(-1, *[1] * (losses.ndim - 1))
         safe = torch.where(mask, losses, 0.0)
@@ -77,12 +86,8 @@ class ReadOut:
         if self.centre == "none":
             return safe
         own = safe + safe.roll(len(safe) // 2, 0) if paired else safe
+        self.check_block(len(losses), paired)
         others = kept.sum() - (2 if paired else 1)
-        if len(losses) <= (2 if paired else 1):
-            raise UsageError(
-                f"centre=mean needs other copies in the block, and a block of {len(losses)} has none; use a "
-                "larger block or another centre."
-            )
         if others <= 0:
             return torch.zeros_like(safe)
         return torch.where(mask, safe - (safe.sum(0) - own) / others, 0.0)

@@ -15,6 +15,8 @@ from gradprobe.core.errors import UsageError, unknown
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import NOISE_VERSION, Block, Streams
+from gradprobe.engine.draw import one_of
+from gradprobe.engine.preflight import ENGINES
 from gradprobe.estimators.base import Estimator, Labelled, make_all
 from gradprobe.estimators.bp import BP
 from gradprobe.layers.find import Found, find_layers
@@ -82,7 +84,7 @@ def probe(
             raise UsageError("the model has no layer that runs and owns parameters; there is nothing to probe.")
         gradient = _gradient(problem, found.layers)
         plan = make_plan(problem, chosen, made, wanted)
-        _check_served(plan)
+        _check_plan(plan, settings)
         store = RunStore(out)
         store.begin(_info(problem, found, chosen, gradient, plan, settings, wanted, layers))
         _compute_all(problem, plan, gradient, settings, store, progress)
@@ -158,11 +160,20 @@ def _gradient(problem: Problem, layers: Sequence[Layer]) -> dict[str, torch.Tens
     return gradient
 
 
-def _check_served(plan: Plan) -> None:
+def _check_plan(plan: Plan, settings: Settings) -> None:
+    """Refuse before anything is written what could not run."""
+    one_of("engine", settings.engine, ENGINES)
     for view in plan.views:
         if not view.sources:
             name, why = next(iter(view.refused.items()))
             raise UsageError(f"{view.label} serves none of the layers; for {name!r}: {why}.")
+    for task in plan.tasks:
+        if task.draw is not None:
+            task.draw.check_block(settings.block)
+            for layer in task.layers:
+                task.draw.sigma_of(layer.name)
+            for readout in task.readouts.values():
+                readout.check_block(settings.block, task.draw.antithetic)
 
 
 def _info(

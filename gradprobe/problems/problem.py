@@ -219,7 +219,6 @@ class Problem:
         with torch.no_grad():
             state = {**dict(self.twin.named_parameters()), **dict(self.twin.named_buffers())}
             copies = {name: t.detach().clone() for name, t in state.items()}
-            versions = {name: t._version for name, t in copies.items()}
             try:
                 losses = self._losses(self.inputs, self.target, copies)
             except UsageError:
@@ -234,7 +233,7 @@ class Problem:
                 raise UsageError(
                     f"the loss returns shape {list(losses.shape)}; it must return losses [B] or a scalar."
                 )
-            self._changing = tuple(n for n, t in copies.items() if t._version != versions[n])
+            self._changing = tuple(n for n, t in copies.items() if not torch.equal(t, state[n]))
             if not bool(losses.isfinite().all()):
                 raise UsageError(
                     "the loss without noise is not finite; check the checkpoint, the scaling of the inputs and "

@@ -71,7 +71,7 @@ def within(grid: Array, copies: tuple[float, float] | None, least: int) -> slice
     points = found.stop - found.start
     if points < least:
         raise UsageError(
-            f"copies from {low:g} to {high:g} hold {points} stored point(s) and this statistic needs {least}; "
+            f"copies from {low:g} to {high:g} hold {points} stored points and this statistic needs {least}; "
             f"widen the range (stored: {first} to {last} copies, {grid.size} points) or probe with a smaller "
             "block."
         )

@@ -4,10 +4,12 @@ For i.i.d. blocks with mean direction mu and per-copy variance tau,
 
     1/cos^2(n) = 1/rho^2 + price/n,    that is    cos(n) = rho sqrt(n / (n + kappa)),
 
-with ceiling rho = <mu, g>/(|mu| |g|), half-power copies kappa = tau/|mu|^2, price = kappa/rho^2. Per seed the
-moments at N = m K copies give unbiased estimates (m copies in a block, K blocks):
+with ceiling rho = <mu, g>/(|mu| |g|), half-power copies kappa = tau/|mu|^2, price = kappa/rho^2. Per seed
+the moments at N = m K copies give unbiased estimates (m copies in a block, K blocks):
 
-    X = (K sqnorm - block_sqnorm)/(K - 1)  of |mu|^2,    T = m (block_sqnorm - X)  of tau,    A = dot  of <mu, g>.
+    X = (K sqnorm - block_sqnorm)/(K - 1)    of |mu|^2
+    T = m (block_sqnorm - X)                 of tau
+    A = dot                                  of <mu, g>
 """
 
 from __future__ import annotations

@@ -141,7 +141,9 @@ def _check(ds: xr.Dataset, over: str, reference: str, scale: str) -> None:
         )
     for dim in ("reference", *_DIMS):
         if dim not in ds.dims:
-            raise UsageError(f"the results have no dimension {dim!r}; select with a list, ds.sel({dim}=[...]).")
+            raise UsageError(
+                f"the results have no dimension {dim!r}; select with a list, ds.sel({dim}=[...])."
+            )
     if "block" not in ds.attrs:
         raise UsageError("the results have lost attrs['block'] (copies in a block); open the run again.")
     if reference not in ds["reference"].values:
@@ -168,8 +170,8 @@ def _read(ds: xr.Dataset, reference: str) -> Moments:
         sqnorm=get("sqnorm"),
         block_sqnorm=get("block_sqnorm"),
         reference=unbiased,
-        noisy=(blocks > 1).any(-1),
-        served=~(status == "refused").all(-1),
+        noisy=np.asarray((blocks > 1).any(-1)),
+        served=np.asarray(~(status == "refused").all(-1)),
         stochastic=np.asarray(ds["stochastic"].values, dtype=bool),
         copies=np.asarray(ds["copies"].values, dtype=np.float64),
         block=int(ds.attrs["block"]),
@@ -182,21 +184,25 @@ def _drop(coords: dict[str, Any], dim: str) -> dict[str, Any]:
     return {k: v for k, v in coords.items() if k != dim and not (isinstance(v, tuple) and v[0] == dim)}
 
 
-def _sum(m: Moments, groups: list[npt.NDArray[np.int64]], coords: dict[str, Any], facts: dict) -> Moments:
+def _sum(
+    m: Moments, groups: list[npt.NDArray[np.int64]], coords: dict[str, Any], facts: dict[str, Any]
+) -> Moments:
     arrays = ("dot", "sqnorm", "block_sqnorm", "reference")
-    sums = {k: np.stack([getattr(m, k)[:, g].sum(1) for g in groups], axis=1) for k in arrays}
-    flags = {k: np.stack([getattr(m, k)[:, g].any(1) for g in groups], axis=1) for k in ("noisy", "served")}
+    sums: dict[str, Any] = {k: np.stack([getattr(m, k)[:, g].sum(1) for g in groups], axis=1) for k in arrays}
+    flags: dict[str, Any] = {
+        k: np.stack([getattr(m, k)[:, g].any(1) for g in groups], axis=1) for k in ("noisy", "served")
+    }
     return replace(m, **sums, **flags, coords=coords, facts=m.facts | facts)
 
 
 def _zero_refused(m: Moments) -> Moments:
-    gone = ~m.served
+    gone: Mask = np.asarray(~m.served)
     per_seed = mean_se(np.moveaxis(m.reference, 0, -1))[0]  # [layer, seed], over the estimators that have it
     any_seed = mean_se(per_seed)[0][:, None]
     borrowed = np.where(np.isfinite(per_seed), per_seed, any_seed)
-    borrowed = np.where(gone.all(0)[:, None], 0.0, borrowed)
+    borrowed = np.where(np.asarray(gone.all(0))[:, None], 0.0, borrowed)
     reference = np.where(gone[..., None], borrowed, m.reference)
-    zeroed = {
+    zeroed: dict[str, Any] = {
         k: np.where(gone[..., None, None], 0.0, getattr(m, k)) for k in ("dot", "sqnorm", "block_sqnorm")
     }
     return replace(m, **zeroed, reference=reference)

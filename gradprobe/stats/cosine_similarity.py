@@ -24,7 +24,7 @@ def cosine(ds: xr.Dataset, over: str = "layer", reference: str = "bp", scale: st
     summed over parameters first (the cosine of the concatenated vectors).
 
     The n are *nested*: g_n is the mean of the first n copies of one run. Neighbouring points share their
-    noise, so the curve is smoother than one made of a fresh estimate for every n; the two must not be compared.
+    noise, so the curve is smoother than one made of a fresh estimate for every n: do not compare the two.
 
     **Noisy reference** (a mean over K_r > 1 blocks): |g|^2 is replaced by its unbiased estimate
     G = (K_r |g|^2 - mean|R_k|^2) / (K_r - 1), averaged over seeds. The reference's noise is independent of

@@ -11,7 +11,6 @@ from gradprobe.core.errors import UsageError
 from gradprobe.stats import register
 from gradprobe.stats._intervals import Array
 from gradprobe.stats._law import TWO_SIDED, Fit, cosine_at
-from gradprobe.stats._moments import positive_bound
 
 _NEEDED = ("A", "X", "T", "G", "fitted_copies", "exact")
 
@@ -21,9 +20,9 @@ def predict(alignment: xr.Dataset, copies: float | Sequence[float]) -> xr.Datase
     """Cosine at n copies by the alignment law, inside the run or beyond it.
 
     cos(n) = A/sqrt(G D), D = X + T/n. Up to the fitted copies N, and beyond wherever D is resolved
-    (mean(D) > t_{.975, S-1} se(D)): value and jackknife interval over seeds. Elsewhere there is no value, only
-    the envelope [A_lo/sqrt(G D_up), A_up/sqrt(A_up^2 + G T/n)], whose upper edge is the law with ceiling 1
-    (Cauchy-Schwarz). Below three seeds: value without interval.
+    (mean(D) > t_{.975, S-1} se(D)): value and jackknife interval over seeds. Elsewhere there is no value,
+    only the envelope [A_lo/sqrt(G D_up), A_up/sqrt(A_up^2 + G T/n)], whose upper edge is the law with
+    ceiling 1 (Cauchy-Schwarz). Below three seeds: value without interval.
 
     It is the pooled law. The mean of measured cosines lies up to 0.002 beside it if the noise is spread over
     a thousand directions, up to 0.03 if over five.
@@ -47,9 +46,9 @@ def predict(alignment: xr.Dataset, copies: float | Sequence[float]) -> xr.Datase
     n = np.atleast_1d(np.asarray(copies, dtype=np.float64))
     if n.ndim != 1 or not n.size or not (np.isfinite(n) & (n > 0)).all():
         raise UsageError(f"copies={copies!r} must be a positive number or a list of them.")
-    seeds = [alignment[k].transpose(..., "seed").values for k in "AXTG"]
+    a, x, t, g = (alignment[k].transpose(..., "seed").values for k in "AXTG")
     reached, exact = alignment["fitted_copies"].values, alignment["exact"].values.astype(bool)
-    found = Fit(*seeds, copies=reached, exact=exact, few=np.zeros_like(exact))
+    found = Fit(a, x, t, g, reached, exact, np.zeros_like(exact))
     with np.errstate(all="ignore"):
         values = [_predict_one(found, float(v)) for v in n]
     dims, like = alignment["exact"].dims, alignment["exact"]
@@ -67,15 +66,18 @@ def _predict_one(found: Fit, n: float) -> tuple[Array, Array, Array]:
     mean, se = found.se(found.x + found.t / n)
     known = (n <= found.copies) | np.isnan(q) | (mean > q * se)
     _, h_low, h_high = found.interval(lambda a, x, t, g: a / np.sqrt(g))
-    noise = found.se(found.t)[0] / n
-    bottom, top = mean - q * se, np.maximum(mean, 0.0) + q * se
-    edges = []
-    for near, far in ((h_low, h_high), (-h_high, -h_low)):
-        # a lower bound of h/sqrt(D); for h < 0 it is the law with ceiling -1
-        edges.append(np.where(near >= 0, near / np.sqrt(top), near / np.sqrt(near**2 + noise)))
-        del far
+    low_edge = _envelope(h_low, mean, q * se, found.se(found.t)[0] / n)
+    high_edge = -_envelope(-h_high, mean, q * se, found.se(found.t)[0] / n)
     return (
         np.where(known, value, np.nan),
-        np.where(known, low, edges[0]),
-        np.where(known, high, -edges[1]),
+        np.where(known, low, low_edge),
+        np.where(known, high, high_edge),
     )
+
+
+def _envelope(h: Array, mean: Array, width: Array, noise: Array) -> Array:
+    """Lower bound of <mu, g>/(|g| sqrt(D)) from a lower bound h of <mu, g>/|g|.
+
+    The worst D is the largest one if h is positive, and h^2 + T/n (ceiling -1) if it is negative.
+    """
+    return np.where(h >= 0, h / np.sqrt(np.maximum(mean, 0.0) + width), h / np.sqrt(h**2 + noise))

@@ -34,5 +34,9 @@ def coverage(ds: xr.Dataset) -> xr.DataArray:
     total = float(ds.attrs["total_reference_sqnorm"])
     share = np.nan_to_num(mean_se(m.reference)[0]).sum(-1) / (total if total > 0 else np.nan)
     out = xr.DataArray(share, dims=("estimator",), attrs={"long_name": "probed share of |g|^2"})
-    about = {k: v for k, v in m.coords.items() if k == "estimator" or (v[0] == "estimator")}
+    about = {
+        k: v
+        for k, v in m.coords.items()
+        if k == "estimator" or (isinstance(v, tuple) and v[0] == "estimator")
+    }
     return out.assign_coords(about).rename("coverage")

@@ -244,7 +244,7 @@ def _packed(unit: Unit) -> dict[str, Any]:
 
 def _read_unit(file: Path) -> Unit:
     try:
-        with np.load(file, allow_pickle=False) as data:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
             meta = json.loads(str(data["meta"]))
             arrays = {name: data[name] for name in _ARRAYS}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

@@ -1,0 +1,219 @@
+"""The ``gradprobe`` command. Torch is imported by the commands that need it, never by ``--help``."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gradprobe.core.errors import UsageError, unknown
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="How good are gradients that were estimated without backpropagation?",
+)
+
+USAGE, INTERRUPTED = 2, 130
+DEMO_ESTIMATORS = "lr,alr,es,aes,hybrid,a-hybrid"
+
+PROBLEM_KEYS = ("model", "checkpoint", "data", "batch_size", "split", "first", "loss", "model_args")
+
+
+def main() -> None:
+    """Entry point: a usage error is one sentence and exit code 2."""
+    try:
+        app()
+    except UsageError as error:
+        typer.echo(f"gradprobe: {error}", err=True)
+        sys.exit(USAGE)
+    except KeyboardInterrupt:
+        typer.echo("gradprobe: stopped; what was finished is kept, and the same command goes on.", err=True)
+        sys.exit(INTERRUPTED)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the run, its tables and its figure.")] = Path("figures/demo"),
+    copies: Annotated[int, typer.Option(help="Monte-Carlo copies.")] = 1000,
+    seeds: Annotated[int, typer.Option(help="Independent repetitions.")] = 5,
+) -> None:
+    """Probe six methods on the shipped ResNet-5 and real digits: a table and a figure in about a minute."""
+    configuration = {"checkpoint": "trained", "estimators": DEMO_ESTIMATORS, "copies": copies, "seeds": seeds}
+    _probe(configuration | {"out": out / "run"})
+    _report(out / "run", out, None, "bp")
+
+
+@app.command()
+def probe(
+    out: Annotated[Path, typer.Option(help="Run directory; an existing run of the same problem is added to.")],
+    model: Annotated[str | None, typer.Option(help="Network, by name.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Weights: a file, or early or trained.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data, by name.")] = None,
+    estimators: Annotated[
+        str | None, typer.Option(help='Comma-separated, with options: "lr,es(sigma=0.1, noise=laplace)".')
+    ] = None,
+    copies: Annotated[int | None, typer.Option(help="Monte-Carlo copies, a multiple of the block.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="How many seeds, or which: 5, or 0,1,2.")] = None,
+    sigma: Annotated[str | None, typer.Option(help="Standard deviation of the noise.")] = None,
+    block: Annotated[int | None, typer.Option(help="Copies that share one noise key.")] = None,
+    layers: Annotated[str | None, typer.Option(help="Names, globs or class names, comma-separated.")] = None,
+    reference: Annotated[str | None, typer.Option(help="bp, or bp,smoothed.")] = None,
+    reference_copies: Annotated[int | None, typer.Option(help="Copies behind the smoothed reference.")] = None,
+    root_seed: Annotated[int | None, typer.Option(help="Root of all noise keys.")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, loop or tile.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples in the batch.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split that the batch comes from.")] = None,
+    first: Annotated[int | None, typer.Option(help="Position of the first sample in the split.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Loss, by name.")] = None,
+    model_arg: Annotated[list[str] | None, typer.Option(help="Option of the network, name=value.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with these options, or the run.json of a run.")
+    ] = None,
+) -> None:
+    """Probe estimators on a model, a checkpoint and a batch. Options override --config."""
+    given = {k: v for k, v in locals().items() if k not in ("config", "model_arg") and v is not None}
+    if model_arg:
+        given["model_args"] = dict(_pair(text) for text in model_arg)
+    configuration = _read_config(config) if config else {}
+    _probe(configuration | given)
+    typer.echo(f"Results are in {out}; read them with: gradprobe report {out}")
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    copies: Annotated[str | None, typer.Option(help="Range for Acc. and Sta., such as 100:1000.")] = None,
+    reference: Annotated[str, typer.Option(help="bp or smoothed.")] = "bp",
+    out: Annotated[Path | None, typer.Option(help="Folder for tables and figures; RUN/report by default.")] = None,
+) -> None:
+    """Print Acc., Sta., floor, ceiling and half-power copies of a run; write its tables and figures."""
+    _report(run, out or run / "report", _range(copies), reference)
+
+
+@app.command("list")
+def list_() -> None:
+    """List estimators, networks, data and noise families."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from gradprobe.engine.noise import NOISE
+    from gradprobe.estimators import ESTIMATORS
+    from gradprobe.problems import DATASETS, NETWORKS
+
+    table = Table("kind", "name", "what it is", box=None)
+    for registry in (ESTIMATORS, NETWORKS, DATASETS, NOISE):
+        for entry in registry:
+            table.add_row(registry.kind, entry.name, entry.summary)
+        table.add_section()
+    Console().print(table)
+
+
+def _probe(configuration: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from gradprobe.probes.progress import shown
+    from gradprobe.probes.run import probe as run_probe
+    from gradprobe.problems.load import load_problem
+
+    known = [*PROBLEM_KEYS, *_probe_options(), "sigma"]
+    for key in configuration:
+        if key not in known:
+            raise unknown("configuration key", key, known)
+    configuration = dict(configuration)
+    for key in ("layers", "reference"):
+        if isinstance(configuration.get(key), str):
+            configuration[key] = [x.strip() for x in configuration[key].split(",")]
+    configuration["seeds"] = _seeds(configuration.get("seeds", 5))
+    configuration["sigma"] = _sigma(configuration.get("sigma"))
+    if configuration["sigma"] is None:
+        del configuration["sigma"]
+    named = {k: v for k, v in configuration.items() if k in PROBLEM_KEYS}
+    problem = load_problem(**named)
+    rest = {k: v for k, v in configuration.items() if k not in PROBLEM_KEYS}
+    with shown(Console(stderr=True)) as progress:
+        run_probe(problem, progress=progress, **rest)
+
+
+def _probe_options() -> list[str]:
+    from gradprobe.probes.run import probe as function
+
+    return [n for n in inspect.signature(function).parameters if n not in ("problem", "progress", "options")]
+
+
+def _report(run: Path, out: Path, copies: tuple[int, int] | None, reference: str) -> None:
+    from rich.console import Console
+
+    from gradprobe.plots import similarity
+    from gradprobe.report.text import show, write
+    from gradprobe.store.run import open_run
+
+    ds = open_run(run)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    show(ds, console, copies, reference)
+    files = write(ds, out, copies, reference)
+    similarity(ds, reference=reference, save=out / "similarity")
+    files += [out / f"similarity.{end}" for end in ("png", "pdf", "json")]
+    for file in files:
+        console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Options from a TOML file, or the resolved configuration in a run.json."""
+    import json
+    import tomllib
+
+    if not path.is_file():
+        raise UsageError(f"there is no configuration file {path}.")
+    try:
+        if path.suffix == ".json":
+            data = json.loads(path.read_text(encoding="utf-8"))
+            data = data.get("configuration", data)
+        else:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} cannot be read: {error}.") from error
+    return {k: v for k, v in data.items() if v is not None}
+
+
+def _seeds(given: Any) -> Any:
+    if isinstance(given, str):
+        try:
+            numbers = [int(x) for x in given.split(",")]
+        except ValueError:
+            raise UsageError(f"seeds must be a number, or numbers separated by commas, not {given!r}.") from None
+        return numbers if "," in given else numbers[0]
+    return given
+
+
+def _sigma(given: Any) -> Any:
+    if isinstance(given, str):
+        from gradprobe.core.spec import parse
+
+        return parse(f"sigma(value={given})").options["value"]
+    return given
+
+
+def _range(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    low, colon, high = text.partition(":")
+    if not (colon and low.strip().isdigit() and high.strip().isdigit()):
+        raise UsageError(f"a range of copies is written as 100:1000, not {text!r}.")
+    return int(low), int(high)
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    import json
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"an option of the network is written as name=value, not {text!r}.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -1,0 +1,246 @@
+"""What the similarity figure shows, taken from ``gradprobe.stats``: one panel per layer and one for the model."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from gradprobe import stats
+from gradprobe.core import spec
+from gradprobe.core.errors import unknown
+
+Array = npt.NDArray[np.float64]
+
+LAW_POINTS = 60
+"""Most points at which the law is drawn; it is smooth."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One method in one panel.
+
+    Attributes:
+        estimator: Label of the method.
+        color: "#rrggbb", from the data.
+        index: Its place among all estimators of the run; gives the marker.
+        open: Whether its marker is open (methods that aim at something else than the gradient).
+        flat: Whether it is deterministic.
+        copies: ``[K]``.
+        mean: Mean over seeds ``[K]``, NaN where there is nothing.
+        low: Lower edge of the band ``[K]``; ``high`` alike.
+        high: Upper edge.
+        seeds: Number of seeds behind each point ``[K]``.
+        law: ``copies`` and ``cosine`` of the fitted law; empty where there is none.
+        ceiling: ``value``, ``low``, ``high`` and ``state``; empty if no law was asked for.
+        note: Why there is nothing, or less than one would expect; "" if all is well.
+    """
+
+    estimator: str
+    color: str
+    index: int
+    open: bool
+    flat: bool
+    copies: npt.NDArray[np.int64]
+    mean: Array
+    low: Array
+    high: Array
+    seeds: npt.NDArray[np.int64]
+    law: dict[str, Array] = field(default_factory=dict)
+    ceiling: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def resolved(self) -> bool:
+        """Whether there is a ceiling to mark; that of a deterministic method is its line."""
+        return self.ceiling.get("state") == "resolved" and not self.flat
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary for JSON."""
+        names = ("estimator", "color", "copies", "mean", "low", "high", "seeds", "law")
+        ceiling = {k if k == "state" else f"ceiling_{k}": v for k, v in self.ceiling.items()}
+        ceiling = {"ceiling": ceiling.pop("ceiling_value", None), "state": None} | ceiling
+        return {k: getattr(self, k) for k in names} | ceiling | {"note": self.note}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One layer, or the whole model.
+
+    Attributes:
+        name: Name of the layer, or what the model's panel is called.
+        over: ``layer`` or ``model``.
+        numel: Number of weights.
+        curves: One per method, in the order that was asked for.
+    """
+
+    name: str
+    over: str
+    numel: int
+    curves: list[Curve]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary for JSON."""
+        curves = [c.to_dict() for c in self.curves]
+        return {"name": self.name, "over": self.over, "numel": self.numel, "methods": curves}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was asked of ``gradprobe.stats``: see ``similarity`` for the meaning of each."""
+
+    reference: str
+    scale: str
+    level: float
+    band: str
+    law: bool
+
+
+def choose_estimators(ds: xr.Dataset, given: str | Sequence[str] | None) -> list[str]:
+    """Labels in the order that was asked for.
+
+    Raises:
+        UsageError: There is no such estimator.
+    """
+    known = [str(e) for e in ds["estimator"].values]
+    if given is None:
+        return known
+    chosen = []
+    for text in spec.split(given) if isinstance(given, str) else given:
+        name = text if text in known else str(spec.parse(text))
+        if name not in known:
+            raise unknown("estimator", text, known)
+        chosen.append(name)
+    return list(dict.fromkeys(chosen))
+
+
+def choose_layers(ds: xr.Dataset, given: str | Sequence[str] | None) -> list[str]:
+    """Names in execution order, by name (one of "a = b" is enough) or glob.
+
+    Raises:
+        UsageError: A pattern matches no layer.
+    """
+    order = ds["order"].values
+    known = [str(ds["layer"].values[np.flatnonzero(order == o)[0]]) for o in np.unique(order)]
+    if given is None:
+        return known
+    chosen: set[str] = set()
+    for pattern in [given] if isinstance(given, str) else given:
+        hit = {x for x in known if _matches(pattern, x)}
+        if not hit:
+            raise unknown("layer", pattern, known)
+        chosen |= hit
+    return [x for x in known if x in chosen]
+
+
+def _matches(pattern: str, name: str) -> bool:
+    names = {name, *name.split(" = ")}
+    return any(pattern == n or fnmatch.fnmatchcase(n, pattern) for n in names)
+
+
+def law_is_there(ds: xr.Dataset) -> bool:
+    """Whether the run holds the two blocks that a law needs."""
+    noisy = bool(np.asarray(ds["stochastic"].values, dtype=bool).any())
+    return not noisy or int(ds["copies"].values[-1]) >= 2 * int(ds.attrs["block"])
+
+
+def layer_panels(ds: xr.Dataset, estimators: list[str], layers: list[str], choice: Choice) -> list[Panel]:
+    """A panel for each layer."""
+    if not layers:
+        return []
+    found = _Numbers(ds, "layer", choice)
+    numel = stats.cosine(ds, reference=choice.reference)["numel"]
+    return [
+        Panel(name, "layer", int(numel.sel(layer=name)), found.curves(ds, estimators, name)) for name in layers
+    ]
+
+
+def model_panel(ds: xr.Dataset, estimators: list[str], choice: Choice) -> Panel:
+    """The panel of the whole model: everything that was probed, whatever layers are shown."""
+    name = "whole model, unit gain" if choice.scale == "unit-gain" else "whole model"
+    curves = _Numbers(ds, "model", choice).curves(ds, estimators, None)
+    return Panel(name, "model", int(ds["numel"].sum()), curves)
+
+
+class _Numbers:
+    """All statistics of a figure over layers, or over the model.
+
+    They are taken from the whole run before anything is selected: a statistic of one method may lean on the
+    others (the norm of a layer that it refused).
+    """
+
+    def __init__(self, ds: xr.Dataset, over: str, choice: Choice) -> None:
+        scale = choice.scale if over == "model" else "raw"
+        self.band, self.scale = choice.band, scale
+        self.bands = stats.bands(stats.cosine(ds, over, choice.reference, scale), level=choice.level)
+        self.law = self.fit = None
+        if choice.law and law_is_there(ds):
+            self.fit = stats.alignment(ds, over, choice.reference, scale)
+            grid = ds["copies"].values
+            keep = np.unique(np.geomspace(1, grid.size, min(LAW_POINTS, grid.size)).astype(int)) - 1
+            self.law = stats.predict(self.fit, [int(n) for n in grid[keep]])
+
+    def curves(self, ds: xr.Dataset, estimators: list[str], layer: str | None) -> list[Curve]:
+        """One curve per estimator; ``layer`` None: over the model."""
+        return [self._curve(ds, e, {"estimator": e} | ({"layer": layer} if layer else {})) for e in estimators]
+
+    def _curve(self, ds: xr.Dataset, label: str, at: dict[str, str]) -> Curve:
+        values = self.bands.sel(at)
+        flat = not bool(ds["stochastic"].sel(estimator=label))
+        mean = values["mean"].values
+        low, high = values["low"].values, values["high"].values
+        if self.band == "std":
+            low, high = mean - values["std"].values, mean + values["std"].values
+        law, ceiling = self._law(at, flat, values["copies"].values[np.isfinite(mean)])
+        return Curve(
+            estimator=label,
+            color=str(ds["color"].sel(estimator=label).values),
+            index=[str(e) for e in ds["estimator"].values].index(label),
+            open=str(ds["target"].sel(estimator=label).values) == "surrogate",
+            flat=flat,
+            copies=values["copies"].values,
+            mean=mean,
+            low=low,
+            high=high,
+            seeds=values["seeds"].values,
+            law=law,
+            ceiling=ceiling,
+            note=_note(ds, label, at.get("layer"), values, self.scale),
+        )
+
+    def _law(self, at: dict[str, str], flat: bool, reached: Any) -> tuple[dict[str, Array], dict[str, Any]]:
+        if self.fit is None or self.law is None:
+            return {}, {}
+        fit = self.fit.sel(at)
+        ceiling = {k: float(fit[f"ceiling{s}"]) for k, s in (("value", ""), ("low", "_low"), ("high", "_high"))}
+        law = self.law["cosine"].sel(at)
+        inside = np.isfinite(law.values) & (law["copies"].values <= (reached[-1] if reached.size else 0))
+        curve = {"copies": law["copies"].values[inside], "cosine": law.values[inside]}
+        drawn = inside.any() and not flat
+        return curve if drawn else {}, ceiling | {"state": str(fit["state"].values)}
+
+
+def _note(ds: xr.Dataset, label: str, layer: str | None, values: xr.Dataset, scale: str) -> str:
+    """Why a method has no curve, or fewer seeds or layers behind it than the others; "" if it has all."""
+    status = ds["status"].sel(estimator=label).transpose("parameter", "seed").values
+    names = ds["layer"].values
+    if layer is not None:
+        status = status[names == layer]
+    refused = (status == "refused").all(axis=1)
+    count = int(values["seeds"].max())
+    if not count:
+        for word in ("failed", "missing"):
+            if (status == word).any():
+                return word
+        if refused.all():
+            return "refused"
+        return "gain unresolved" if scale == "unit-gain" else "undefined"
+    gone = len(set(names[refused])) if layer is None else 0
+    notes = [f"{gone} layer{'s'[: gone > 1]} refused"] if gone else []
+    notes += [f"{count} of {ds.sizes['seed']} seeds"] if count < ds.sizes["seed"] else []
+    return ", ".join(notes)

@@ -1,0 +1,119 @@
+"""One style for all figures: sizes of a paper, colours from the data, nothing left behind in matplotlib."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib.style
+import seaborn as sns
+from matplotlib.backend_bases import RendererBase
+from matplotlib.figure import Figure
+
+from gradprobe.core.errors import UsageError, unknown
+
+WIDTHS = {"single": 3.4, "double": 7.0}
+"""Widths of a column and of a page of a two-column paper, in inches."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
+NOTE_SIZE = 6.0
+"""Size of notes inside a panel, in points."""
+
+_OWN = {
+    # a family that ships with matplotlib, by name: generic ones are looked up at drawing time
+    "font.family": ["DejaVu Sans"],
+    "mathtext.fontset": "dejavusans",
+    "text.usetex": False,
+    "font.size": 7.0,
+    "axes.labelsize": 7.5,
+    "axes.titlesize": 7.0,
+    "axes.titlepad": 3.0,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 7.0,
+    "figure.labelsize": 7.5,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.4,
+    "patch.force_edgecolor": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 1.5,
+    "ytick.minor.size": 1.5,
+    "xtick.major.pad": 2.0,
+    "ytick.major.pad": 2.0,
+    "figure.constrained_layout.h_pad": 0.03,
+    "figure.constrained_layout.w_pad": 0.03,
+    "pdf.fonttype": 42,  # text stays text
+    "savefig.facecolor": "white",
+    "savefig.bbox": None,  # the size of the page is the size that was asked for
+    "axes.unicode_minus": True,
+}
+
+
+@contextmanager
+def paper() -> Iterator[None]:
+    """The style while the block runs; every ``rcParams`` entry is as before afterwards."""
+    style: dict[str, Any] = {**sns.axes_style("ticks"), **sns.plotting_context("paper"), **_OWN}
+    with matplotlib.style.context(["default", style]):
+        yield
+
+
+class PaperFigure(Figure):
+    """A figure outside pyplot's registry that draws, saves and shows itself in the style of a paper.
+
+    matplotlib reads part of a style only when it draws (ticks, fonts), so the style belongs to drawing.
+
+    Attributes:
+        gradprobe_caption: Text that says what is shown and what it is not.
+        gradprobe_record: What made the figure, JSON-able after ``_save.plain``.
+    """
+
+    gradprobe_caption: str = ""
+    gradprobe_record: dict[str, Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gradprobe_record = {}
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw in the style, whatever the caller's settings are."""
+        with paper():
+            super().draw(renderer)
+
+    def savefig(self, fname: Any, **kwargs: Any) -> None:
+        """Save in the style; arguments as matplotlib's."""
+        with paper():
+            super().savefig(fname, **kwargs)
+
+    def _repr_png_(self) -> bytes:
+        """How Jupyter shows it (figures outside pyplot have no such method of their own)."""
+        stream = io.BytesIO()
+        self.savefig(stream, format="png", dpi=144)
+        return stream.getvalue()
+
+
+def inches(width: str | float) -> float:
+    """Width of a figure: ``single``, ``double``, or a number of inches.
+
+    Raises:
+        UsageError: It is neither, or less than two inches.
+    """
+    if isinstance(width, str):
+        if width not in WIDTHS:
+            raise unknown("width", width, WIDTHS)
+        return WIDTHS[width]
+    if not 2 <= width <= 100:
+        raise UsageError(f"width={width!r} does not fit a figure; give inches, at least 2, or 'double'.")
+    return float(width)
+
+
+def despine(axes: Any) -> None:
+    """Take the upper and right frame away."""
+    sns.despine(ax=axes)

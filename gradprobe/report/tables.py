@@ -1,0 +1,120 @@
+"""Tables of a run: one like Table 4 of the ALR paper, and one of every layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from gradprobe import stats
+
+Range = tuple[int, int] | None
+
+
+def summary(ds: xr.Dataset, copies: Range = None, reference: str = "bp") -> pd.DataFrame:
+    """Acc., Sta., its floor, ceiling and half-power copies for each method.
+
+    Args:
+        ds: Results.
+        copies: Range (n1, n2) of copies for Acc. and Sta.; all by default.
+        reference: What estimates are held against.
+
+    Returns:
+        One row for each method. Columns are pairs (group, quantity): the group "mean over layers" averages
+        each layer's value over the layers that have one ("layers" says how many have a resolved ceiling);
+        the group "whole model" is computed from summed moments. "ceiling, unit gain" is the model's ceiling
+        with each layer rescaled to unit gain.
+    """
+    layers = _quantities(ds, copies, over="layer", reference=reference)
+    model = _quantities(ds, copies, over="model", reference=reference)
+    unit = stats.alignment(ds, over="model", reference=reference, scale="unit-gain")["ceiling"]
+    columns: dict[tuple[str, str], Any] = {}
+    for name, values in layers.items():
+        if name != "state":
+            columns["mean over layers", name] = values.mean("layer", skipna=True).values
+    resolved = (layers["state"] == "resolved").sum("layer").values
+    served = (layers["Acc."].notnull()).sum("layer").values
+    columns["mean over layers", "resolved"] = [f"{r}/{n}" for r, n in zip(resolved, served, strict=True)]
+    for name, values in model.items():
+        columns["whole model", name] = values.values
+    columns["whole model", "ceiling, unit gain"] = unit.values
+    table = pd.DataFrame(columns, index=pd.Index(ds["estimator"].values, name="method"))
+    table.columns = pd.MultiIndex.from_tuples(table.columns)
+    return table
+
+
+def _quantities(ds: xr.Dataset, copies: Range, over: str, reference: str) -> dict[str, xr.DataArray]:
+    chosen = {"over": over, "reference": reference}
+    law = stats.alignment(ds, **chosen)
+    return {
+        "Acc.": stats.accuracy(ds, copies=copies, **chosen).mean("seed"),
+        "Sta.": stats.stability(ds, copies=copies, **chosen).mean("seed"),
+        "floor": stats.stability_floor(ds, copies=copies, **chosen),
+        "residual": stats.stability(ds, copies=copies, around="law", **chosen).mean("seed"),
+        "ceiling": law["ceiling"],
+        "half-power": law["half_copies"],
+        "state": law["state"],
+    }
+
+
+def by_layer(ds: xr.Dataset, reference: str = "bp") -> pd.DataFrame:
+    """The alignment law of every layer under every method.
+
+    Args:
+        ds: Results.
+        reference: What estimates are held against.
+
+    Returns:
+        Rows (layer, method); columns cosine (mean over seeds at the last copies), ceiling, half_copies,
+        price, gain (each with ``_low`` and ``_high``) and state.
+    """
+    law = stats.alignment(ds, reference=reference)
+    last = stats.cosine(ds, reference=reference)
+    at_end = _last(last).mean("seed").rename("cosine")
+    names = ["ceiling", "half_copies", "price", "gain"]
+    columns = [f"{n}{end}" for n in names for end in ("", "_low", "_high")] + ["state"]
+    rows = []
+    for layer in law["layer"].values:
+        for method in law["estimator"].values:
+            at = {"layer": layer, "estimator": method}
+            row = {"layer": layer, "method": method, "cosine": float(at_end.sel(at))}
+            rows.append(row | {c: law[c].sel(at).item() for c in columns})
+    return pd.DataFrame(rows).set_index(["layer", "method"])
+
+
+def _last(da: xr.DataArray) -> xr.DataArray:
+    """Value at the last copies that each estimator reached."""
+    return da.ffill("copies").isel(copies=-1) if da.sizes["copies"] > 1 else da.isel(copies=-1)
+
+
+def notes(ds: xr.Dataset) -> list[str]:
+    """What a reader must know besides the numbers: one sentence each."""
+    from gradprobe.store.assemble import attribute
+
+    found = []
+    problem, batch = ds.attrs.get("problem", "the problem"), ds.attrs.get("batch_size")
+    found.append(f"{problem}: one batch of {batch}; intervals and bands are over seeds, for this batch.")
+    if ds.attrs.get("loss_per") == "copy":
+        found.append("One loss for the whole copy: samples are not credited apart, which costs variance.")
+    for name in attribute(ds, "unused_layers") or []:
+        found.append(f"Layer {name!r} never runs on this batch and was left out.")
+    for layer in attribute(ds, "layers") or []:
+        if layer["note"]:
+            found.append(f"Layer {layer['name']!r}: {layer['note']}.")
+    for label, refused in (attribute(ds, "refused") or {}).items():
+        found.extend(f"{label} does not serve layer {name!r}: {why}." for name, why in refused.items())
+    status = ds["status"]
+    for word, text in (("failed", "failed"), ("missing", "not computed yet")):
+        for label in ds["estimator"].values[(status == word).any(("parameter", "seed")).values]:
+            where = np.unique(ds["layer"].values[(status.sel(estimator=label) == word).any("seed").values])
+            found.append(f"{label}: {text} for {', '.join(where)}.")
+    lost = ds["nonfinite"].max("copies").sum(("parameter", "seed"))
+    for label in ds["estimator"].values[(lost > 0).values]:
+        count = int(lost.sel(estimator=label))
+        found.append(
+            f"{label}: {count} copies had a loss that was not finite; they were left out, so its numbers are "
+            "conditional on a finite loss."
+        )
+    return found

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from gradprobe.core.errors import UsageError, unknown
+from gradprobe.core.spec import Spec, canonical_json, digest, label, parse, split
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("lr", {}),
+        (" lr() ", {}),
+        ("lr(sigma=0.1)", {"sigma": 0.1}),
+        ("lr(noise=rademacher, sigma=1e-3)", {"noise": "rademacher", "sigma": 1e-3}),
+        ("lr(antithetic=True)", {"antithetic": True}),
+        ("lr(sigma={'conv*': 0.1, 'fc': 0.01})", {"sigma": {"conv*": 0.1, "fc": 0.01}}),
+        ("lr(encode='sign-noise')", {"encode": "sign-noise"}),
+    ],
+)
+def test_parse(text: str, options: dict) -> None:
+    assert parse(text) == Spec("lr", options)
+
+
+@pytest.mark.parametrize(
+    "text", ["lr(", "lr(0.1)", "lr(sigma=)", "lr(sigma=0.1))", "lr(sigma=f(2))", "lr(**{})", "lr(a=1, a=2)"]
+)
+def test_parse_refuses(text: str) -> None:
+    with pytest.raises(UsageError, match="write it as name"):
+        parse(text)
+
+
+def test_unquoted_words_with_a_hyphen_are_words() -> None:
+    assert parse("alr(encode=sign-noise)").options == {"encode": "sign-noise"}
+
+
+def test_label_is_canonical_and_parses_back() -> None:
+    options = {"sigma": {"fc": 0.01, "conv*": 0.1}, "noise": "laplace", "encode": "sign-noise", "antithetic": True}
+    text = label("lr", options)
+    assert text == label("lr", dict(reversed(options.items())))
+    assert parse(text) == Spec("lr", options)
+    assert label("lr", {"sigma": 1e-3}) == label("lr", {"sigma": 0.001}) == "lr(sigma=0.001)"
+
+
+def test_split_leaves_brackets_alone() -> None:
+    text = "lr, es(sigma={'a': 1, 'b': 2}, noise=laplace),alr,"
+    assert split(text) == ["lr", "es(sigma={'a': 1, 'b': 2}, noise=laplace)", "alr"]
+
+
+def test_digest_ignores_order() -> None:
+    assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1}) != digest({"a": 1, "b": [2, 1]})
+    with pytest.raises(ValueError, match="not JSON compliant|Out of range"):
+        canonical_json(float("nan"))
+
+
+def test_unknown_names_the_nearest() -> None:
+    assert "Did you mean 'hybrid'?" in str(unknown("estimator", "hybird", ["lr", "hybrid"]))
+    assert "Did you mean" not in str(unknown("estimator", "xyz", ["lr", "hybrid"]))
