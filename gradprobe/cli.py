@@ -38,7 +38,9 @@ def main() -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the run, its tables and its figure.")] = Path("figures/demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the run, its tables and its figure.")] = Path(
+        "figures/demo"
+    ),
     copies: Annotated[int, typer.Option(help="Monte-Carlo copies.")] = 1000,
     seeds: Annotated[int, typer.Option(help="Independent repetitions.")] = 5,
 ) -> None:
@@ -50,7 +52,9 @@ def demo(
 
 @app.command()
 def probe(
-    out: Annotated[Path, typer.Option(help="Run directory; an existing run of the same problem is added to.")],
+    out: Annotated[
+        Path, typer.Option(help="Run directory; an existing run of the same problem is added to.")
+    ],
     model: Annotated[str | None, typer.Option(help="Network, by name.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Weights: a file, or early or trained.")] = None,
     data: Annotated[str | None, typer.Option(help="Data, by name.")] = None,
@@ -63,7 +67,9 @@ def probe(
     block: Annotated[int | None, typer.Option(help="Copies that share one noise key.")] = None,
     layers: Annotated[str | None, typer.Option(help="Names, globs or class names, comma-separated.")] = None,
     reference: Annotated[str | None, typer.Option(help="bp, or bp,smoothed.")] = None,
-    reference_copies: Annotated[int | None, typer.Option(help="Copies behind the smoothed reference.")] = None,
+    reference_copies: Annotated[
+        int | None, typer.Option(help="Copies behind the smoothed reference.")
+    ] = None,
     root_seed: Annotated[int | None, typer.Option(help="Root of all noise keys.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, loop or tile.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples in the batch.")] = None,
@@ -89,7 +95,9 @@ def report(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     copies: Annotated[str | None, typer.Option(help="Range for Acc. and Sta., such as 100:1000.")] = None,
     reference: Annotated[str, typer.Option(help="bp or smoothed.")] = "bp",
-    out: Annotated[Path | None, typer.Option(help="Folder for tables and figures; RUN/report by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for tables and figures; RUN/report by default.")
+    ] = None,
 ) -> None:
     """Print Acc., Sta., floor, ceiling and half-power copies of a run; write its tables and figures."""
     _report(run, out or run / "report", _range(copies), reference)
@@ -185,7 +193,9 @@ def _seeds(given: Any) -> Any:
         try:
             numbers = [int(x) for x in given.split(",")]
         except ValueError:
-            raise UsageError(f"seeds must be a number, or numbers separated by commas, not {given!r}.") from None
+            raise UsageError(
+                f"seeds must be a number, or numbers separated by commas, not {given!r}."
+            ) from None
         return numbers if "," in given else numbers[0]
     return given
 

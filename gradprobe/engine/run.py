@@ -23,6 +23,9 @@ from gradprobe.engine.noise import NOISE, Family
 Site = tuple[str, int]
 """Layer name and call number (activation noise) or parameter number (weight noise)."""
 
+Inputs = tuple[str, tuple[Any, ...], Mapping[str, Any]]
+"""What a call of a layer saw: module path, positional and keyword arguments."""
+
 
 class Runnable(Protocol):
     """What is needed of a problem to run a draw on it."""
@@ -51,11 +54,11 @@ class Segment:
 
     Attributes:
         copies: Which copies.
-        inputs: (layer, call) -> module path, positional and keyword arguments.
+        inputs: (layer, call) -> what it saw.
     """
 
     copies: slice
-    inputs: dict[Site, tuple[str, tuple[Any, ...], Mapping[str, Any]]] = field(default_factory=dict)
+    inputs: dict[Site, Inputs] = field(default_factory=dict)
 
 
 @dataclass
@@ -148,9 +151,7 @@ def paths(layers: Sequence[Layer]) -> dict[str, str]:
     return {path: layer.name for layer in layers for path in layer.modules}
 
 
-def _noisy(
-    output: Any, draw: Draw, layer: str, noise: torch.Tensor
-) -> Any:
+def _noisy(output: Any, draw: Draw, layer: str, noise: torch.Tensor) -> Any:
     tensor = first_tensor(output)
     assert tensor is not None
     return with_first_tensor(output, tensor + draw.sigma_of(layer) * noise.to(tensor.dtype))

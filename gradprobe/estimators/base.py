@@ -127,7 +127,9 @@ def make(given: str | Estimator, common: Mapping[str, Any] | None = None) -> Lab
     for key in wanted.options:
         if key not in options:
             raise unknown(f"option of {wanted.name}", key, options)
-    chosen = {k: v for k, v in (common or {}).items() if k in options and v is not None} | dict(wanted.options)
+    chosen = {k: v for k, v in (common or {}).items() if k in options and v is not None} | dict(
+        wanted.options
+    )
     try:
         return _labelled(wanted.name, factory(**chosen), registered=True)
     except TypeError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.preflight import choose_engine
-from gradprobe.engine.run import Outcome, Segment, Site, paths, run
+from gradprobe.engine.run import Inputs, Outcome, Site, paths, run
 from gradprobe.estimators.readout import ReadOut, kept_copies
 from gradprobe.layers import rule_for
 from gradprobe.problems.problem import Problem
@@ -111,7 +111,7 @@ def read_block(
 def _read_weights(
     problem: Problem, layers: Sequence[Layer], readout: ReadOut, outcome: Outcome, centred: torch.Tensor
 ) -> Directions:
-    """sum over copies (and samples) of centred loss x score of the weights' noise."""
+    """Centred loss x score of the weights' noise, summed over copies (and samples)."""
     if outcome.draw.share == "sample":
         assert problem.weights is not None
         centred = centred * problem.weights
@@ -127,7 +127,9 @@ def _read_activations(
     problem: Problem, layers: Sequence[Layer], readout: ReadOut, outcome: Outcome, centred: torch.Tensor
 ) -> Directions:
     """Cotangents of each call, averaged in activation space where the input is clean, pulled back by the rule."""
-    found = {name: torch.zeros_like(problem.parameters[name]) for layer in layers for name in layer.parameters}
+    found = {
+        name: torch.zeros_like(problem.parameters[name]) for layer in layers for name in layer.parameters
+    }
     for layer in layers:
         weighted = _credit(problem, layer, centred)
         for number in range(layer.calls):
@@ -160,7 +162,7 @@ def _add(
     found: Directions,
     problem: Problem,
     layer: Layer,
-    inputs: tuple[str, tuple[Any, ...], Mapping[str, Any]],
+    inputs: Inputs,
     cotangent: torch.Tensor,
     readout: ReadOut,
 ) -> None:
@@ -174,7 +176,7 @@ def _add(
         found[full] = found[full] + pulled[name]
 
 
-def _clean_inputs(problem: Problem, layers: Sequence[Layer]) -> dict[Site, Segment]:
+def _clean_inputs(problem: Problem, layers: Sequence[Layer]) -> dict[Site, Inputs]:
     """Inputs of each layer's first call in a forward without noise."""
 
     def compute() -> dict[Site, Any]:

@@ -36,7 +36,7 @@ class Hybrid(Estimator):
     """
 
     es_layers: int = 2
-    injection: str = "layerwise"  # type: ignore[assignment]
+    injection: str = "layerwise"
     noise: str = "gaussian"
     antithetic: bool = False
     sigma: Sigma = 0.01

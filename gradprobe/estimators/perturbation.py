@@ -38,7 +38,7 @@ class Perturbation(Estimator):
     """
 
     where: str = "activations"
-    injection: str = "layerwise"  # type: ignore[assignment]
+    injection: str = "layerwise"
     noise: str = "gaussian"
     antithetic: bool = False
     share: str = "sample"
@@ -146,4 +146,3 @@ class AES(Perturbation):
     where: str = "weights"
     share: str = "batch"
     encode: str = "sign"
-

@@ -67,7 +67,9 @@ class ReadOut:
             return torch.sign(noise)
         return outcome.family.score(noise) / outcome.draw.sigma_of(site[0])
 
-    def centred(self, losses: torch.Tensor, clean: torch.Tensor, kept: torch.Tensor, paired: bool) -> torch.Tensor:
+    def centred(
+        self, losses: torch.Tensor, clean: torch.Tensor, kept: torch.Tensor, paired: bool
+    ) -> torch.Tensor:
         """Losses minus the centre; 0 for copies that are left out.
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -174,9 +174,7 @@ def _trace(problem: Runnable, groups: Mapping[str, Mapping[str, Any]]) -> _Trace
     return trace
 
 
-def _gradients(
-    problem: Runnable, names: Sequence[str] | None = None
-) -> dict[str, torch.Tensor | None]:
+def _gradients(problem: Runnable, names: Sequence[str] | None = None) -> dict[str, torch.Tensor | None]:
     """Gradient of the clean loss for the named parameters (all by default); None where there is no path."""
     values = problem.parameters
     leaves = {n: values[n].clone().requires_grad_() for n in (names if names is not None else values)}
@@ -188,9 +186,7 @@ def _gradients(
     return dict(zip(leaves, found, strict=True))
 
 
-def _describe(
-    problem: Runnable, name: str, modules: dict[str, dict[str, str]], trace: _Trace
-) -> Layer:
+def _describe(problem: Runnable, name: str, modules: dict[str, dict[str, str]], trace: _Trace) -> Layer:
     parameters = list(dict.fromkeys(p for local in modules.values() for p in local.values()))
     values = problem.parameters
     seen = [shape for _, shape in sorted(trace.outputs[name], key=lambda item: item[0])]
@@ -231,7 +227,9 @@ def _examine(problem: Runnable, layer: Layer) -> Layer:
         return replace(layer, activations=False, note=_BYPASS)
     if problem.loss_per == "copy":
         return replace(layer, credit="copy")
-    own = all(shape[:1] == (problem.batch_size,) for shape in layer.outputs) and _rows_are_samples(problem, paths)
+    own = all(shape[:1] == (problem.batch_size,) for shape in layer.outputs) and _rows_are_samples(
+        problem, paths
+    )
     return layer if own else replace(layer, credit="copy", note=_COPY)
 
 
@@ -261,7 +259,5 @@ def _with_noisy_rows(problem: Runnable, paths: dict[str, str], chosen: torch.Ten
 
 
 def _within(outer: Layer, inner: Layer) -> bool:
-    prefixes: list[Callable[[str], bool]] = [
-        (lambda p, q=path: p != q and (q == "" or p.startswith(q + "."))) for path in outer.modules
-    ]
-    return any(inside(path) for inside in prefixes for path in inner.modules)
+    """Whether a module of one layer lies inside a module of the other."""
+    return any(p != q and (q == "" or p.startswith(q + ".")) for q in outer.modules for p in inner.modules)

@@ -60,7 +60,9 @@ def estimate(
         refused = made.estimator.refusals(problem, chosen)
         if refused:
             name, why = next(iter(refused.items()))
-            raise UsageError(f"{made.label} does not serve layer {name!r}: {why}; choose layers with layers=.")
+            raise UsageError(
+                f"{made.label} does not serve layer {name!r}: {why}; choose layers with layers=."
+            )
         streams = Streams(root_seed, seed)
         count = copies // size if made.estimator.stochastic else 1
         sums: dict[str, torch.Tensor] = {}

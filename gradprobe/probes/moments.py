@@ -40,7 +40,8 @@ class Moments:
         self._rows["sqnorm"].append(np.array([float((s * s).sum()) / k**2 for s in sums]))
         self._rows["block_sqnorm"].append(self._block_squares / k)
         dots = [
-            [float((self._sums[p] * g[p]).sum()) / k for p in self.parameters] for g in self.references.values()
+            [float((self._sums[p] * g[p]).sum()) / k for p in self.parameters]
+            for g in self.references.values()
         ]
         self._rows["dot"].append(np.array(dots))
 

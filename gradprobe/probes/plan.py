@@ -58,7 +58,8 @@ def make_plan(
     Returns:
         Tasks ordered by seed, so that a run that is stopped has whole seeds; and views.
     """
-    views, wanted = [], {}
+    views: list[View] = []
+    wanted: dict[tuple[str, str | None], Task] = {}
     for item in estimators:
         refused = item.estimator.refusals(problem, layers)
         served = [layer for layer in layers if layer.name not in refused]

@@ -81,7 +81,9 @@ def probe(
         found = layers_of(problem)
         chosen = found.select(layers)
         if not chosen:
-            raise UsageError("the model has no layer that runs and owns parameters; there is nothing to probe.")
+            raise UsageError(
+                "the model has no layer that runs and owns parameters; there is nothing to probe."
+            )
         gradient = _gradient(problem, found.layers)
         plan = make_plan(problem, chosen, made, wanted)
         _check_plan(plan, settings)
@@ -143,7 +145,9 @@ def _references(given: str | Sequence[str]) -> tuple[str, ...]:
 def _seeds(given: int | Sequence[int]) -> list[int]:
     wanted = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
     if isinstance(wanted, (bool, str)) or not wanted or any(not isinstance(s, int) or s < 0 for s in wanted):
-        raise UsageError(f"seeds must be a positive number of seeds or a list of them (0, 1, ...), not {given!r}.")
+        raise UsageError(
+            f"seeds must be a positive number of seeds or a list of them (0, 1, ...), not {given!r}."
+        )
     if len(set(wanted)) < len(wanted):
         raise UsageError(f"seeds {list(wanted)} holds a seed twice; each seed is one repetition.")
     return list(wanted)
@@ -211,7 +215,14 @@ def _info(
     }
     names = [layer.name for layer in chosen]
     return RunInfo(
-        identity, configuration, list(found.layers), names, plan.views, seeds, list(settings.references), facts
+        identity,
+        configuration,
+        list(found.layers),
+        names,
+        plan.views,
+        seeds,
+        list(settings.references),
+        facts,
     )
 
 

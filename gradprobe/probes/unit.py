@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -149,21 +150,24 @@ def _unit(
 ) -> Unit:
     shape = (len(names), len(parameters), count)
     if failed:
-        arrays = {name: np.full(shape, np.nan) for name in ("sqnorm", "block_sqnorm")}
+        arrays: dict[str, Any] = {name: np.full(shape, np.nan) for name in ("sqnorm", "block_sqnorm")}
         arrays["dot"] = np.full((len(references), *shape), np.nan)
     else:
         each = [moments[name].arrays() for name in names]
         arrays = {name: np.stack([a[name] for a in each]) for name in ("sqnorm", "block_sqnorm")}
         arrays["dot"] = np.stack([a["dot"] for a in each], axis=1)
     own = references["bp"].direction
-    scalars = {
-        "reference_sqnorm": [[float((r.direction[p] ** 2).sum()) for p in parameters] for r in references.values()],
+    scalars: dict[str, Any] = {
+        "reference_sqnorm": [
+            [float((r.direction[p] ** 2).sum()) for p in parameters] for r in references.values()
+        ],
         "reference_block_sqnorm": [r.block_sqnorm for r in references.values()],
         "reference_blocks": [[r.blocks] * len(parameters) for r in references.values()],
         "reference_dot": [
             [float((r.direction[p] * own[p]).sum()) for p in parameters] for r in references.values()
         ],
     }
+    arrays |= {name: np.asarray(value, dtype=np.float64) for name, value in scalars.items()}
     boundaries = settings.block * np.arange(1.0, count + 1)
     backward = task.estimator is not None and task.estimator.uses_backward
     forwards = np.ones(count) if _fixed(task) else boundaries
@@ -177,6 +181,5 @@ def _unit(
         forwards=forwards,
         equivalents=forwards * (3 if backward else 1),
         nonfinite=np.cumsum(np.array(nonfinite + [0] * (count - len(nonfinite)), dtype=np.float64)),
-        **{name: np.asarray(value, dtype=np.float64) for name, value in scalars.items()},
         **arrays,
     )

@@ -27,7 +27,9 @@ def find_checkpoint(given: str | Path) -> Path:
     if str(given) in SHIPPED and not path.exists():
         return Path(str(resources.files("gradprobe.problems") / "checkpoints" / SHIPPED[str(given)]))
     if not path.exists():
-        raise UsageError(f"there is no checkpoint {str(given)!r}; give a file, or one of {', '.join(SHIPPED)}.")
+        raise UsageError(
+            f"there is no checkpoint {str(given)!r}; give a file, or one of {', '.join(SHIPPED)}."
+        )
     if path.is_dir():
         raise UsageError(f"{str(given)!r} is a directory; give the checkpoint file in it.")
     return path
@@ -92,7 +94,9 @@ def _check_fit(want: Mapping[str, torch.Tensor], have: Mapping[str, torch.Tensor
     shapes = [n for n in want if n in have and want[n].shape != have[n].shape]
     if not (missing or extra or shapes):
         return
-    parts = [f"{path.name} does not fit the model: {len(want) - len(missing) - len(shapes)} of {len(want)} match"]
+    parts = [
+        f"{path.name} does not fit the model: {len(want) - len(missing) - len(shapes)} of {len(want)} match"
+    ]
     if shapes:
         n = shapes[0]
         parts.append(f"{n!r} is {list(have[n].shape)} in the file and {list(want[n].shape)} in the model")

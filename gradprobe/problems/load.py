@@ -55,7 +55,7 @@ def load_problem(
     facts: dict[str, Any] = {}
     if checkpoint is not None:
         facts |= load_checkpoint(module, checkpoint)
-    source = {"model": model, "checkpoint": None if checkpoint is None else str(checkpoint), "data": data}
+    source: dict[str, Any] = {"model": model, "data": data, "checkpoint": checkpoint and str(checkpoint)}
     source |= {"batch_size": batch_size, "split": split, "first": first, "loss": loss, "model_args": options}
     facts["source"] = source
     name = f"{model}, {checkpoint or 'untrained'}, {data}"

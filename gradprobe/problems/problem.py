@@ -195,7 +195,7 @@ class Problem:
 
     def _make_twin(self, mode: str) -> nn.Module:
         shared = [*self.module.parameters(), *self.module.buffers()]
-        if any(isinstance(t, nn.parameter.UninitializedTensorMixin) for t in shared):
+        if any(nn.parameter.is_lazy(t) for t in shared):
             raise UsageError("the model has uninitialised (lazy) parameters; run it once on a batch first.")
         try:
             twin = copy.deepcopy(self.module, {id(t): t for t in shared})
@@ -250,7 +250,9 @@ class Problem:
     def _settle(self, losses: torch.Tensor, loss_per: str | None, weights: torch.Tensor | None) -> None:
         if losses.ndim == 0:
             if loss_per == "sample":
-                raise UsageError("the loss returns a scalar; for loss_per='sample' it must return losses [B].")
+                raise UsageError(
+                    "the loss returns a scalar; for loss_per='sample' it must return losses [B]."
+                )
             if weights is not None:
                 raise UsageError("weights need a loss that returns losses [B]; this one returns a scalar.")
             self.batch_size = 1

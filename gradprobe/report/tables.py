@@ -13,36 +13,38 @@ from gradprobe import stats
 Range = tuple[int, int] | None
 
 
-def summary(ds: xr.Dataset, copies: Range = None, reference: str = "bp") -> pd.DataFrame:
+def summary(ds: xr.Dataset, copies: Range = None, reference: str = "bp", over: str = "layer") -> pd.DataFrame:
     """Acc., Sta., its floor, ceiling and half-power copies for each method.
 
     Args:
         ds: Results.
         copies: Range (n1, n2) of copies for Acc. and Sta.; all by default.
         reference: What estimates are held against.
+        over: ``"layer"``: each layer's value, averaged over the layers that have one ("state" says how many
+            are resolved). ``"model"``: computed from moments summed over layers; "ceiling, unit gain" is the
+            model's ceiling with each layer rescaled to unit gain.
 
     Returns:
-        One row for each method. Columns are pairs (group, quantity): the group "mean over layers" averages
-        each layer's value over the layers that have one ("layers" says how many have a resolved ceiling);
-        the group "whole model" is computed from summed moments. "ceiling, unit gain" is the model's ceiling
-        with each layer rescaled to unit gain.
+        One row for each method; values averaged over seeds where they are per seed.
     """
-    layers = _quantities(ds, copies, over="layer", reference=reference)
-    model = _quantities(ds, copies, over="model", reference=reference)
-    unit = stats.alignment(ds, over="model", reference=reference, scale="unit-gain")["ceiling"]
-    columns: dict[tuple[str, str], Any] = {}
-    for name, values in layers.items():
-        if name != "state":
-            columns["mean over layers", name] = values.mean("layer", skipna=True).values
-    resolved = (layers["state"] == "resolved").sum("layer").values
-    served = (layers["Acc."].notnull()).sum("layer").values
-    columns["mean over layers", "resolved"] = [f"{r}/{n}" for r, n in zip(resolved, served, strict=True)]
-    for name, values in model.items():
-        columns["whole model", name] = values.values
-    columns["whole model", "ceiling, unit gain"] = unit.values
-    table = pd.DataFrame(columns, index=pd.Index(ds["estimator"].values, name="method"))
-    table.columns = pd.MultiIndex.from_tuples(table.columns)
-    return table
+    found = _quantities(ds, copies, over=over, reference=reference)
+    columns: dict[str, Any] = {}
+    for name, values in found.items():
+        if over == "model":
+            columns[name] = values.values
+        else:
+            columns[name] = _resolved(found) if name == "state" else values.mean("layer").values
+    if over == "model":
+        unit = stats.alignment(ds, over="model", reference=reference, scale="unit-gain")
+        columns["ceiling, unit gain"] = unit["ceiling"].values
+    return pd.DataFrame(columns, index=pd.Index(ds["estimator"].values, name="method"))
+
+
+def _resolved(found: dict[str, xr.DataArray]) -> list[str]:
+    """How many of the layers that are served have a resolved ceiling."""
+    resolved = (found["state"] == "resolved").sum("layer").values
+    served = found["Acc."].notnull().sum("layer").values
+    return [f"{r} of {n} resolved" for r, n in zip(resolved, served, strict=True)]
 
 
 def _quantities(ds: xr.Dataset, copies: Range, over: str, reference: str) -> dict[str, xr.DataArray]:
@@ -67,8 +69,8 @@ def by_layer(ds: xr.Dataset, reference: str = "bp") -> pd.DataFrame:
         reference: What estimates are held against.
 
     Returns:
-        Rows (layer, method); columns cosine (mean over seeds at the last copies), ceiling, half_copies,
-        price, gain (each with ``_low`` and ``_high``) and state.
+        One row for each layer and method. Columns: layer, method, cosine (mean over seeds at the last
+        copies), ceiling, half_copies, price, gain (each with ``_low`` and ``_high``) and state.
     """
     law = stats.alignment(ds, reference=reference)
     last = stats.cosine(ds, reference=reference)
@@ -81,12 +83,12 @@ def by_layer(ds: xr.Dataset, reference: str = "bp") -> pd.DataFrame:
             at = {"layer": layer, "estimator": method}
             row = {"layer": layer, "method": method, "cosine": float(at_end.sel(at))}
             rows.append(row | {c: law[c].sel(at).item() for c in columns})
-    return pd.DataFrame(rows).set_index(["layer", "method"])
+    return pd.DataFrame(rows)
 
 
 def _last(da: xr.DataArray) -> xr.DataArray:
     """Value at the last copies that each estimator reached."""
-    return da.ffill("copies").isel(copies=-1) if da.sizes["copies"] > 1 else da.isel(copies=-1)
+    return da.isel(copies=da.notnull().cumsum("copies").argmax("copies"))
 
 
 def notes(ds: xr.Dataset) -> list[str]:

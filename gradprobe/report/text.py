@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ def show(ds: xr.Dataset, console: Console, copies: Range = None, reference: str 
         reference: What estimates are held against.
     """
     shown = (int(ds["copies"][0]), int(ds["copies"][-1])) if copies is None else copies
-    console.print(_summary_table(summary(ds, copies, reference), shown))
+    span = f"Acc. and Sta. over {shown[0]} to {shown[1]} copies, mean over seeds"
+    for over, title in (("layer", "Mean over layers"), ("model", "Whole model")):
+        console.print(_summary_table(summary(ds, copies, reference, over), f"{title} ({span})"))
+    console.print(_LEGEND, highlight=False)
     details = by_layer(ds, reference)
     if len(details) <= MOST_ROWS:
         console.print(_layer_table(details))
@@ -47,49 +51,55 @@ def write(ds: xr.Dataset, folder: Path, copies: Range = None, reference: str = "
         The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    table = summary(ds, copies, reference)
-    table.columns = [f"{quantity} ({group})" for group, quantity in table.columns]
-    table.to_csv(folder / "summary.csv")
-    by_layer(ds, reference).to_csv(folder / "layers.csv")
-    return [folder / "summary.csv", folder / "layers.csv"]
+    tables = {
+        "layer-means": summary(ds, copies, reference, "layer").reset_index(),
+        "model": summary(ds, copies, reference, "model").reset_index(),
+        "layers": by_layer(ds, reference),
+    }
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    return [folder / f"{name}.csv" for name in tables]
 
 
-def _summary_table(table: pd.DataFrame, shown: tuple[int, int]) -> Table:
-    title = f"Acc. and Sta. over {shown[0]} to {shown[1]} copies (nested prefixes, mean over seeds)"
-    out = Table(title=title, title_justify="left", caption=_LEGEND, caption_justify="left")
+def _summary_table(table: pd.DataFrame, title: str) -> Table:
+    out = Table(title=title, title_justify="left")
     out.add_column("method", no_wrap=True)
-    short = {"mean over layers": "layers", "whole model": "model"}
-    for group, quantity in table.columns:
-        out.add_column(f"{short[group]}\n{quantity.replace(', ', chr(10))}", justify="right")
+    for quantity in table.columns:
+        out.add_column(quantity, justify="right")
     for method, row in table.iterrows():
-        out.add_row(str(method), *(_cell(name, value) for (_, name), value in row.items()))
+        out.add_row(str(method), *(_cell(str(name), value) for name, value in row.items()))
     return out
 
 
 _LEGEND = (
-    "floor: Sta. that the curvature of a noiseless curve gives alone; residual: rms around the alignment law; "
-    "ceiling: cosine that no number of copies passes; half-power: copies at which 1/cos^2 is twice its limit. "
-    "layers: mean over layers. Empty: not resolved."
+    "floor: the Sta. that the curvature of a noiseless curve gives alone; residual: rms around the alignment law; "
+    "ceiling: the cosine that no number of copies passes; half-power: copies at which 1/cos^2 is twice its limit; "
+    "empty: not resolved. Acc. and Sta. are of nested prefixes: do not compare Sta. with fresh estimates."
 )
 
 
 def _layer_table(table: pd.DataFrame) -> Table:
-    out = Table(title="Alignment law, 95 % intervals over seeds", title_justify="left")
-    for name in ("layer", "method", "cosine", "ceiling", "half-power copies", "price", "gain", "state"):
-        out.add_column(name, no_wrap=name in ("layer", "method"), justify="left" if name in ("layer", "method") else "right")
+    out = Table(title="Alignment law of each layer, 95 % intervals over seeds", title_justify="left")
+    for name in ("layer", "method"):
+        out.add_column(name, no_wrap=True)
+    for name in ("cosine", "ceiling", "half-power copies", "price", "gain", "state"):
+        out.add_column(name, justify="right")
     before = None
-    for (layer, method), row in table.iterrows():
+    for row in table.to_dict("records"):
+        layer, method = row["layer"], row["method"]
         if before not in (None, layer):
             out.add_section()
-        cells = [_interval(row, q) for q in ("ceiling", "half_copies", "price", "gain")]
-        out.add_row(layer if layer != before else "", method, _cell("cosine", row["cosine"]), *cells, row["state"])
+        intervals = [_interval(row, name) for name in ("ceiling", "half_copies")]
+        plain = [_cell(name, row[name]) for name in ("price", "gain", "state")]
+        shown = "" if layer == before else str(layer)
+        out.add_row(shown, str(method), _cell("cosine", row["cosine"]), *intervals, *plain)
         before = layer
     return out
 
 
-def _interval(row: pd.Series, name: str) -> str:
+def _interval(row: Mapping[Hashable, Any], name: str) -> str:
     value, low, high = (_cell(name, row[f"{name}{end}"]) for end in ("", "_low", "_high"))
-    return f"{value} [{low}, {high}]".strip() if low or high else value
+    return f"{value} ({low} to {high})".strip() if low or high else value
 
 
 def _cell(name: str, value: Any) -> str:

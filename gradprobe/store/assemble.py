@@ -75,7 +75,7 @@ def _empty(
 ) -> xr.Dataset:
     owners = [layer for layer in layers for _ in layer.parameters]
     shapes = [shape for layer in layers for shape in layer.shapes]
-    coords = {
+    coords: dict[str, Any] = {
         "reference": list(refs),
         "estimator": [v.label for v in views],
         "parameter": [p for layer in layers for p in layer.parameters],
@@ -102,9 +102,7 @@ def _empty(
     return ds
 
 
-def _find(
-    by_key: dict[UnitKey, list[Unit]], view: View, layer: str, seed: int
-) -> tuple[Unit, int] | None:
+def _find(by_key: dict[UnitKey, list[Unit]], view: View, layer: str, seed: int) -> tuple[Unit, int] | None:
     """The unit with most copies (and most references) that holds this view's read-out of this layer."""
     source, readout = view.sources[layer]
     seed = seed if view.stochastic else 0

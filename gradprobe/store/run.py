@@ -1,4 +1,4 @@
-"""A run: its identity in ``run.json``, one immutable file for each finished unit. Kept in memory without a path."""
+"""A run: its identity in ``run.json`` and one immutable file for each finished unit; or all of it in memory."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ class RunInfo:
     def joined(self, older: RunInfo) -> RunInfo:
         """This request added to an older one of the same identity; the older one's order comes first."""
         labels = [v.label for v in self.views]
-        merged = {
-            "views": [v for v in older.views if v.label not in labels] + self.views,
+        order = {v.label: i for i, v in enumerate(older.views)}
+        views = [v for v in older.views if v.label not in labels] + self.views
+        merged: dict[str, Any] = {
+            "views": sorted(views, key=lambda v: order.get(v.label, len(order))),
             "seeds": sorted({*older.seeds, *self.seeds}),
             "selected": [x.name for x in self.layers if x.name in {*older.selected, *self.selected}],
             "references": list(dict.fromkeys([*older.references, *self.references])),
         }
-        order = {v.label: i for i, v in enumerate(older.views)}
-        merged["views"].sort(key=lambda v: order.get(v.label, len(order)))
         configuration = self.configuration | {
             "estimators": [v.label for v in merged["views"]],
             "seeds": merged["seeds"],
@@ -85,9 +85,16 @@ class RunInfo:
         }
         if set(merged["selected"]) != set(self.selected):
             configuration["layers"] = merged["selected"]
-        configuration["copies"] = max(self.configuration.get("copies", 0), older.configuration.get("copies", 0))
+        configuration["copies"] = max(
+            self.configuration.get("copies", 0), older.configuration.get("copies", 0)
+        )
         return RunInfo(
-            self.identity, configuration, self.layers, facts=self.facts, environment=older.environment, **merged
+            self.identity,
+            configuration,
+            self.layers,
+            facts=self.facts,
+            environment=older.environment,
+            **merged,
         )
 
 
@@ -249,5 +256,5 @@ def _read_unit(file: Path) -> Unit:
             arrays = {name: data[name] for name in _ARRAYS}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(f"{file} is damaged ({error}); delete it and run the probe again.") from error
-    tuples = {name: tuple(meta[name]) for name in ("readouts", "parameters", "references")}
+    tuples: dict[str, Any] = {name: tuple(meta[name]) for name in ("readouts", "parameters", "references")}
     return Unit(key=UnitKey(*meta["key"]), **tuples, **{name: meta[name] for name in _SCALARS}, **arrays)

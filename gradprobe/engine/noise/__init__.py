@@ -28,5 +28,5 @@ class Family(Protocol):
         ...
 
     def score(self, noise: torch.Tensor) -> torch.Tensor:
-        """sigma times the score of ``sigma * noise``, that is ``-d log density / d noise`` at unit variance."""
+        """The score at unit variance, ``-d log density / d noise``: sigma times that of ``sigma * noise``."""
         ...

@@ -12,7 +12,9 @@ from gradprobe.problems.datasets import register
 TEST_SIZE = 360
 
 
-@register("digits", summary="1,797 handwritten digits of 1x8x8 pixels, ten classes (UCI, through scikit-learn)")
+@register(
+    "digits", summary="1,797 handwritten digits of 1x8x8 pixels, ten classes (UCI, through scikit-learn)"
+)
 def digits(split: str = "train") -> Data:
     """One split of the digits, pixels scaled to [0, 1].
 

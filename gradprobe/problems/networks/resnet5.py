@@ -29,7 +29,9 @@ class ResNet5(nn.Module):
         super().__init__()
         channels, height, side = input_shape
         if min(height, side) < 8:
-            raise UsageError(f"ResNet-5 pools by 8, so inputs of {height}x{side} are too small; use at least 8x8.")
+            raise UsageError(
+                f"ResNet-5 pools by 8, so inputs of {height}x{side} are too small; use at least 8x8."
+            )
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
         self.conv3 = nn.Conv2d(2 * width, 4 * width, 3, padding=1)
@@ -45,9 +47,9 @@ class ResNet5(nn.Module):
         return self.fc(F.max_pool2d(x, 4).flatten(1))
 
 
-@register("resnet5", summary="ResNet-5: four convolutions, one skip, one fully connected layer; width is free")
-def resnet5(
-    input_shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10, width: int = 8
-) -> ResNet5:
+@register(
+    "resnet5", summary="ResNet-5: four convolutions, one skip, one fully connected layer; width is free"
+)
+def resnet5(input_shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10, width: int = 8) -> ResNet5:
     """Build a :class:`ResNet5`."""
-    return ResNet5(tuple(input_shape), classes, width)
+    return ResNet5(input_shape, classes, width)
