@@ -65,12 +65,14 @@ def alignment(
     ============== ============================== ================================ =================
 
     k_lo is the lower Fieller root and both ends of the unresolved kappa are one-sided 95 % bounds (90 %
-    together); the price's interval is infinite upwards where A is not resolved. Further states, NaN throughout: "too few
-    copies" (fewer than two blocks), "undefined" (a norm is zero), "gain unresolved" (see ``cosine``,
-    unit gain), "refused" and "missing". A deterministic estimator is "resolved" with kappa = 0 and no width;
-    held against a noisy reference it is "too few seeds", because its reference is drawn once. A ceiling may
-    exceed 1 by noise (clip in figures only); an interval wholly above 1 is a violation of the law. Where the
-    lower bound exceeds 1, the upper equals it. A negative A mirrors the bounds: [-1, -|A|_lo/sqrt(G X_up)].
+    together); the price's interval is infinite upwards where A is not resolved. A ceiling may exceed 1 by
+    noise (clip in figures only); an interval wholly above 1 is a violation of the law. Where the lower bound
+    exceeds 1, the upper equals it. A negative A mirrors the bounds: [-1, -|A|_lo/sqrt(G X_up)].
+
+    Further states, NaN throughout: "too few copies" (fewer than two blocks), "undefined" (a norm is zero),
+    "gain unresolved" (see ``cosine``, unit gain), "refused" and "missing". A deterministic estimator is
+    "resolved" with kappa = 0 and no width; held against a noisy reference it is "too few seeds", because its
+    reference is drawn once.
 
     The level is 95 % because the states are defined by it. Intervals cover 92 to 98 % for noise that is
     spread over some thirty directions or more, from five seeds on; 88 to 91 % if the noise lives in fewer

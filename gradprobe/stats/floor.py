@@ -27,7 +27,8 @@ def stability_floor(
 
     The law A/sqrt(G (X + T/n)), pooled over seeds at the last copies, is put through the same trapezoid
     weights and the same line as ``stability``. A Sta. near its floor says nothing about noise (it may lie
-    below: noise can straighten a curve). The floor is well determined also where the law's state is unresolved: inside the run the curve itself is known.
+    below: noise can straighten a curve). The floor is known also where the law's state is unresolved,
+    because inside the run the curve itself is.
 
     Source: alignment law, 5c (closed form for a point at every n: :func:`law_stability`).
 

@@ -51,11 +51,12 @@ def predict(alignment: xr.Dataset, copies: float | Sequence[float]) -> xr.Datase
     found = Fit(a, x, t, g, reached, exact, np.zeros_like(exact))
     with np.errstate(all="ignore"):
         values = [_predict_one(found, float(v)) for v in n]
-    dims, like = alignment["exact"].dims, alignment["exact"]
+    like = alignment["exact"]
     out = xr.Dataset(attrs=dict(alignment.attrs))
     for i, name in enumerate(("cosine", "cosine_low", "cosine_high")):
         data = np.stack([v[i] for v in values], axis=-1)
-        labelled = xr.DataArray(data, dims=(*dims, "copies"), coords=like.coords).assign_coords(copies=n)
+        labelled = xr.DataArray(data, dims=(*like.dims, "copies"), coords=like.coords)
+        labelled = labelled.assign_coords(copies=np.atleast_1d(copies))
         out[name] = labelled.isel(copies=0) if np.ndim(copies) == 0 else labelled
     return out
 
