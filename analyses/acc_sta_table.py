@@ -1,4 +1,4 @@
-"""How accurate and how stable are the estimates of each method? (ALR paper, Table 4)
+"""Acc. and Sta. of every method (ALR paper, Table 4).
 
 Probes a checkpoint (or opens a run) and prints Acc. and Sta. beside what the paper does not report: the Sta.
 that curvature alone gives, the ceiling and the half-power copies. Writes the tables as CSV.

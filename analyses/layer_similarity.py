@@ -1,4 +1,4 @@
-"""How does each layer's estimate turn towards the gradient as copies are added? (ALR paper, Fig. 5)
+"""Cosine similarity of every layer against copies (ALR paper, Fig. 5).
 
 Probes a checkpoint (or opens a run) and draws the cosine similarity of every layer against copies.
 

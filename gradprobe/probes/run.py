@@ -206,12 +206,14 @@ def _info(
         "root_seed": settings.root_seed,
         "engine": settings.engine,
     }
+    squares = {name: float((g.double() ** 2).sum()) for name, g in gradient.items()}
     facts = {k: v for k, v in problem.facts.items() if k != "source"} | {
         "problem": problem.name,
         "loss_per": problem.loss_per,
         "batch_size": problem.batch_size,
         "unused_layers": list(found.unused),
-        "total_reference_sqnorm": sum(float((g.double() ** 2).sum()) for g in gradient.values()),
+        "gradient_sqnorm": squares,
+        "total_reference_sqnorm": sum(squares.values()),
     }
     names = [layer.name for layer in chosen]
     return RunInfo(

@@ -34,7 +34,9 @@ def assemble(
         seeds: Seeds, in order.
         block: Copies in a block.
         references: Names along ``reference``.
-        facts: JSON-able facts about the run; kept in ``attrs`` (nested ones as JSON text).
+        facts: JSON-able facts about the run; kept in ``attrs`` (nested ones as JSON text). The entry
+            ``gradient_sqnorm``, |g_bp|^2 by parameter, fills the reference of layers that an estimator does
+            not serve, so that the whole model's norm is known.
 
     Returns:
         Dataset as described in :mod:`gradprobe.store.schema`. What is missing is NaN, with status "missing".
@@ -44,6 +46,10 @@ def assemble(
         by_key.setdefault(unit.key, []).append(unit)
     parameters = [p for layer in layers for p in layer.parameters]
     ds = _empty(layers, views, _grid(views, by_key, block), seeds, references)
+    facts = dict(facts or {})
+    squares = facts.pop("gradient_sqnorm", {})
+    for p, name in enumerate(parameters):
+        _fill_gradient(ds, p, squares.get(name, np.nan))
     for e, view in enumerate(views):
         booked: set[tuple[int, int]] = set()
         for layer in layers:
@@ -58,7 +64,7 @@ def assemble(
                     first = (id(found[0]), s) not in booked
                     booked.add((id(found[0]), s))
                     _fill(ds, found[0], found[1], layer, where, (e, s), first, view.stochastic)
-    ds.attrs = {"schema_version": SCHEMA_VERSION, "block": block} | _flat(facts or {})
+    ds.attrs = {"schema_version": SCHEMA_VERSION, "block": block} | _flat(facts)
     ds.attrs["refused"] = canonical_json({v.label: v.refused for v in views if v.refused})
     ds.attrs["layers"] = canonical_json([layer.to_dict() for layer in layers])
     return ds
@@ -100,6 +106,14 @@ def _empty(
         ds[name] = (names, np.full([sizes[d] for d in names], np.nan))
     ds["status"] = (per_seed, np.full([sizes[d] for d in per_seed], "missing", dtype="<U7"))
     return ds
+
+
+def _fill_gradient(ds: xr.Dataset, parameter: int, square: float) -> None:
+    own = list(ds["reference"].values).index("bp") if "bp" in ds["reference"].values else None
+    if own is not None:
+        for name in ("reference_sqnorm", "reference_block_sqnorm", "reference_dot"):
+            ds[name].values[own, :, parameter] = square
+        ds["reference_blocks"].values[own, :, parameter] = 1.0
 
 
 def _find(by_key: dict[UnitKey, list[Unit]], view: View, layer: str, seed: int) -> tuple[Unit, int] | None:
