@@ -32,9 +32,8 @@ def predictions(ds: xr.Dataset) -> pd.DataFrame:
     half = int(ds["copies"][ds.sizes["copies"] // 2 - 1])
     early, late = gp.stats.alignment(ds, copies=half), gp.stats.alignment(ds)
     guess = gp.stats.predict(early, most)
-    table = guess[["cosine", "cosine_low", "cosine_high"]].to_dataframe()[
-        ["cosine", "cosine_low", "cosine_high"]
-    ]
+    columns = ["cosine", "cosine_low", "cosine_high"]
+    table = guess[columns].to_dataframe()[columns]
     table["measured"] = gp.stats.predict(late, most)["cosine"].to_series()
     table["state"] = early["state"].to_series()
     table["error"] = table["cosine"] - table["measured"]
@@ -51,14 +50,15 @@ def ceilings(ds: xr.Dataset) -> pd.DataFrame:
 
 
 def main(
-    copies: Annotated[int, typer.Option(help="Monte-Carlo copies.")] = 1000,
-    seeds: Annotated[int, typer.Option(help="Independent repetitions.")] = 5,
+    copies: Annotated[int, typer.Option(help="Monte-Carlo copies.")] = 2000,
+    seeds: Annotated[int, typer.Option(help="Independent repetitions.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="Folder that keeps the runs.")] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="80 copies, 3 seeds.")] = False,
 ) -> None:
     """Run both checks on both checkpoints and print them."""
     copies, seeds = (80, 3) if smoke else (copies, seeds)
     for checkpoint in ("early", "trained"):
-        ds = probe(checkpoint, copies, seeds)
+        ds = probe(checkpoint, copies, seeds, None if out is None else out / checkpoint)
         table = predictions(ds)
         resolved = table[table["state"] == "resolved"]
         print(f"\n{checkpoint}: cosine at {copies} copies from the first half\n{table.round(3).to_string()}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from gradprobe import stats
-from gradprobe.core import spec
-from gradprobe.core.errors import unknown
+from gradprobe.plots._choice import Choice
 
 Array = npt.NDArray[np.float64]
 
@@ -28,8 +25,8 @@ class Curve:
     Attributes:
         estimator: Label of the method.
         color: "#rrggbb", from the data.
-        index: Its place among all estimators of the run; gives the marker.
-        open: Whether its marker is open (methods that aim at something else than the gradient).
+        rank: Its place among the run's estimators that are open like it, or not; gives the marker.
+        open: Whether its target is a surrogate; gives an open marker.
         flat: Whether it is deterministic.
         copies: ``[K]``.
         mean: Mean over seeds ``[K]``, NaN where there is nothing.
@@ -43,7 +40,7 @@ class Curve:
 
     estimator: str
     color: str
-    index: int
+    rank: int
     open: bool
     flat: bool
     copies: npt.NDArray[np.int64]
@@ -90,59 +87,6 @@ class Panel:
         return {"name": self.name, "over": self.over, "numel": self.numel, "methods": curves}
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What was asked of ``gradprobe.stats``: see ``similarity`` for the meaning of each."""
-
-    reference: str
-    scale: str
-    level: float
-    band: str
-    law: bool
-
-
-def choose_estimators(ds: xr.Dataset, given: str | Sequence[str] | None) -> list[str]:
-    """Labels in the order that was asked for.
-
-    Raises:
-        UsageError: There is no such estimator.
-    """
-    known = [str(e) for e in ds["estimator"].values]
-    if given is None:
-        return known
-    chosen = []
-    for text in spec.split(given) if isinstance(given, str) else given:
-        name = text if text in known else str(spec.parse(text))
-        if name not in known:
-            raise unknown("estimator", text, known)
-        chosen.append(name)
-    return list(dict.fromkeys(chosen))
-
-
-def choose_layers(ds: xr.Dataset, given: str | Sequence[str] | None) -> list[str]:
-    """Names in execution order, by name (one of "a = b" is enough) or glob.
-
-    Raises:
-        UsageError: A pattern matches no layer.
-    """
-    order = ds["order"].values
-    known = [str(ds["layer"].values[np.flatnonzero(order == o)[0]]) for o in np.unique(order)]
-    if given is None:
-        return known
-    chosen: set[str] = set()
-    for pattern in [given] if isinstance(given, str) else given:
-        hit = {x for x in known if _matches(pattern, x)}
-        if not hit:
-            raise unknown("layer", pattern, known)
-        chosen |= hit
-    return [x for x in known if x in chosen]
-
-
-def _matches(pattern: str, name: str) -> bool:
-    names = {name, *name.split(" = ")}
-    return any(pattern == n or fnmatch.fnmatchcase(n, pattern) for n in names)
-
-
 def law_is_there(ds: xr.Dataset) -> bool:
     """Whether the run holds the two blocks that a law needs."""
     noisy = bool(np.asarray(ds["stochastic"].values, dtype=bool).any())
@@ -154,15 +98,16 @@ def layer_panels(ds: xr.Dataset, estimators: list[str], layers: list[str], choic
     if not layers:
         return []
     found = _Numbers(ds, "layer", choice)
-    numel = stats.cosine(ds, reference=choice.reference)["numel"]
+    numel = found.bands["numel"]
     return [
-        Panel(name, "layer", int(numel.sel(layer=name)), found.curves(ds, estimators, name)) for name in layers
+        Panel(name, "layer", int(numel.sel(layer=name)), found.curves(ds, estimators, name))
+        for name in layers
     ]
 
 
 def model_panel(ds: xr.Dataset, estimators: list[str], choice: Choice) -> Panel:
     """The panel of the whole model: everything that was probed, whatever layers are shown."""
-    name = "whole model, unit gain" if choice.scale == "unit-gain" else "whole model"
+    name = "model, unit gain" if choice.scale == "unit-gain" else "model"
     curves = _Numbers(ds, "model", choice).curves(ds, estimators, None)
     return Panel(name, "model", int(ds["numel"].sum()), curves)
 
@@ -180,14 +125,17 @@ class _Numbers:
         self.bands = stats.bands(stats.cosine(ds, over, choice.reference, scale), level=choice.level)
         self.law = self.fit = None
         if choice.law and law_is_there(ds):
-            self.fit = stats.alignment(ds, over, choice.reference, scale)
+            fit = stats.alignment(ds, over, choice.reference, scale)
+            self.fit = fit[["ceiling", "ceiling_low", "ceiling_high", "state"]]
             grid = ds["copies"].values
             keep = np.unique(np.geomspace(1, grid.size, min(LAW_POINTS, grid.size)).astype(int)) - 1
-            self.law = stats.predict(self.fit, [int(n) for n in grid[keep]])
+            self.law = stats.predict(fit, [int(n) for n in grid[keep]])
 
     def curves(self, ds: xr.Dataset, estimators: list[str], layer: str | None) -> list[Curve]:
         """One curve per estimator; ``layer`` None: over the model."""
-        return [self._curve(ds, e, {"estimator": e} | ({"layer": layer} if layer else {})) for e in estimators]
+        return [
+            self._curve(ds, e, {"estimator": e} | ({"layer": layer} if layer else {})) for e in estimators
+        ]
 
     def _curve(self, ds: xr.Dataset, label: str, at: dict[str, str]) -> Curve:
         values = self.bands.sel(at)
@@ -200,7 +148,7 @@ class _Numbers:
         return Curve(
             estimator=label,
             color=str(ds["color"].sel(estimator=label).values),
-            index=[str(e) for e in ds["estimator"].values].index(label),
+            rank=_rank(ds, label),
             open=str(ds["target"].sel(estimator=label).values) == "surrogate",
             flat=flat,
             copies=values["copies"].values,
@@ -217,12 +165,22 @@ class _Numbers:
         if self.fit is None or self.law is None:
             return {}, {}
         fit = self.fit.sel(at)
-        ceiling = {k: float(fit[f"ceiling{s}"]) for k, s in (("value", ""), ("low", "_low"), ("high", "_high"))}
+        ceiling = {
+            k: float(fit[f"ceiling{s}"]) for k, s in (("value", ""), ("low", "_low"), ("high", "_high"))
+        }
         law = self.law["cosine"].sel(at)
         inside = np.isfinite(law.values) & (law["copies"].values <= (reached[-1] if reached.size else 0))
         curve = {"copies": law["copies"].values[inside], "cosine": law.values[inside]}
         drawn = inside.any() and not flat
         return curve if drawn else {}, ceiling | {"state": str(fit["state"].values)}
+
+
+def _rank(ds: xr.Dataset, label: str) -> int:
+    """Markers follow the run, not the choice, so that a method looks alike in all figures of a run."""
+    target = dict(zip(ds["estimator"].values, ds["target"].values, strict=True))
+    noisy = dict(zip(ds["estimator"].values, ds["stochastic"].values, strict=True))
+    alike = [e for e in target if noisy[e] and (target[e] == "surrogate") == (target[label] == "surrogate")]
+    return alike.index(label) if label in alike else 0
 
 
 def _note(ds: xr.Dataset, label: str, layer: str | None, values: xr.Dataset, scale: str) -> str:

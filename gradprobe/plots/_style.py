@@ -18,8 +18,12 @@ WIDTHS = {"single": 3.4, "double": 7.0}
 """Widths of a column and of a page of a two-column paper, in inches."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
+TITLE_SIZE = 7.0
+LABEL_SIZE = 7.5
+LETTER = 0.58
+"""Mean width of a letter relative to the size of the font."""
 NOTE_SIZE = 6.0
-"""Size of notes inside a panel, in points."""
+"""Sizes of titles, axis labels and notes, in points."""
 
 _OWN = {
     # a family that ships with matplotlib, by name: generic ones are looked up at drawing time
@@ -27,16 +31,15 @@ _OWN = {
     "mathtext.fontset": "dejavusans",
     "text.usetex": False,
     "font.size": 7.0,
-    "axes.labelsize": 7.5,
-    "axes.titlesize": 7.0,
+    "axes.labelsize": LABEL_SIZE,
+    "axes.titlesize": TITLE_SIZE,
     "axes.titlepad": 3.0,
+    "axes.titlelocation": "left",
     "xtick.labelsize": 6.5,
     "ytick.labelsize": 6.5,
     "legend.fontsize": 7.0,
-    "figure.labelsize": 7.5,
+    "figure.labelsize": LABEL_SIZE,
     "axes.linewidth": 0.6,
-    "lines.linewidth": 1.1,
-    "lines.markersize": 3.4,
     "patch.force_edgecolor": False,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
@@ -58,9 +61,14 @@ _OWN = {
 
 
 @contextmanager
-def paper() -> Iterator[None]:
-    """The style while the block runs; every ``rcParams`` entry is as before afterwards."""
+def paper(marks: float = 1.0) -> Iterator[None]:
+    """The style while the block runs; every ``rcParams`` entry is as before afterwards.
+
+    Args:
+        marks: Size of lines and markers, relative to that in panels of ordinary size.
+    """
     style: dict[str, Any] = {**sns.axes_style("ticks"), **sns.plotting_context("paper"), **_OWN}
+    style |= {"lines.linewidth": 1.1 * marks, "lines.markersize": 3.4 * marks}
     with matplotlib.style.context(["default", style]):
         yield
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import tempfile
+import uuid
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -145,10 +146,9 @@ class RunStore:
             self._units.append(unit)
             return
         name = digest([str(unit.key), unit.readouts, unit.copies, unit.references])[:32]
-        with tempfile.SpooledTemporaryFile() as buffer:
-            np.savez(buffer, allow_pickle=False, **_packed(unit))
-            buffer.seek(0)
-            write_atomically(self._units_folder() / f"{name}.npz", buffer.read())
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **_packed(unit))
+        write_atomically(self._units_folder() / f"{name}.npz", buffer.getvalue())
 
     def units(self) -> Iterable[Unit]:
         """All stored units."""
@@ -227,7 +227,8 @@ def read_info(path: Path) -> RunInfo:
 
 def write_atomically(file: Path, content: bytes) -> None:
     """Write a file so that it is either absent (or old) or whole: temporary file, fsync, rename."""
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".tmp-")
+    temporary = file.parent / f".tmp-{uuid.uuid4().hex}"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # less the umask, as for any file
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
@@ -235,7 +236,7 @@ def write_atomically(file: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         os.replace(temporary, file)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

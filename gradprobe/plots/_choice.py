@@ -1,0 +1,66 @@
+"""What was asked for: options, estimators and layers, checked against the results."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from gradprobe.core import spec
+from gradprobe.core.errors import unknown
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was asked of ``gradprobe.stats``: see ``similarity`` for the meaning of each."""
+
+    reference: str
+    scale: str
+    level: float
+    band: str
+    law: bool
+
+
+def choose_estimators(ds: xr.Dataset, given: str | Sequence[str] | None) -> list[str]:
+    """Labels in the order that was asked for.
+
+    Raises:
+        UsageError: There is no such estimator.
+    """
+    known = [str(e) for e in ds["estimator"].values]
+    if given is None:
+        return known
+    chosen = []
+    for text in spec.split(given) if isinstance(given, str) else given:
+        name = text if text in known else str(spec.parse(text))
+        if name not in known:
+            raise unknown("estimator", text, known)
+        chosen.append(name)
+    return list(dict.fromkeys(chosen))
+
+
+def choose_layers(ds: xr.Dataset, given: str | Sequence[str] | None) -> list[str]:
+    """Names in execution order, by name (one of "a = b" is enough) or glob.
+
+    Raises:
+        UsageError: A pattern matches no layer.
+    """
+    order = ds["order"].values
+    known = [str(ds["layer"].values[np.flatnonzero(order == o)[0]]) for o in np.unique(order)]
+    if given is None:
+        return known
+    chosen: set[str] = set()
+    for pattern in [given] if isinstance(given, str) else given:
+        hit = {x for x in known if _matches(pattern, x)}
+        if not hit:
+            raise unknown("layer", pattern, known)
+        chosen |= hit
+    return [x for x in known if x in chosen]
+
+
+def _matches(pattern: str, name: str) -> bool:
+    names = {name, *name.split(" = ")}
+    return any(pattern == n or fnmatch.fnmatchcase(n, pattern) for n in names)

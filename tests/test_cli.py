@@ -1,0 +1,160 @@
+"""The command as a user types it: exit codes, one sentence for each mistake, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+import gradprobe as gp
+
+QUICK = ["--copies", "40", "--seeds", "3", "--batch-size", "8", "--layers", "fc"]
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    code = "from gradprobe.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "demo"
+    words = ["--checkpoint", "trained", "--estimators", "lr,alr(sigma=0.1),es", "--out", str(out)]
+    done = command("probe", *words, *QUICK)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_probe_writes_a_run(run: Path) -> None:
+    ds = gp.open_run(run)
+    assert list(ds.estimator.values) == ["lr", "alr(sigma=0.1)", "es"]
+    assert (ds.sizes["seed"], ds.sizes["copies"]) == (3, 4)
+
+
+def test_report_prints_tables_and_writes_files(run: Path, tmp_path: Path) -> None:
+    done = command("report", str(run), "--out", str(tmp_path / "report"))
+    assert done.returncode == 0, done.stderr
+    for word in (
+        "Acc.",
+        "Sta.",
+        "floor",
+        "ceiling",
+        "half-power",
+        "Whole model",
+        "alr(sigma=0.1)",
+        "for this batch",
+    ):
+        assert word in done.stdout
+    names = {f.name for f in (tmp_path / "report").iterdir()}
+    tables = {"layer-means.csv", "model.csv", "layers.csv"}
+    assert names == tables | {f"similarity.{end}" for end in ("png", "pdf", "json")}
+    assert json.loads((tmp_path / "report" / "similarity.json").read_text())
+
+
+@pytest.mark.parametrize("kind", ["run.json", "toml"])
+def test_the_resolved_configuration_runs_again(run: Path, kind: str, tmp_path: Path) -> None:
+    config = run / "run.json"
+    if kind == "toml":
+        config = tmp_path / "config.toml"
+        text = 'checkpoint = "trained"\nbatch_size = 8\nlayers = ["fc"]\ncopies = 40\nseeds = 3\n'
+        config.write_text(text + 'estimators = ["lr", "alr(sigma=0.1)", "es"]\n')
+        tomllib.loads(config.read_text())
+    done = command("probe", "--config", str(config), "--out", str(tmp_path / "again"))
+    assert done.returncode == 0, done.stderr
+    again, first = gp.open_run(tmp_path / "again"), gp.open_run(run)
+    for name in ("dot", "sqnorm", "block_sqnorm"):
+        xr.testing.assert_allclose(again[name], first[name], rtol=1e-5)
+
+
+def test_options_override_the_configuration(run: Path, tmp_path: Path) -> None:
+    words = ["--config", str(run / "run.json"), "--estimators", "es", "--copies", "20"]
+    assert command("probe", *words, "--out", str(tmp_path / "other")).returncode == 0
+    ds = gp.open_run(tmp_path / "other")
+    assert list(ds.estimator.values) == ["es"]
+    assert ds.sizes["copies"] == 2
+
+
+WRONG = [
+    (["--estimators", "lrr"], "Did you mean 'lr'"),
+    (["--estimators", "lr(sigma=0.1"], "write it as name"),
+    (["--estimators", "lr(nois=laplace)"], "Did you mean 'noise'"),
+    (["--model", "resnet"], "Did you mean 'resnet5'"),
+    (["--data", "digts"], "Did you mean 'digits'"),
+    (["--layers", "fcc"], "Did you mean 'fc'"),
+    (["--copies", "45"], "not a multiple of the block of 10; use 40 or 50"),
+    (["--seeds", "many"], "seeds must be"),
+    (["--sigma", "-0.1"], "positive number"),
+    (["--sigma", "small"], "positive number"),
+    (["--checkpoint", "nowhere.safetensors"], "no checkpoint"),
+    (["--checkpoint", "trained", "--model-arg", "width=16"], "does not fit the model"),
+    (["--model-arg", "width"], "name=value"),
+    (["--config", "nowhere.toml"], "no configuration file"),
+    (["--reference", "smooth"], "Did you mean 'smoothed'"),
+    (["--batch-size", "100000"], "does not fit"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), WRONG)
+def test_mistakes_are_one_sentence_and_exit_2(
+    words: list[str],
+    says: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gradprobe.cli import main
+
+    out = tmp_path / "run"
+    monkeypatch.setattr(sys, "argv", ["gradprobe", "probe", *QUICK, *words, "--out", str(out)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert says in error
+    assert error.count("\n") == 0
+    assert not out.exists()
+
+
+def test_unknown_configuration_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    from gradprobe.cli import main
+
+    (tmp_path / "x.toml").write_text("estimatrs = ['lr']\n")
+    words = ["gradprobe", "probe", "--config", str(tmp_path / "x.toml"), "--out", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        main()
+    assert "Did you mean 'estimators'" in capsys.readouterr().err
+
+
+def test_report_of_what_is_no_run(tmp_path: Path) -> None:
+    done = command("report", str(tmp_path))
+    assert done.returncode == 2
+    assert "not a gradprobe run" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_run_in_the_directory(run: Path) -> None:
+    before = {f: f.read_bytes() for f in run.rglob("*") if f.is_file()}
+    done = command("probe", "--checkpoint", "early", "--out", str(run), *QUICK)
+    assert done.returncode == 2
+    assert "another model" in done.stderr
+    assert {f: f.read_bytes() for f in run.rglob("*") if f.is_file()} == before
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; sys.argv = ['gradprobe', 'probe', '--help']\nfrom gradprobe.cli import main\n"
+    code += "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--estimators" in done.stdout
+
+
+def test_list() -> None:
+    done = command("list")
+    for word in ("a-hybrid", "resnet5", "digits", "laplace"):
+        assert word in done.stdout
