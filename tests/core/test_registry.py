@@ -9,7 +9,7 @@ import pytest
 from gradprobe.core.errors import UsageError
 from gradprobe.core.registry import Registry
 
-FILE = '''
+FILE = """
 from {package} import register
 raised = {raises}
 if raised:
@@ -17,11 +17,13 @@ if raised:
 @register("{name}", summary="one line", color="#123456")
 def thing():
     return "{name}"
-'''
+"""
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> tuple[Path, str]:
+def folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> tuple[Path, str]:
     package = f"things_{abs(hash(request.node.name))}"
     (tmp_path / package).mkdir()
     code = "from gradprobe.core.registry import Registry\nR = Registry('thing', __name__)\nregister = R.register\n"

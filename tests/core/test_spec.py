@@ -35,7 +35,12 @@ def test_unquoted_words_with_a_hyphen_are_words() -> None:
 
 
 def test_label_is_canonical_and_parses_back() -> None:
-    options = {"sigma": {"fc": 0.01, "conv*": 0.1}, "noise": "laplace", "encode": "sign-noise", "antithetic": True}
+    options = {
+        "sigma": {"fc": 0.01, "conv*": 0.1},
+        "noise": "laplace",
+        "encode": "sign-noise",
+        "antithetic": True,
+    }
     text = label("lr", options)
     assert text == label("lr", dict(reversed(options.items())))
     assert parse(text) == Spec("lr", options)

@@ -104,7 +104,9 @@ def test_attention_is_one_layer_with_its_projection() -> None:
             return self.out(self.att(x, x, x)[0].mean(1))
 
     att, _ = find(Net(), randn(6, 5, 4)).layers
-    assert set(att.parameters) == {f"att.{n}" for n in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")}
+    assert set(att.parameters) == {
+        f"att.{n}" for n in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
+    }
     assert att.activations
     assert att.credit == "sample"
 

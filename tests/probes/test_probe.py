@@ -23,7 +23,9 @@ def blocks(problem: Problem, spec: str, seed: int, count: int, size: int) -> lis
     return [estimator.directions(problem, layers, Block(k, size), Streams(0, seed)) for k in range(count)]
 
 
-@pytest.mark.parametrize("spec", ["lr", "alr", "es", "a-hybrid", "lr(injection=joint)", "aes(injection=joint)"])
+@pytest.mark.parametrize(
+    "spec", ["lr", "alr", "es", "a-hybrid", "lr(injection=joint)", "aes(injection=joint)"]
+)
 def test_moments_are_those_of_the_directions(spec: str) -> None:
     problem = classifier()
     ds = gp.probe(problem, [spec], **SMALL)

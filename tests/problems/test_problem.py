@@ -131,7 +131,10 @@ class Failing(nn.Module):
         (lambda x, y: Problem(nn.Linear(5, 3), (x, y)), "fails on this batch"),
         (lambda x, y: Problem(Failing(), (x, y)), "out of luck"),
         (lambda x, y: Problem(nn.Linear(4, 2), (x, y + 5)), "fails on this batch"),
-        (lambda x, y: Problem(nn.Sequential(nn.Linear(4, 3), nn.Dropout()), (x, y), mode="as-is"), "different losses"),
+        (
+            lambda x, y: Problem(nn.Sequential(nn.Linear(4, 3), nn.Dropout()), (x, y), mode="as-is"),
+            "different losses",
+        ),
         (lambda x, y: Problem(nn.LazyLinear(3), (x, y)), "lazy"),
         (lambda x, y: Problem(nn.Linear(4, 3), x), "pair"),
         (lambda x, y: Problem(nn.Linear(4, 3), (x, y), lambda o, t: o), "must return losses"),
@@ -141,7 +144,9 @@ class Failing(nn.Module):
         (lambda x, y: Problem(nn.LSTM(4, 3), (x, y)), "not a tensor"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")  # torch's own, at construction
+@pytest.mark.filterwarnings(
+    "ignore:Lazy modules are a new feature:UserWarning"
+)  # torch's own, at construction
 def test_bad_input_is_one_sentence(make, says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
         make(*data())
