@@ -20,7 +20,8 @@ def pathwise(
     """Mean over a block of the backprop gradient under noise of the draw's distribution.
 
     E over the noise of the gradient of ``sum_b w_b L_b(noise)``: for a loss that is continuous in the noise,
-    the gradient of the smoothed loss, which LR and ES estimate.
+    the gradient of the smoothed loss, which LR and ES estimate. Where the loss jumps (thresholds, spikes,
+    argmax) it misses the jumps and is no reference; hold estimates against an independent LR run there.
 
     Args:
         problem: The problem.

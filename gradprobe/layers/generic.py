@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import functional_call, vjp
 
 from gradprobe.core.errors import UsageError
-from gradprobe.core.hooks import first_tensor
+from gradprobe.core.hooks import copied, first_tensor
 from gradprobe.layers import register
 
 Tensors = Mapping[str, torch.Tensor]
@@ -55,6 +55,8 @@ class Generic:
         """
         if encode:
             args, kwargs = self.encoded(module, args, kwargs)
+        if not self.encodes:  # a module that we do not know may change its input in place
+            args, kwargs = copied(args), copied(kwargs)
 
         def output(leaves: dict[str, torch.Tensor]) -> torch.Tensor:
             tensor = first_tensor(functional_call(module, leaves, args, dict(kwargs)))

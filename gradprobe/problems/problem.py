@@ -197,6 +197,11 @@ class Problem:
         shared = [*self.module.parameters(), *self.module.buffers()]
         if any(nn.parameter.is_lazy(t) for t in shared):
             raise UsageError("the model has uninitialised (lazy) parameters; run it once on a batch first.")
+        half = next((n for n, p in self.module.named_parameters() if p.dtype.itemsize < 4), None)
+        if half is not None:
+            raise UsageError(
+                f"parameter {half!r} has half precision, which rounds small noise away; probe model.float()."
+            )
         try:
             twin = copy.deepcopy(self.module, {id(t): t for t in shared})
         except Exception as error:

@@ -98,6 +98,9 @@ def notes(ds: xr.Dataset) -> list[str]:
     found = []
     problem, batch = ds.attrs.get("problem", "the problem"), ds.attrs.get("batch_size")
     found.append(f"{problem}: one batch of {batch}; intervals and bands are over seeds, for this batch.")
+    for label, share in stats.coverage(ds).to_series().items():
+        if share < 0.9995:
+            found.append(f"{label}: the layers probed hold {share:.1%} of the gradient's squared length.")
     if ds.attrs.get("loss_per") == "copy":
         found.append("One loss for the whole copy: samples are not credited apart, which costs variance.")
     for name in attribute(ds, "unused_layers") or []:

@@ -110,6 +110,7 @@ class RunStore:
         self.path = Path(path) if path is not None else None
         self.info: RunInfo | None = None
         self._units: list[Unit] = []
+        self._by_key: dict[UnitKey, list[Unit]] | None = None
 
     def begin(self, info: RunInfo) -> None:
         """Create the run, or join the one that is there.
@@ -134,7 +135,11 @@ class RunStore:
     def done(self, key: UnitKey, readouts: Sequence[str], copies: int, references: Sequence[str]) -> set[str]:
         """The read-outs of a unit that are stored already, with enough copies and references."""
         found: set[str] = set()
-        for unit in self._load(key):
+        if self._by_key is None:
+            self._by_key = {}
+            for unit in self.units():
+                self._by_key.setdefault(unit.key, []).append(unit)
+        for unit in self._by_key.get(key, []):
             enough = unit.copies >= copies and set(references) <= set(unit.references)
             if enough or unit.status == "failed":
                 found |= set(unit.readouts) & set(readouts)
@@ -165,13 +170,6 @@ class RunStore:
         facts |= {"identity": info.identity} | ({"path": str(self.path)} if self.path else {})
         block, references = int(info.identity["block"]), tuple(info.references)
         return assemble(layers, info.views, self.units(), info.seeds, block, references, facts)
-
-    def _load(self, key: UnitKey) -> list[Unit]:
-        if self._known is None:
-            self._known = list(self.units()) if self.path is not None else []
-        return [u for u in [*self._known, *self._units] if u.key == key]
-
-    _known: list[Unit] | None = None
 
     def _existing(self) -> RunInfo | None:
         if self.path is None:

@@ -151,3 +151,9 @@ def test_bad_input_is_one_sentence(make, says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
         make(*data())
     assert "\n" not in str(caught.value)
+
+
+def test_half_precision_is_refused() -> None:
+    x, y = data()
+    with pytest.raises(UsageError, match="half precision"):
+        Problem(nn.Linear(4, 3).bfloat16(), (x.bfloat16(), y))
