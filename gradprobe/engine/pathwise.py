@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from gradprobe.core.errors import UsageError
 from gradprobe.core.hooks import Call, first_tensor, intercept, with_first_tensor
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
@@ -46,6 +47,11 @@ def pathwise(
     def edit(call: Call, output: Any) -> Any:
         if draw.where == "weights":
             return output
+        if (call.layer, call.number) not in noise:
+            raise UsageError(
+                f"layer {call.layer!r} runs again during backward (activation checkpointing), so it has no smoothed "
+                "reference; switch checkpointing off, or use reference='bp'."
+            )
         tensor = first_tensor(output)
         assert tensor is not None
         eps = noise[call.layer, call.number][current].to(tensor.dtype)
@@ -65,14 +71,8 @@ def pathwise(
         for current in range(block.copies):  # noqa: B007 - read by edit and perturbed
             for row in rows:
                 calls.restart()
-                losses = problem.evaluate(perturbed(row), sample=row)
-                total = problem.total(losses) if row is None else (losses * _weight(problem, row)).sum()
-                found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+                found = problem.gradient(perturbed(row), list(leaves.values()), sample=row)
                 for name, gradient in zip(leaves, found, strict=True):
                     if gradient is not None:
                         sums[name] += gradient.double() / block.copies
     return sums
-
-
-def _weight(problem: Any, row: int) -> float:
-    return float(problem.weights[row])

@@ -46,6 +46,12 @@ class Runnable(Protocol):
         sample: int | None = None,
     ) -> torch.Tensor: ...
     def total(self, losses: torch.Tensor) -> torch.Tensor: ...  # noqa: D102
+    def gradient(  # noqa: D102
+        self,
+        parameters: Mapping[str, torch.Tensor],
+        leaves: Sequence[torch.Tensor],
+        sample: int | None = None,
+    ) -> list[torch.Tensor | None]: ...
 
 
 @dataclass
@@ -193,6 +199,11 @@ def _tile(
 
     def edit(call: Call, output: Any) -> Any:
         _keep(segment, call, first)
+        tensor = first_tensor(output)
+        if tensor is None or len(tensor) != copies * rows:
+            raise UsageError(
+                f"the output of layer {call.layer!r} has no row for each sample; use engine='loop'."
+            )
         eps = _site(noise, call)
         return _noisy(output, draw, call.layer, eps.expand(-1, rows, *eps.shape[2:]).flatten(0, 1))
 

@@ -35,13 +35,7 @@ class BP(Estimator):
         values = problem.parameters
         names = [name for layer in layers for name in layer.parameters]
         leaves = {name: values[name].clone().requires_grad_() for name in names}
-        with torch.enable_grad():
-            total = problem.total(problem.evaluate(leaves))
-            found = (
-                torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-                if total.requires_grad
-                else [None] * len(names)
-            )
+        found = problem.gradient(leaves, list(leaves.values()))
         return {
             name: torch.zeros_like(values[name]) if g is None else g
             for name, g in zip(names, found, strict=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gradprobe.core.errors import UsageError
-from gradprobe.core.hooks import Call, intercept
+from gradprobe.core.hooks import Call, intercept, map_tensors
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
@@ -104,12 +104,17 @@ def read_block(
             centred = readout.centred(outcome.losses, clean, kept, draw.antithetic)
             centred = centred / kept.sum().clamp(min=1)
             read = _read_weights if draw.where == "weights" else _read_activations
-            found.append(read(problem, layers, readout, outcome, centred))
+            found.append(read(problem, layers, readout, outcome, centred, kept))
     return Read(found, int((~kept).sum()))
 
 
 def _read_weights(
-    problem: Problem, layers: Sequence[Layer], readout: ReadOut, outcome: Outcome, centred: torch.Tensor
+    problem: Problem,
+    layers: Sequence[Layer],
+    readout: ReadOut,
+    outcome: Outcome,
+    centred: torch.Tensor,
+    kept: torch.Tensor,
 ) -> Directions:
     """Centred loss x score of the weights' noise, summed over copies (and samples)."""
     if outcome.draw.share == "sample":
@@ -124,7 +129,12 @@ def _read_weights(
 
 
 def _read_activations(
-    problem: Problem, layers: Sequence[Layer], readout: ReadOut, outcome: Outcome, centred: torch.Tensor
+    problem: Problem,
+    layers: Sequence[Layer],
+    readout: ReadOut,
+    outcome: Outcome,
+    centred: torch.Tensor,
+    kept: torch.Tensor,
 ) -> Directions:
     """Cotangents of each call, averaged in activation space where the input is clean, pulled back by the rule."""
     found = {
@@ -139,11 +149,27 @@ def _read_activations(
             if site in _noisy_sites(outcome):
                 for segment in outcome.segments:
                     cotangent = (factor[segment.copies] * score[segment.copies]).flatten(0, 1)
-                    _add(found, problem, layer, segment.inputs[site], cotangent, readout)
+                    inputs = _cleared(segment.inputs[site], kept[segment.copies])
+                    _add(found, problem, layer, inputs, cotangent, readout)
             else:
                 inputs = _clean_inputs(problem, layers)[site]
                 _add(found, problem, layer, inputs, (factor * score).sum(0), readout)
     return found
+
+
+def _cleared(inputs: Inputs, kept: torch.Tensor) -> Inputs:
+    """The inputs with 0 for copies that are left out: their cotangent is 0, and 0 x inf would not be."""
+    if bool(kept.all()):
+        return inputs
+
+    def clear(t: torch.Tensor) -> torch.Tensor:
+        if not t.is_floating_point() or t.ndim == 0 or len(t) % len(kept):
+            return t
+        rows = kept.repeat_interleave(len(t) // len(kept)).view(-1, *[1] * (t.ndim - 1))
+        return torch.where(rows, t, 0.0)
+
+    path, args, kwargs = inputs
+    return path, map_tensors(clear, args), map_tensors(clear, kwargs)
 
 
 def _noisy_sites(outcome: Outcome) -> set[Site]:
@@ -169,9 +195,9 @@ def _add(
     path, args, kwargs = inputs
     module = problem.twin.get_submodule(path)
     names = layer.modules[path]
-    values = problem.parameters
-    local = {name: values[full] for name, full in names.items()}
-    pulled = rule_for(module).pull_back(module, local, args, kwargs, cotangent, readout.encodes_input)
+    values = problem.memo(("values", path), lambda: problem.local_values(path))
+    rule = rule_for(module)
+    pulled = rule.pull_back(module, list(names), values, args, kwargs, cotangent, readout.encodes_input)
     for name, full in names.items():
         found[full] = found[full] + pulled[name]
 

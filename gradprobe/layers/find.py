@@ -32,7 +32,9 @@ class Runnable(Protocol):
     def loss_per(self) -> str: ...  # noqa: D102
 
     def evaluate(self, parameters: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor: ...  # noqa: D102
-    def total(self, losses: torch.Tensor) -> torch.Tensor: ...  # noqa: D102
+    def gradient(  # noqa: D102
+        self, parameters: Mapping[str, torch.Tensor], leaves: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor | None]: ...
 
 
 @dataclass(frozen=True)
@@ -178,12 +180,7 @@ def _gradients(problem: Runnable, names: Sequence[str] | None = None) -> dict[st
     """Gradient of the clean loss for the named parameters (all by default); None where there is no path."""
     values = problem.parameters
     leaves = {n: values[n].clone().requires_grad_() for n in (names if names is not None else values)}
-    with torch.enable_grad():
-        total = problem.total(problem.evaluate(leaves))
-        if not total.requires_grad:
-            return dict.fromkeys(leaves)
-        found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-    return dict(zip(leaves, found, strict=True))
+    return dict(zip(leaves, problem.gradient(leaves, list(leaves.values())), strict=True))
 
 
 def _describe(problem: Runnable, name: str, modules: dict[str, dict[str, str]], trace: _Trace) -> Layer:

@@ -1,13 +1,13 @@
-"""Any module that owns parameters: pull back through the module by ``torch.func.vjp``."""
+"""Any module that owns parameters: pull back through that one module by autograd."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call, vjp
+from torch.func import functional_call
 
 from gradprobe.core.errors import UsageError
 from gradprobe.core.hooks import copied, first_tensor
@@ -16,7 +16,7 @@ from gradprobe.layers import register
 Tensors = Mapping[str, torch.Tensor]
 
 
-@register("generic", summary="any module, through torch.func.vjp; no sign of the input")
+@register("generic", summary="any module, by autograd through it alone; no sign of the input")
 class Generic:
     """Rule for modules of any type.
 
@@ -31,6 +31,7 @@ class Generic:
     def pull_back(
         self,
         module: nn.Module,
+        own: Sequence[str],
         values: Tensors,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
@@ -41,9 +42,10 @@ class Generic:
 
         Args:
             module: The module.
-            values: Its parameters by local name.
-            args: Positional arguments of the call.
-            kwargs: Keyword arguments of the call.
+            own: Local names of the layer's parameters.
+            values: Parameters and buffers of everything inside the module by local name; left as they are.
+            args: Positional arguments of the call; left as they are.
+            kwargs: Keyword arguments of the call; left as they are.
             cotangent: Shape of the output.
             encode: Replace J by sign(J), entry by entry, before any sum over positions.
 
@@ -55,15 +57,16 @@ class Generic:
         """
         if encode:
             args, kwargs = self.encoded(module, args, kwargs)
-        if not self.encodes:  # a module that we do not know may change its input in place
-            args, kwargs = copied(args), copied(kwargs)
-
-        def output(leaves: dict[str, torch.Tensor]) -> torch.Tensor:
-            tensor = first_tensor(functional_call(module, leaves, args, dict(kwargs)))
-            assert tensor is not None
-            return tensor
-
-        return vjp(output, dict(values))[1](cotangent)[0]
+        inside = {name: v.clone() for name, v in values.items()}
+        leaves = [inside[name].requires_grad_() for name in own]
+        with torch.enable_grad():
+            output = first_tensor(_called(module, inside, copied(args), copied(kwargs)))
+            assert output is not None
+            found = torch.autograd.grad(output, leaves, cotangent, allow_unused=True)
+        return {
+            name: torch.zeros_like(values[name]) if g is None else g.to_dense() if g.is_sparse else g
+            for name, g in zip(own, found, strict=True)
+        }
 
     def encoded(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -73,6 +76,10 @@ class Generic:
             f"the sign of the input is not defined for a {type(module).__name__}; use encode=sign-noise there, "
             "leave the layer out with layers=, or register a layer rule."
         )
+
+
+def _called(module: nn.Module, inside: Tensors, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    return functional_call(module, dict(inside), args, dict(kwargs), tie_weights=False)
 
 
 class SignOfInput(Generic):

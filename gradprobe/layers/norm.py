@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class NormRule(Generic):
     def pull_back(
         self,
         module: nn.Module,
+        own: Sequence[str],
         values: Tensors,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
@@ -43,18 +44,18 @@ class NormRule(Generic):
         encode: bool = False,
     ) -> dict[str, torch.Tensor]:
         """As :meth:`Generic.pull_back`; with ``encode`` the normalised input is replaced by its sign."""
-        if not encode:
-            return super().pull_back(module, values, args, kwargs, cotangent)
-        neutral = {name: torch.full_like(v, float(name == "weight")) for name, v in values.items()}
+        neutral = {
+            n: torch.full_like(v, float(n == "weight")) if n in own else v.clone() for n, v in values.items()
+        }
         with torch.no_grad():
-            signs = torch.sign(functional_call(module, neutral, args, dict(kwargs)))
-        weight = values["weight"]
+            normalised = functional_call(module, neutral, args, dict(kwargs), tie_weights=False)
         if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
-            axes = list(range(cotangent.ndim - weight.ndim))
+            axes = list(range(cotangent.ndim - values["weight"].ndim))
         else:
             axes = [axis for axis in range(cotangent.ndim) if axis != 1]
-        found = {"weight": _summed(cotangent * signs, axes)}
-        return found | ({"bias": _summed(cotangent, axes)} if "bias" in values else {})
+        factor = torch.sign(normalised) if encode else normalised
+        found = {"weight": _summed(cotangent * factor, axes)}
+        return found | ({"bias": _summed(cotangent, axes)} if "bias" in own else {})
 
 
 def _summed(t: torch.Tensor, axes: list[int]) -> torch.Tensor:

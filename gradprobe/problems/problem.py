@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 from torch.func import functional_call
 
 from gradprobe.core.errors import UsageError
-from gradprobe.core.hooks import map_tensors, tensors
+from gradprobe.core.hooks import copied, map_tensors, tensors
 from gradprobe.core.rows import moved, split_rows
 from gradprobe.core.spec import digest
 from gradprobe.problems.losses import Loss, find_loss
@@ -69,7 +70,7 @@ class Problem:
         self.loss = loss
         self.name = name or type(module).__name__
         self.facts = dict(facts or {})
-        self.forwards = 0
+        self.samples_run = 0
         self.overrides: Tensors = {}
         self._loss = find_loss(loss)
         self._cache: dict[Any, Any] | None = None
@@ -77,11 +78,17 @@ class Problem:
         self._changing: tuple[str, ...] = ()
         self._check_lengths()
         self.twin = self._make_twin(mode)
+        self._places = _places(self.twin)
         self.mode = mode
         self.batch_size = 0
         self.loss_per = "copy"
         self.weights: torch.Tensor | None = None
         self._preflight(loss_per, weights)
+
+    @property
+    def forwards(self) -> float:
+        """Forward passes of the batch so far; a sample that ran alone counts as its share of one."""
+        return self.samples_run / self.batch_size
 
     @property
     def parameters(self) -> Tensors:
@@ -122,16 +129,36 @@ class Problem:
         Returns:
             ``[repeats * B]`` losses of the samples, ``[1]`` for one sample, or the copy's loss ``[]``.
         """
-        inputs, target = self.inputs, self.target
-        if repeats > 1:
-            inputs, target = map_tensors(lambda t: _tiled(t, repeats), (inputs, target))
-        if sample is not None:
-            inputs, target = map_tensors(lambda t: t[sample : sample + 1] if t.ndim else t, (inputs, target))
-        self.forwards += repeats
-        losses = self._losses(inputs, target, parameters or {})
-        if self.loss_per == "sample":
-            return losses
-        return losses if losses.ndim == 0 else self.total(losses)
+        return self._within(parameters or {}, lambda: self._evaluate(repeats, sample))
+
+    def gradient(
+        self,
+        parameters: Mapping[str, torch.Tensor],
+        leaves: Sequence[torch.Tensor],
+        sample: int | None = None,
+    ) -> list[torch.Tensor | None]:
+        """Gradient of the objective by backprop.
+
+        Args:
+            parameters: Values that replace the model's own, made of the leaves.
+            leaves: What to differentiate with respect to.
+            sample: Only this sample's term ``w_b L_b`` (``loss_per="sample"`` only).
+
+        Returns:
+            A dense gradient for each leaf; None where the loss does not depend on it.
+        """
+
+        def backward() -> list[torch.Tensor | None]:
+            losses = self._evaluate(1, sample)
+            total = self.total(losses) if sample is None else (losses * self._weight(sample)).sum()
+            if not total.requires_grad:
+                return [None] * len(leaves)
+            # inside: a checkpointed model runs again during backward, and must see the same values
+            return list(torch.autograd.grad(total, list(leaves), allow_unused=True))
+
+        with torch.enable_grad():
+            found = self._within(parameters, backward)
+        return [g.to_dense() if g is not None and g.is_sparse else g for g in found]
 
     def total(self, losses: torch.Tensor) -> torch.Tensor:
         """``sum_b w_b L_b`` along the last axis; a copy's loss is returned as it is."""
@@ -184,14 +211,47 @@ class Problem:
             "loss": digest([loss, body, self.loss_per, self.mode]),
         }
 
-    def _losses(self, inputs: Any, target: Any, parameters: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def local_values(self, path: str) -> Tensors:
+        """Values of everything inside a module, by local name: parameters and copies of buffers."""
+        start = f"{path}." if path else ""
+        state = self.parameters | {n: b.detach().clone() for n, b in self.twin.named_buffers()}
+        return {
+            place[len(start) :]: state[name]
+            for name, places in self._places.items()
+            for place in places
+            if place.startswith(start)
+        }
+
+    def _evaluate(self, repeats: int, sample: int | None) -> torch.Tensor:
+        self.samples_run += repeats * (self.batch_size if sample is None else 1)
+        data = (self.inputs, self.target)
+        if repeats > 1:
+            data = map_tensors(lambda t: _tiled(t, repeats), data)
+        if sample is not None:
+            data = map_tensors(lambda t: t[sample : sample + 1] if t.ndim else t, data)
+        losses = self._losses(*data)
+        if self.loss_per == "sample":
+            return losses
+        return losses if losses.ndim == 0 else self.total(losses)
+
+    def _losses(self, inputs: Any, target: Any) -> torch.Tensor:
+        args, kwargs = _arguments(copied(inputs))  # a model may change its input in place
+        return self._loss(self.twin(*args, **kwargs), copied(target))
+
+    def _within(self, parameters: Mapping[str, torch.Tensor], function: Callable[[], Any]) -> Any:
+        """Run a function while the twin has other values; state that a forward changes is cloned first."""
         values = self.overrides | dict(parameters)
         if self._changing:
             state = {**dict(self.twin.named_parameters()), **dict(self.twin.named_buffers())}
             values = {name: state[name].detach().clone() for name in self._changing} | values
-        args, kwargs = _arguments(inputs)
-        output = functional_call(self.twin, values, args, kwargs) if values else self.twin(*args, **kwargs)
-        return self._loss(output, target)
+        if not values:
+            return function()
+        placed = {f"twin.{place}": v for name, v in values.items() for place in self._places[name]}
+        return functional_call(_Swapped(self.twin), placed, (function,), tie_weights=False)
+
+    def _weight(self, sample: int) -> torch.Tensor:
+        assert self.weights is not None
+        return self.weights[sample]
 
     def _make_twin(self, mode: str) -> nn.Module:
         shared = [*self.module.parameters(), *self.module.buffers()]
@@ -225,7 +285,7 @@ class Problem:
             state = {**dict(self.twin.named_parameters()), **dict(self.twin.named_buffers())}
             copies = {name: t.detach().clone() for name, t in state.items()}
             try:
-                losses = self._losses(self.inputs, self.target, copies)
+                losses = self._within(copies, lambda: self._losses(self.inputs, self.target))
             except UsageError:
                 raise
             except Exception as error:
@@ -244,7 +304,7 @@ class Problem:
                     "the loss without noise is not finite; check the checkpoint, the scaling of the inputs and "
                     "the targets."
                 )
-            again = self._losses(self.inputs, self.target, {})
+            again = self._within({}, lambda: self._losses(self.inputs, self.target))
             if not torch.allclose(again, losses, rtol=1e-4, atol=1e-6):
                 raise UsageError(
                     "two forwards of the same batch give different losses (dropout, or state kept between "
@@ -283,12 +343,39 @@ class Problem:
                 return _changed_rows(t, chosen) if t.ndim and len(t) == size else t
 
             try:
-                losses = self._losses(map_tensors(change, self.inputs), self.target, {})
+                changed = map_tensors(change, self.inputs)
+                losses = self._within({}, functools.partial(self._losses, changed, self.target))
             except Exception:
                 return False
             if moved(losses, clean)[~chosen].any():
                 return False
         return True
+
+
+class _Swapped(nn.Module):
+    """Runs a function while ``functional_call`` has swapped values in: a backward pass inside sees them too."""
+
+    def __init__(self, twin: nn.Module) -> None:
+        super().__init__()
+        self.twin = twin
+
+    def forward(self, function: Callable[[], Any]) -> Any:
+        return function()
+
+
+def _places(model: nn.Module) -> dict[str, list[str]]:
+    """Name of a parameter or buffer -> all places that hold it, each module object counted once.
+
+    ``functional_call`` restores a module that is registered under two names wrongly if it is given both, and
+    forgets tied modules if it is given one name for two of them.
+    """
+    named = {id(t): name for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    places: dict[str, list[str]] = {name: [] for name in named.values()}
+    for path, module in model.named_modules():
+        for local, t in [*module._parameters.items(), *module._buffers.items()]:
+            if t is not None:
+                places[named[id(t)]].append(f"{path}.{local}" if path else local)
+    return places
 
 
 def _changed_rows(t: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

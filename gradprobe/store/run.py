@@ -226,7 +226,9 @@ def read_info(path: Path) -> RunInfo:
 def write_atomically(file: Path, content: bytes) -> None:
     """Write a file so that it is either absent (or old) or whole: temporary file, fsync, rename."""
     temporary = file.parent / f".tmp-{uuid.uuid4().hex}"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # less the umask, as for any file
+    handle = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666
+    )  # less the umask, as for any file
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)

@@ -271,8 +271,8 @@ def keeps_a_state(patch):
 def sign_after_the_sum(patch):
     """The sign of the pulled-back cotangent instead of the cotangent pulled back by signs."""
 
-    def pull_back(self, module, values, args, kwargs, cotangent, encode=False):
-        exact = Generic.pull_back(self, module, values, args, kwargs, cotangent, False)
+    def pull_back(self, module, own, values, args, kwargs, cotangent, encode=False):
+        exact = Generic.pull_back(self, module, own, values, args, kwargs, cotangent, False)
         return {n: v.sign() * cotangent.abs().mean() for n, v in exact.items()} if encode else exact
 
     patch.setattr(SignOfInput, "pull_back", pull_back)
