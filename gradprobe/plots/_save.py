@@ -19,7 +19,7 @@ from gradprobe.store.assemble import attribute
 from gradprobe.store.run import write_atomically
 
 _NESTED = ("identity", "configuration", "environment", "refused", "unused_layers")
-_LEFT_OUT = ("layers",)
+_LEFT_OUT = ("layers", "path")  # long, and where it happened to lie
 _METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 
 
@@ -41,7 +41,7 @@ def save(figure: Figure, stem: str | Path, made_from: Mapping[str, Any]) -> list
     if given.suffix in (".png", ".pdf", ".json"):
         given = given.with_suffix("")
     contents = {kind: _rendered(figure, kind) for kind in _METADATA}
-    contents["json"] = json.dumps(plain(made_from), indent=1, allow_nan=False, ensure_ascii=False).encode()
+    contents["json"] = json.dumps(plain(made_from), allow_nan=False, ensure_ascii=False).encode()
     given.parent.mkdir(parents=True, exist_ok=True)
     files = [given.parent / f"{given.name}.{ending}" for ending in contents]
     for file, content in zip(files, contents.values(), strict=True):
