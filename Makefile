@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types checkpoints clean
+.PHONY: demo test lint types clean
 
 demo: $(VENV)/.installed
 	$(BIN)/gradprobe demo --out figures/demo

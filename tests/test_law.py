@@ -1,10 +1,10 @@
 """The alignment law on both shipped checkpoints.
 
-Fixed n (10 seeds x 600 copies, a batch of 16), one look. A layer may miss by 0.03 or by its interval widened
+Fixed n (10 seeds x 1,000 copies, a batch of 16), one look. A layer may miss by 0.03 or by its interval widened
 to hold for all layers and methods of a checkpoint together at 99 % (Bonferroni over 20 comparisons, Student t
 with 9 degrees of freedom: 2.3 times the pointwise interval), so a correct program fails here about once in a
-hundred choices of root seed and checkpoint. What it can see is asserted: half of the resolved ceilings must
-have a widened interval below +/- 0.1, so that a ceiling of 0.9 where there should be 1 would be found.
+hundred choices of root seed and checkpoint. What it can see is asserted: four ceilings at least must have a
+widened interval below +/- 0.1, so that a ceiling of 0.9 where there should be 1 would be found there.
 ``analyses/check_law.py`` is the same at 10 seeds x 2,000 copies and pointwise intervals.
 """
 
@@ -22,7 +22,7 @@ from scipy.stats import t
 import gradprobe as gp
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[1] / "analyses" / "check_law.py"))
-SEEDS, COPIES, COMPARISONS = 10, 600, 20
+SEEDS, COPIES, COMPARISONS = 10, 1000, 20
 WIDER = t.ppf(1 - 0.01 / (2 * COMPARISONS), SEEDS - 1) / t.ppf(0.975, SEEDS - 1)
 
 
@@ -49,7 +49,7 @@ def test_exact_methods_have_no_ceiling_against_the_smoothed_gradient(run: xr.Dat
     resolved = table[table["state"] == "resolved"]
     width = allowed(resolved, "ceiling_low", "ceiling_high")
     assert len(resolved) >= 5
-    assert width.median() < 0.1
+    assert (width < 0.1).sum() >= 4
     assert ((resolved["ceiling"] - 1).abs() <= width).all(), resolved
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class UsageError(ValueError):
@@ -27,3 +29,29 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> UsageError:
     hint = f" Did you mean {lower[near[0]]!r}?" if near else ""
     shown = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
     return UsageError(f"unknown {kind} {str(name)!r}.{hint} Known: {shown or 'none'}.")
+
+
+def one_of(option: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Refuse a value that is not among the allowed ones.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if value not in allowed:
+        raise unknown(option, value, [str(a) for a in allowed if a is not None])
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """A whole number from ``least`` on, of whatever integer type.
+
+    Raises:
+        UsageError: It is not one.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        kind = "a positive whole number" if least == 1 else f"a whole number from {least} on"
+        raise UsageError(f"{name} must be {kind}, not {value!r}.")
+    return number

@@ -162,7 +162,8 @@ def untouched_globals() -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with torch.inference_mode(False):  # inside it, backprop would give nothing
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         torch.set_rng_state(cpu)

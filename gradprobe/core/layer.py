@@ -26,6 +26,8 @@ class Layer:
         modules: Module path -> {parameter name inside that module: name in the model}.
         outputs: Shape of the output that takes the noise, for each call.
         contains: Names of the layers that run inside this one.
+        matrices_before: How many layers of the model that own a parameter of two or more dimensions run
+            before this one.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Layer:
     modules: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     outputs: tuple[tuple[int, ...], ...] = ()
     contains: tuple[str, ...] = ()
+    matrices_before: int = 0
 
     @property
     def numel(self) -> int:

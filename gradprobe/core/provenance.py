@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 from datetime import UTC, datetime
 
-_PACKAGES = ("gradprobe", "torch", "numpy", "scipy", "xarray", "safetensors")
+_PACKAGES = ("gradprobe", "torch", "numpy", "scipy", "xarray", "safetensors", "scikit-learn")
 
 
 def environment() -> dict[str, str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 
 
-def split_rows(size: int, number: int) -> torch.Tensor:
-    """A fixed pseudo-random half of the rows, as a mask ``[size]``; the same for the same number."""
-    generator = torch.Generator().manual_seed(1000 + number)
-    mask = torch.zeros(size, dtype=torch.bool)
-    mask[torch.randperm(size, generator=generator)[: max(1, size // 2)]] = True
-    return mask
+def row_masks(size: int) -> list[torch.Tensor]:
+    """Masks ``[size]`` such that for any two rows one mask holds the first and not the second.
+
+    The bits of the row numbers and their complements: 2 ceil(log2 size) masks.
+    """
+    rows = torch.arange(size)
+    bits = [(rows >> bit) % 2 == 1 for bit in range((size - 1).bit_length())]
+    return [mask for bit in bits for mask in (bit, ~bit)]
 
 
 def moved(losses: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:

@@ -100,7 +100,7 @@ def _text(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return str(value)
     if isinstance(value, (int, float)):
-        return repr(float(value)) if not isinstance(value, int) else repr(value)
+        return repr(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k!r}: {_text(value[k])}" for k in sorted(value)) + "}"
     return repr(value)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
-from gradprobe.core.errors import UsageError, unknown
+from gradprobe.core.errors import UsageError, one_of, unknown
 from gradprobe.core.spec import label
 from gradprobe.engine.noise import NOISE
 
@@ -19,16 +19,6 @@ CHOICES = {
     "injection": ("layerwise", "joint"),
     "share": ("sample", "batch"),
 }
-
-
-def one_of(option: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """Refuse a value that is not among the allowed ones.
-
-    Raises:
-        UsageError: It is not.
-    """
-    if value not in allowed:
-        raise unknown(option, value, allowed)
 
 
 @dataclass(frozen=True)
@@ -59,7 +49,7 @@ class Draw:
         if not isinstance(self.antithetic, bool):
             raise UsageError(f"antithetic must be True or False, not {self.antithetic!r}.")
         for value in self.sigma.values() if isinstance(self.sigma, Mapping) else [self.sigma]:
-            if isinstance(value, (bool, str)) or not 0 < float(value) < math.inf:
+            if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < value < math.inf:
                 raise UsageError(f"sigma must be a positive number, not {value!r}.")
 
     def __str__(self) -> str:
@@ -76,14 +66,25 @@ class Draw:
         """
         if not isinstance(self.sigma, Mapping):
             return float(self.sigma)
-        if layer in self.sigma:
-            return float(self.sigma[layer])
-        hits = [glob for glob in self.sigma if fnmatch.fnmatchcase(layer, glob)]
+        hits = [glob for glob in self.sigma if _covers(glob, layer)]
         if not hits:
             raise UsageError(
                 f"sigma={dict(self.sigma)} says nothing of layer {layer!r}; add it, or a '*' for the rest."
             )
-        return float(self.sigma[max(hits, key=len)])
+        return float(self.sigma[max(hits, key=lambda glob: (glob in _names(layer), len(glob)))])
+
+    def check_sigma(self, layers: list[str]) -> None:
+        """Refuse a sigma that misses a layer or names none.
+
+        Args:
+            layers: Names of all layers of the model.
+
+        Raises:
+            UsageError: A key of ``sigma`` matches no layer.
+        """
+        for glob in self.sigma if isinstance(self.sigma, Mapping) else ():
+            if not any(_covers(glob, layer) for layer in layers):
+                raise unknown("layer in sigma", glob, layers)
 
     def check_block(self, copies: int) -> None:
         """Refuse a block that this draw cannot fill.
@@ -97,3 +98,11 @@ class Draw:
     def units(self, layers: list[str]) -> list[list[str]]:
         """The layers that are noisy together: each on its own, or all."""
         return [layers] if self.injection == "joint" else [[layer] for layer in layers]
+
+
+def _names(layer: str) -> set[str]:
+    return {layer, *layer.split(" = ")}
+
+
+def _covers(glob: str, layer: str) -> bool:
+    return any(name == glob or fnmatch.fnmatchcase(name, glob) for name in _names(layer))

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from gradprobe.core.errors import UsageError
+from gradprobe.core.errors import UsageError, one_of
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
-from gradprobe.engine.draw import Draw, one_of
+from gradprobe.engine.draw import Draw
 from gradprobe.engine.run import Runnable, run
 
 ENGINES = ("auto", "loop", "tile")

@@ -253,7 +253,7 @@ def _perturbed(
         return new
 
     if draw.share == "batch":
-        return torch.stack([problem.total(problem.evaluate(shifted(k))) for k in range(copies)])
+        return torch.stack([problem.total(problem.evaluate(shifted(k))).double() for k in range(copies)])
     rows = range(problem.batch_size)
     return torch.stack(
         [torch.cat([problem.evaluate(shifted(k, b), sample=b) for b in rows]) for k in range(copies)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +14,7 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.estimators import ESTIMATORS
-from gradprobe.estimators.readout import ReadOut
+from gradprobe.estimators.readout import ReadOut, refusal
 from gradprobe.problems.problem import Problem
 
 __all__ = ["Block", "Draw", "Estimator", "Layer", "Problem", "ReadOut", "Streams", "make", "make_all"]
@@ -68,17 +68,19 @@ class Estimator:
         Returns:
             Parameter name -> mean direction over the block ``[*param]``, in the parameter's dtype or wider.
         """
-        from gradprobe.estimators.draws import planned_directions
+        from gradprobe.estimators.draws import planned_read
 
-        return planned_directions(self, problem, layers, block, streams)
+        return planned_read(self, problem, layers, block, streams).directions[0]
 
     def assignment(self, layers: Sequence[Layer]) -> Assignment | None:
         """For each layer that is served, its draw and read-out; None if the estimator is no read-out."""
         return None
 
     def refusals(self, problem: Problem, layers: Sequence[Layer]) -> dict[str, str]:
-        """Layers that cannot be served -> the sentence that says why."""
-        return {}
+        """Layers that cannot be served -> why not. By default what their draws and read-outs cannot serve."""
+        assigned = self.assignment(layers) or {}
+        why = {x.name: refusal(problem, x, *assigned[x.name]) for x in layers if x.name in assigned}
+        return {name: reason for name, reason in why.items() if reason}
 
     def forwards(self, layers: Sequence[Layer], copies: int) -> int:
         """Forward passes of the batch that ``copies`` copies need, the one clean pass included."""
@@ -115,10 +117,20 @@ def make(given: str | Estimator, common: Mapping[str, Any] | None = None) -> Lab
         UsageError: Unknown name, option or value.
     """
     if isinstance(given, Estimator):
+        for key in common or {}:
+            if hasattr(given, key):
+                raise UsageError(
+                    f"give {key} to the {type(given).__name__} itself: it is an instance already."
+                )
         name = _registered_name(given)
         return _labelled(name or type(given).__name__, given, registered=name is not None)
     if not isinstance(given, str):
-        raise UsageError(f"an estimator is a name or an Estimator, not a {type(given).__name__}.")
+        kind = (
+            f"the class {given.__name__} (call it)"
+            if isinstance(given, type)
+            else f"a {type(given).__name__}"
+        )
+        raise UsageError(f"an estimator is a name or an Estimator, not {kind}.")
     wanted = spec.parse(given)
     factory = ESTIMATORS.get(wanted.name)
     if not (isinstance(factory, type) and issubclass(factory, Estimator)):
@@ -148,6 +160,8 @@ def make_all(given: Sequence[str | Estimator] | str | Estimator, **common: Any) 
     """
     if isinstance(given, (str, Estimator)):
         given = [given]
+    if not isinstance(given, Iterable):
+        raise UsageError(f"estimators must be names or Estimators, not {given!r}.")
     single: list[str | Estimator] = []
     for item in given:
         single.extend(spec.split(item) if isinstance(item, str) else [item])

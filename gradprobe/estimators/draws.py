@@ -31,31 +31,37 @@ class Read:
 
     Attributes:
         directions: For each read-out, parameter -> mean direction over the block.
-        nonfinite: Copies left out because a loss was not finite.
+        nonfinite: Copies that count as 0 because a loss was not finite.
     """
 
     directions: list[Directions]
     nonfinite: int
 
 
-def planned_directions(
+def planned_read(
     estimator: Estimator, problem: Problem, layers: Sequence[Layer], block: Block, streams: Streams
-) -> Directions:
-    """Directions of an estimator that assigns a draw and a read-out to each layer."""
+) -> Read:
+    """One block of an estimator that assigns a draw and a read-out to each layer.
+
+    Returns:
+        One direction, and the most copies that any of its draws lost.
+    """
     assigned = estimator.assignment(layers)
     if assigned is None:
         raise UsageError(f"{type(estimator).__name__} defines neither directions nor assignment.")
     found: Directions = {}
+    lost = 0
     with problem.frozen():
         for draw in dict.fromkeys(draw for draw, _ in assigned.values()):
             served = [layer for layer in layers if layer.name in assigned and assigned[layer.name][0] == draw]
             for unit in unit_layers(draw, served):
                 readouts = list(dict.fromkeys(assigned[layer.name][1] for layer in unit))
                 read = read_block(problem, draw, unit, readouts, block, streams)
+                lost = max(lost, read.nonfinite)
                 for layer in unit:
                     mine = read.directions[readouts.index(assigned[layer.name][1])]
                     found |= {name: mine[name] for name in layer.parameters}
-    return found
+    return Read([found], lost)
 
 
 def unit_layers(draw: Draw, layers: Sequence[Layer]) -> list[list[Layer]]:
@@ -85,8 +91,9 @@ def read_block(
         engine: ``"auto"``, ``"loop"`` or ``"tile"``.
 
     Returns:
-        A direction of every parameter of the layers, for every read-out: the mean over the block's copies
-        with finite losses (0 if there is none).
+        A direction of every parameter of the layers, for every read-out: the mean over the block's copies.
+        A copy with a loss that is not finite counts as 0, so that blocks stay alike however many they lost;
+        the length shrinks by the share of finite copies.
     """
     names = tuple(layer.name for layer in layers)
     with problem.frozen():
@@ -102,7 +109,7 @@ def read_block(
         found = []
         for readout in readouts:
             centred = readout.centred(outcome.losses, clean, kept, draw.antithetic)
-            centred = centred / kept.sum().clamp(min=1)
+            centred = centred / block.copies
             read = _read_weights if draw.where == "weights" else _read_activations
             found.append(read(problem, layers, readout, outcome, centred, kept))
     return Read(found, int((~kept).sum()))
@@ -149,7 +156,7 @@ def _read_activations(
             if site in _noisy_sites(outcome):
                 for segment in outcome.segments:
                     cotangent = (factor[segment.copies] * score[segment.copies]).flatten(0, 1)
-                    inputs = _cleared(segment.inputs[site], kept[segment.copies])
+                    inputs = _cleared(segment.inputs[site], kept[segment.copies], problem.batch_size)
                     _add(found, problem, layer, inputs, cotangent, readout)
             else:
                 inputs = _clean_inputs(problem, layers)[site]
@@ -157,16 +164,20 @@ def _read_activations(
     return found
 
 
-def _cleared(inputs: Inputs, kept: torch.Tensor) -> Inputs:
+def _cleared(inputs: Inputs, kept: torch.Tensor, batch: int) -> Inputs:
     """The inputs with 0 for copies that are left out: their cotangent is 0, and 0 x inf would not be."""
     if bool(kept.all()):
         return inputs
+    rows = kept.repeat_interleave(batch)
 
     def clear(t: torch.Tensor) -> torch.Tensor:
-        if not t.is_floating_point() or t.ndim == 0 or len(t) % len(kept):
+        if not t.is_floating_point():
             return t
-        rows = kept.repeat_interleave(len(t) // len(kept)).view(-1, *[1] * (t.ndim - 1))
-        return torch.where(rows, t, 0.0)
+        if len(kept) == 1:
+            return torch.zeros_like(t)
+        return (
+            torch.where(rows.view(-1, *[1] * (t.ndim - 1)), t, 0.0) if t.ndim and len(t) == len(rows) else t
+        )
 
     path, args, kwargs = inputs
     return path, map_tensors(clear, args), map_tensors(clear, kwargs)

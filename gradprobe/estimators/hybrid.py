@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from gradprobe.core.errors import UsageError
+from gradprobe.core.errors import one_of, whole
 from gradprobe.core.layer import Layer
 from gradprobe.engine.draw import Sigma
 from gradprobe.engine.noise import NOISE
 from gradprobe.estimators import register
-from gradprobe.estimators.base import Assignment, Estimator, Problem
+from gradprobe.estimators.base import Assignment, Estimator
 from gradprobe.estimators.perturbation import ES, LR, Perturbation
 
 
@@ -44,10 +44,8 @@ class Hybrid(Estimator):
     encode: str = "exact"
 
     def __post_init__(self) -> None:
-        if isinstance(self.es_layers, bool) or not isinstance(self.es_layers, int) or self.es_layers < 0:
-            raise UsageError(f"es_layers must be 0 or a positive whole number, not {self.es_layers!r}.")
-        if self.encode not in ("exact", "sign"):
-            raise UsageError(f"a hybrid takes encode=exact or encode=sign, not {self.encode!r}.")
+        whole("es_layers", self.es_layers, 0)
+        one_of("encode", self.encode, ("exact", "sign"))
         _ = self.parts  # their options are checked now
 
     @property
@@ -64,19 +62,11 @@ class Hybrid(Estimator):
     def assignment(self, layers: Sequence[Layer]) -> Assignment:
         """ES for the first ``es_layers`` layers with matrix weights, LR for the others."""
         es, lr = self.parts
-        matrices = [layer.name for layer in layers if any(len(shape) >= 2 for shape in layer.shapes)]
-        first = set(matrices[: self.es_layers])
-        return {
-            layer.name: (es.draw, es.readout) if layer.name in first else (lr.draw, lr.readout)
-            for layer in layers
-        }
+        return {x.name: (es.draw, es.readout) if self._is_first(x) else (lr.draw, lr.readout) for x in layers}
 
-    def refusals(self, problem: Problem, layers: Sequence[Layer]) -> dict[str, str]:
-        """What the part that serves a layer refuses."""
-        es, lr = self.parts
-        draws = self.assignment(layers)
-        by_part = {part: [x for x in layers if draws[x.name][0] == part.draw] for part in (es, lr)}
-        return {k: v for part, mine in by_part.items() for k, v in part.refusals(problem, mine).items()}
+    def _is_first(self, layer: Layer) -> bool:
+        """Whether it is among the model's first layers with matrix weights, whichever layers are selected."""
+        return any(len(shape) > 1 for shape in layer.shapes) and layer.matrices_before < self.es_layers
 
 
 @register(

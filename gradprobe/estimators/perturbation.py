@@ -16,9 +16,8 @@ from gradprobe.core.layer import Layer
 from gradprobe.engine.draw import Draw, Sigma
 from gradprobe.engine.noise import NOISE
 from gradprobe.estimators import register
-from gradprobe.estimators.base import Assignment, Estimator, Problem
+from gradprobe.estimators.base import Assignment, Estimator
 from gradprobe.estimators.readout import ReadOut
-from gradprobe.layers import rule_for
 
 
 @dataclass(frozen=True)
@@ -71,28 +70,6 @@ class Perturbation(Estimator):
     def assignment(self, layers: Sequence[Layer]) -> Assignment:
         """The same draw and read-out for every layer."""
         return {layer.name: (self.draw, self.readout) for layer in layers}
-
-    def refusals(self, problem: Problem, layers: Sequence[Layer]) -> dict[str, str]:
-        """Layers whose output cannot take this noise, or whose signs are not known."""
-        found = {layer.name: self._refusal(problem, layer) for layer in layers}
-        return {name: why for name, why in found.items() if why}
-
-    def _refusal(self, problem: Problem, layer: Layer) -> str:
-        if self.where == "weights":
-            if self.share == "sample" and problem.loss_per == "copy":
-                return "weights drawn for each sample need per-sample losses; use share=batch"
-            return ""
-        if not layer.activations:
-            return layer.note
-        if self.share == "batch" and layer.credit == "copy":
-            return "one activation noise for the whole batch needs per-sample losses; use share=sample"
-        if self.injection == "joint" and layer.contains:
-            return f"layers run inside it ({', '.join(layer.contains)}); use injection=layerwise"
-        if self.readout.encodes_input:
-            for path in layer.modules:
-                if not rule_for(problem.twin.get_submodule(path)).encodes:
-                    return f"the sign of the input is not defined for a {layer.kind}; use encode=sign-noise"
-        return ""
 
 
 @register(

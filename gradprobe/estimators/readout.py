@@ -6,10 +6,13 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from gradprobe.core.errors import UsageError
+from gradprobe.core.errors import UsageError, one_of
+from gradprobe.core.layer import Layer
 from gradprobe.core.spec import label
-from gradprobe.engine.draw import one_of
+from gradprobe.engine.draw import Draw
 from gradprobe.engine.run import Outcome
+from gradprobe.layers import rule_for
+from gradprobe.problems.problem import Problem
 
 CENTRES = ("clean", "none", "mean")
 ENCODES = ("exact", "sign", "sign-noise", "sign-input")
@@ -99,3 +102,28 @@ def kept_copies(losses: torch.Tensor, paired: bool) -> torch.Tensor:
     """Copies all of whose losses are finite ``[m]``; a pair is kept or left out as a whole."""
     finite = losses.isfinite().view(len(losses), -1).all(1)
     return finite & finite.roll(len(finite) // 2) if paired else finite
+
+
+def refusal(problem: Problem, layer: Layer, draw: Draw, readout: ReadOut) -> str:
+    """Why a draw and a read-out cannot serve a layer; empty if they can.
+
+    Args:
+        problem: The problem.
+        layer: One of its layers.
+        draw: The draw.
+        readout: The read-out.
+    """
+    if draw.where == "weights":
+        if draw.share == "sample" and not problem.separable:
+            return "weights drawn for each sample need samples with losses of their own; use share=batch"
+        return ""
+    if not layer.activations:
+        return layer.note
+    if draw.share == "batch" and layer.credit == "copy":
+        return "one activation noise for the whole batch needs per-sample losses; use share=sample"
+    if draw.injection == "joint" and layer.contains:
+        return f"layers run inside it ({', '.join(layer.contains)}); use injection=layerwise"
+    encodes = all(rule_for(problem.twin.get_submodule(path)).encodes for path in layer.modules)
+    if readout.encodes_input and not encodes:
+        return f"the sign of the input is not defined for a {layer.kind}; use encode=sign-noise"
+    return ""

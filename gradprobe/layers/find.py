@@ -13,7 +13,7 @@ from torch import nn
 from gradprobe.core.errors import UsageError, unknown
 from gradprobe.core.hooks import Call, first_tensor, intercept, with_first_tensor
 from gradprobe.core.layer import Layer
-from gradprobe.core.rows import moved, split_rows
+from gradprobe.core.rows import moved, row_masks
 from gradprobe.layers import rule_for
 
 ROOT = "(root)"
@@ -102,8 +102,12 @@ def find_layers(problem: Runnable) -> Found:
             continue
         layers.append(_examine(problem, layer))
     layers.sort(key=lambda layer: trace.started(layer))
+    matrices = [any(len(shape) > 1 for shape in x.shapes) for x in layers]
     inside = {x.name: tuple(y.name for y in layers if y is not x and _within(x, y)) for x in layers}
-    return Found(tuple(replace(x, contains=inside[x.name]) for x in layers), tuple(unused))
+    found = [
+        replace(x, contains=inside[x.name], matrices_before=sum(matrices[:i])) for i, x in enumerate(layers)
+    ]
+    return Found(tuple(found), tuple(unused))
 
 
 def _owners(model: nn.Module) -> dict[str, dict[str, dict[str, str]]]:
@@ -233,8 +237,8 @@ def _examine(problem: Runnable, layer: Layer) -> Layer:
 def _rows_are_samples(problem: Runnable, paths: dict[str, str]) -> bool:
     with torch.no_grad():
         clean = problem.evaluate()
-        for number in range(2):
-            chosen = split_rows(problem.batch_size, number).to(clean.device)
+        for mask in row_masks(problem.batch_size):
+            chosen = mask.to(clean.device)
             if moved(_with_noisy_rows(problem, paths, chosen), clean)[~chosen].any():
                 return False
     return True

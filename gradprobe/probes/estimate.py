@@ -8,11 +8,13 @@ from typing import Any
 import torch
 
 from gradprobe.core import spec
-from gradprobe.core.errors import UsageError
+from gradprobe.core.errors import UsageError, whole
 from gradprobe.core.hooks import untouched_globals
+from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.estimators.base import Estimator, make
-from gradprobe.probes.run import DEFAULT_BLOCK, check_copies, layers_of
+from gradprobe.estimators.draws import planned_read
+from gradprobe.probes.run import DEFAULT_BLOCK, check_copies, check_problem, layers_of
 from gradprobe.problems.problem import Problem
 
 
@@ -32,7 +34,7 @@ def estimate(
     Args:
         problem: The problem; it is left exactly as it was.
         estimator: Name with options, or an instance.
-        copies: Monte-Carlo copies.
+        copies: Monte-Carlo copies. A copy whose loss is not finite counts as 0.
         seed: Which repetition; change it from step to step.
         block: Copies that share one noise key. By default 10 if ``copies`` is a multiple of it, else all.
         layers: Names, globs or class names of layers; all by default.
@@ -53,10 +55,18 @@ def estimate(
     elif options:
         raise UsageError(f"give the options to the {type(estimator).__name__} itself, not to estimate.")
     made = make(estimator)
-    size = block or (DEFAULT_BLOCK if isinstance(copies, int) and copies % DEFAULT_BLOCK == 0 else copies)
+    copies, seed, root_seed = (
+        whole("copies", copies),
+        whole("seed", seed, 0),
+        whole("root_seed", root_seed, 0),
+    )
+    fits = copies % DEFAULT_BLOCK == 0
+    size = whole("block", block) if block is not None else DEFAULT_BLOCK if fits else copies
     check_copies(copies, size)
+    check_problem(problem)
     with untouched_globals(), problem.frozen():
-        chosen = layers_of(problem).select(layers)
+        problem.refresh()
+        chosen = layers_of(problem, layers)
         refused = made.estimator.refusals(problem, chosen)
         if refused:
             name, why = next(iter(refused.items()))
@@ -66,9 +76,25 @@ def estimate(
         streams = Streams(root_seed, seed)
         count = copies // size if made.estimator.stochastic else 1
         sums: dict[str, torch.Tensor] = {}
+        lost = 0
         for index in range(count):
-            found = made.estimator.directions(problem, chosen, Block(index, size), streams)
+            found, gone = _block(made.estimator, problem, chosen, Block(index, size), streams)
+            lost += gone
             for name, direction in found.items():
                 sums[name] = sums.get(name, 0) + direction.double()
+        if lost == copies:
+            raise UsageError(
+                "no copy's loss was finite; use a smaller sigma, or look at the model's outputs."
+            )
         values = problem.parameters
         return {name: (total / count).to(values[name].dtype) for name, total in sums.items()}
+
+
+def _block(
+    estimator: Estimator, problem: Problem, layers: Sequence[Layer], block: Block, streams: Streams
+) -> tuple[dict[str, torch.Tensor], int]:
+    """Directions of one block, and how many copies it lost."""
+    if estimator.assignment(layers) is None:
+        return estimator.directions(problem, layers, block, streams), 0
+    read = planned_read(estimator, problem, layers, block, streams)
+    return read.directions[0], read.nonfinite

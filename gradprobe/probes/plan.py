@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradprobe.core.layer import Layer
+from gradprobe.core.spec import digest
 from gradprobe.engine.draw import Draw
 from gradprobe.estimators.base import Estimator, Labelled
 from gradprobe.estimators.draws import unit_layers
@@ -91,16 +93,16 @@ def _sources(
     """Note what an estimator needs in ``wanted``; return which unit and read-out answer for each layer."""
     assigned = item.estimator.assignment(layers)
     if assigned is None:
+        source = f"{item.label}{_code(item.estimator)} over {_names(layers)}"
         if layers:
-            key = UnitKey(item.label, None, 0)
-            wanted[item.label, None] = Task(key, tuple(layers), None, {}, item.estimator)
-        return {layer.name: (item.label, OWN) for layer in layers}
+            wanted[source, None] = Task(UnitKey(source, None, 0), tuple(layers), None, {}, item.estimator)
+        return {layer.name: (source, OWN) for layer in layers}
     sources = {}
     for draw in dict.fromkeys(draw for draw, _ in assigned.values()):
         served = [layer for layer in layers if layer.name in assigned and assigned[layer.name][0] == draw]
         for unit in unit_layers(draw, served):
             alone = draw.injection == "layerwise"
-            source = str(draw) if alone else f"{draw} over {', '.join(layer.name for layer in unit)}"
+            source = str(draw) if alone else f"{draw} over {_names(unit)}"
             at = (source, unit[0].name if alone else None)
             task = wanted.setdefault(at, Task(UnitKey(*at, 0), tuple(unit), draw, {}))
             for layer in unit:
@@ -108,3 +110,17 @@ def _sources(
                 task.readouts[str(readout)] = readout
                 sources[layer.name] = (source, str(readout))
     return sources
+
+
+def _names(layers: Sequence[Layer]) -> str:
+    return ", ".join(layer.name for layer in layers)
+
+
+def _code(estimator: Estimator) -> str:
+    """A mark of the code of an estimator that is not gradprobe's own: edited code must be computed anew."""
+    if type(estimator).__module__.startswith("gradprobe."):
+        return ""
+    try:
+        return f" [{digest(inspect.getsource(type(estimator)))[:8]}]"
+    except (OSError, TypeError):
+        return ""

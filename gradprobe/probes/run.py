@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,16 @@ from typing import Any
 import torch
 import xarray as xr
 
-from gradprobe.core.errors import UsageError, unknown
+from gradprobe.core.errors import UsageError, one_of, unknown, whole
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import NOISE_VERSION, Block, Streams
-from gradprobe.engine.draw import one_of
-from gradprobe.engine.preflight import ENGINES
+from gradprobe.engine.preflight import ENGINES, choose_engine
 from gradprobe.estimators.base import Estimator, Labelled, make_all
 from gradprobe.estimators.bp import BP
-from gradprobe.layers.find import Found, find_layers
+from gradprobe.layers.find import find_layers
 from gradprobe.probes.plan import OWN, Plan, Task, make_plan
-from gradprobe.probes.unit import Settings, compute
+from gradprobe.probes.unit import Settings, compute, reference_block
 from gradprobe.problems.problem import Problem
 from gradprobe.store.run import RunInfo, RunStore
 from gradprobe.store.schema import REFERENCES
@@ -71,42 +70,69 @@ def probe(
     Raises:
         UsageError: Something unknown or impossible was asked for; nothing has been written then.
     """
+    check_problem(problem)
     made = make_all(estimators, **options)
     _check_options(made, options)
+    copies, block, root_seed = (
+        whole("copies", copies),
+        whole("block", block),
+        whole("root_seed", root_seed, 0),
+    )
     check_copies(copies, block)
+    reference_copies = whole("reference_copies", reference_copies, 4)
     settings = Settings(block, copies, root_seed, _references(reference), reference_copies, engine)
-    _check_reference_copies(settings)
     wanted = _seeds(seeds)
     with untouched_globals(), problem.frozen():
+        problem.refresh()
+        chosen = layers_of(problem, layers)
         found = layers_of(problem)
-        chosen = found.select(layers)
-        if not chosen:
-            raise UsageError(
-                "the model has no layer that runs and owns parameters; there is nothing to probe."
-            )
-        gradient = _gradient(problem, found.layers)
+        gradient = _gradient(problem, found)
         plan = make_plan(problem, chosen, made, wanted)
-        _check_plan(plan, settings)
+        _check_plan(problem, plan, settings, found)
         store = RunStore(out)
-        store.begin(_info(problem, found, chosen, gradient, plan, settings, wanted, layers))
+        unused = problem.once("layers", lambda: find_layers(problem)).unused
+        info = _info(problem, (found, chosen, unused), gradient, plan, settings, wanted, layers)
+        joined = store.begin(info)
+        settings = replace(settings, references=tuple(joined.references))
         _compute_all(problem, plan, gradient, settings, store, progress)
     return store.dataset()
 
 
-def layers_of(problem: Problem) -> Found:
-    """The layers of a problem, found once."""
-    return problem.once("layers", lambda: find_layers(problem))
+def check_problem(problem: Problem) -> None:
+    """Refuse what is no problem.
+
+    Raises:
+        UsageError: It is not a :class:`Problem`.
+    """
+    if not isinstance(problem, Problem):
+        kind = type(problem).__name__
+        raise UsageError(f"this needs a gradprobe.Problem(module, batch=(x, y), loss=...), not a {kind}.")
+
+
+def layers_of(problem: Problem, patterns: str | Sequence[str] | None = None) -> list[Layer]:
+    """The layers of a problem, found once after each refresh.
+
+    Args:
+        problem: The problem.
+        patterns: Which of them; all by default.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if patterns is not None and (not isinstance(patterns, Iterable) or not list(patterns)):
+        raise UsageError(f"layers must be names, globs or class names, not {patterns!r}.")
+    chosen = problem.once("layers", lambda: find_layers(problem)).select(patterns)
+    if not chosen:
+        raise UsageError("the model has no layer that runs and owns parameters; there is nothing to probe.")
+    return chosen
 
 
 def check_copies(copies: int, block: int) -> None:
     """Refuse numbers of copies that do not fill blocks.
 
     Raises:
-        UsageError: Not positive whole numbers, or copies is no multiple of block.
+        UsageError: Copies is no multiple of block.
     """
-    for name, value in (("copies", copies), ("block", block)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UsageError(f"{name} must be a positive whole number, not {value!r}.")
     if copies % block:
         lower = copies - copies % block
         near = f"{lower} or {lower + block}" if lower else str(block)
@@ -126,31 +152,26 @@ def _check_options(made: Sequence[Labelled], options: Mapping[str, Any]) -> None
 _OWN_OPTIONS = set(inspect.signature(probe).parameters) - {"problem", "options"}
 
 
-def _check_reference_copies(settings: Settings) -> None:
-    if "smoothed" in settings.references and settings.reference_copies < 4:
-        raise UsageError(
-            f"reference_copies={settings.reference_copies} is too few to tell the smoothed reference from its "
-            "own noise; use at least 4."
-        )
-
-
 def _references(given: str | Sequence[str]) -> tuple[str, ...]:
-    names = [given] if isinstance(given, str) else list(given)
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, Iterable):
+        raise UsageError(f"reference must be 'bp', 'smoothed' or both, not {given!r}.")
+    names = list(names)
     for name in names:
-        if name not in REFERENCES:
-            raise unknown("reference", name, REFERENCES)
+        one_of("reference", name, REFERENCES)
     return tuple(name for name in REFERENCES if name == "bp" or name in names)
 
 
 def _seeds(given: int | Sequence[int]) -> list[int]:
-    wanted = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
-    if isinstance(wanted, (bool, str)) or not wanted or any(not isinstance(s, int) or s < 0 for s in wanted):
-        raise UsageError(
-            f"seeds must be a positive number of seeds or a list of them (0, 1, ...), not {given!r}."
-        )
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        wanted = [whole("each of the seeds", seed, 0) for seed in given]
+    else:
+        wanted = list(range(whole("seeds", given)))
+    if not wanted:
+        raise UsageError("no seeds given; give their number, or a list of them.")
     if len(set(wanted)) < len(wanted):
-        raise UsageError(f"seeds {list(wanted)} holds a seed twice; each seed is one repetition.")
-    return list(wanted)
+        raise UsageError(f"seeds {wanted} holds a seed twice; each seed is one repetition.")
+    return wanted
 
 
 def _gradient(problem: Problem, layers: Sequence[Layer]) -> dict[str, torch.Tensor]:
@@ -164,7 +185,7 @@ def _gradient(problem: Problem, layers: Sequence[Layer]) -> dict[str, torch.Tens
     return gradient
 
 
-def _check_plan(plan: Plan, settings: Settings) -> None:
+def _check_plan(problem: Problem, plan: Plan, settings: Settings, layers: Sequence[Layer]) -> None:
     """Refuse before anything is written what could not run."""
     one_of("engine", settings.engine, ENGINES)
     for view in plan.views:
@@ -174,22 +195,27 @@ def _check_plan(plan: Plan, settings: Settings) -> None:
     for task in plan.tasks:
         if task.draw is not None:
             task.draw.check_block(settings.block)
+            task.draw.check_sigma([layer.name for layer in layers])
             for layer in task.layers:
                 task.draw.sigma_of(layer.name)
             for readout in task.readouts.values():
                 readout.check_block(settings.block, task.draw.antithetic)
+            if "smoothed" in settings.references:
+                reference_block(settings, task.draw.antithetic)
+            if settings.engine == "tile":
+                choose_engine(problem, task.draw, task.layers, settings.engine)
 
 
 def _info(
     problem: Problem,
-    found: Found,
-    chosen: Sequence[Layer],
+    layers_found: tuple[Sequence[Layer], Sequence[Layer], Sequence[str]],
     gradient: Mapping[str, torch.Tensor],
     plan: Plan,
     settings: Settings,
     seeds: list[int],
     layers: str | Sequence[str] | None,
 ) -> RunInfo:
+    found, chosen, unused = layers_found
     identity = problem.fingerprints() | {
         "block": settings.block,
         "root_seed": settings.root_seed,
@@ -211,7 +237,8 @@ def _info(
         "problem": problem.name,
         "loss_per": problem.loss_per,
         "batch_size": problem.batch_size,
-        "unused_layers": list(found.unused),
+        "unused_layers": list(unused),
+        "clean_loss": float(problem.total(problem.clean_losses())),
         "gradient_sqnorm": squares,
         "total_reference_sqnorm": sum(squares.values()),
     }
@@ -219,7 +246,7 @@ def _info(
     return RunInfo(
         identity,
         configuration,
-        list(found.layers),
+        list(found),
         names,
         plan.views,
         seeds,

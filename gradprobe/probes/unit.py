@@ -80,18 +80,25 @@ def compute(
     moments = {name: Moments(parameters, directions) for name in names}
     count = 1 if _fixed(task) else settings.copies // settings.block
     nonfinite, note = [], ""
+    counted, before = [], problem.forwards
     try:
         for index in range(count):
             read = _read(problem, task, Block(index, settings.block), settings)
             nonfinite.append(read.nonfinite)
+            counted.append(problem.forwards - before)
             for name, found in zip(names, read.directions, strict=True):
                 moments[name].add(found)
             tick(settings.block)
     except UsageError as error:
         note = str(error)
-    if not note and sum(nonfinite) == settings.copies:
+    if not note and sum(nonfinite) == count * settings.block:
         note = "the loss of every copy was not finite; use a smaller sigma or look at the model's outputs"
-    unit = _unit(task, names, parameters, moments, references, nonfinite, settings, count, bool(note))
+    unit = _unit(task, names, parameters, moments, references, nonfinite, settings, bool(note))
+    if task.estimator is not None:
+        unit.forwards = np.array(counted[:count] + [np.nan] * (count - len(counted)))
+        unit.equivalents = unit.forwards * (3 if task.estimator.uses_backward else 1)
+    if not note and any(not np.isfinite(r.block_sqnorm).all() for r in references.values()):
+        note = "the smoothed reference is not finite: a copy of its own had a loss that was not"
     unit.seconds, unit.note = time.perf_counter() - start - spent, note
     return unit
 
@@ -127,14 +134,26 @@ def _references(
     found = {"bp": Reference(own, squares, 1)}
     if "smoothed" in settings.references and task.draw is not None:
         streams = Streams(settings.root_seed, task.key.seed, "smoothed")
-        size = min(settings.block, settings.reference_copies // 2)
-        size -= size % 2 if task.draw.antithetic else 0
+        size = reference_block(settings, task.draw.antithetic)
         blocks = settings.reference_copies // size
         moments = Moments(parameters, {})
         for index in range(blocks):
             moments.add(pathwise(problem, task.draw, task.layers, Block(index, size), streams))
         found["smoothed"] = Reference(moments.mean(), moments.arrays()["block_sqnorm"][:, -1], blocks)
     return found
+
+
+def reference_block(settings: Settings, paired: bool) -> int:
+    """Copies in a block of the smoothed reference: at most a block of the estimate, and at least two blocks.
+
+    Raises:
+        UsageError: Antithetic pairs do not fit.
+    """
+    whole, step = settings.reference_copies, 2 if paired else 1
+    sizes = [n for n in range(step, min(settings.block, whole // 2) + 1, step) if whole % n == 0]
+    if not sizes:
+        raise UsageError(f"reference_copies={whole} cannot hold antithetic pairs; use a multiple of 4.")
+    return sizes[-1]
 
 
 def _unit(
@@ -145,9 +164,9 @@ def _unit(
     references: dict[str, Reference],
     nonfinite: list[int],
     settings: Settings,
-    count: int,
     failed: bool,
 ) -> Unit:
+    count = 1 if _fixed(task) else settings.copies // settings.block
     shape = (len(names), len(parameters), count)
     if failed:
         arrays: dict[str, Any] = {name: np.full(shape, np.nan) for name in ("sqnorm", "block_sqnorm")}
@@ -169,8 +188,6 @@ def _unit(
     }
     arrays |= {name: np.asarray(value, dtype=np.float64) for name, value in scalars.items()}
     boundaries = settings.block * np.arange(1.0, count + 1)
-    backward = task.estimator is not None and task.estimator.uses_backward
-    forwards = np.ones(count) if _fixed(task) else boundaries
     return Unit(
         key=task.key,
         readouts=names,
@@ -178,8 +195,8 @@ def _unit(
         block=settings.block,
         references=tuple(references),
         status="failed" if failed else "ok",
-        forwards=forwards,
-        equivalents=forwards * (3 if backward else 1),
+        forwards=boundaries,
+        equivalents=boundaries,
         nonfinite=np.cumsum(np.array(nonfinite + [0] * (count - len(nonfinite)), dtype=np.float64)),
         **arrays,
     )

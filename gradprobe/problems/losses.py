@@ -35,6 +35,11 @@ def per_sample(function: Callable[..., torch.Tensor]) -> Loss:
                 f"the model gives {len(output)} outputs for {len(target)} targets; batch and target must have "
                 "the same length along axis 0."
             )
+        if output.is_floating_point() and target.is_floating_point() and output.shape != target.shape:
+            raise UsageError(
+                f"the model gives shape {list(output.shape)} for targets of shape {list(target.shape)}; they must "
+                "be equal."
+            )
         losses = function(output, target, reduction="none")
         return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
 
@@ -58,6 +63,6 @@ def find_loss(loss: str | Loss) -> Loss:
     """
     if callable(loss):
         return loss
-    if loss not in LOSSES:
+    if not isinstance(loss, str) or loss not in LOSSES:
         raise unknown("loss", loss, LOSSES)
     return LOSSES[loss]

@@ -115,11 +115,13 @@ def notes(ds: xr.Dataset) -> list[str]:
         for label in ds["estimator"].values[(status == word).any(("parameter", "seed")).values]:
             where = np.unique(ds["layer"].values[(status.sel(estimator=label) == word).any("seed").values])
             found.append(f"{label}: {text} for {', '.join(where)}.")
+    for label, reasons in (attribute(ds, "notes") or {}).items():
+        found.extend(f"{label}, layer {layer!r}: {reason}." for reason, layer in reasons.items())
     lost = ds["nonfinite"].max("copies").sum(("parameter", "seed"))
     for label in ds["estimator"].values[(lost > 0).values]:
         count = int(lost.sel(estimator=label))
         found.append(
-            f"{label}: {count} copies had a loss that was not finite; they were left out, so its numbers are "
-            "conditional on a finite loss."
+            f"{label}: {count} copies had a loss that was not finite; they count as 0, so gains are smaller by "
+            "their share."
         )
     return found

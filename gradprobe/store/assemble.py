@@ -24,6 +24,7 @@ def assemble(
     block: int,
     references: tuple[str, ...],
     facts: dict[str, Any] | None = None,
+    copies: int = 0,
 ) -> xr.Dataset:
     """Put units into the Dataset that every statistic reads.
 
@@ -38,6 +39,8 @@ def assemble(
             ``gradient_sqnorm``, |g_bp|^2 by parameter, fills the reference of layers that an estimator does
             not serve, so that the whole model's norm is known.
 
+        copies: Copies that were asked for: the grid reaches at least this far.
+
     Returns:
         Dataset as described in :mod:`gradprobe.store.schema`. What is missing is NaN, with status "missing".
     """
@@ -45,11 +48,12 @@ def assemble(
     for unit in units:
         by_key.setdefault(unit.key, []).append(unit)
     parameters = [p for layer in layers for p in layer.parameters]
-    ds = _empty(layers, views, _grid(views, by_key, block), seeds, references)
+    ds = _empty(layers, views, _grid(views, by_key, block, copies), seeds, references)
     facts = dict(facts or {})
     squares = facts.pop("gradient_sqnorm", {})
     for p, name in enumerate(parameters):
         _fill_gradient(ds, p, squares.get(name, np.nan))
+    notes: dict[str, dict[str, str]] = {}
     for e, view in enumerate(views):
         booked: set[tuple[int, int]] = set()
         for layer in layers:
@@ -60,20 +64,23 @@ def assemble(
                 continue
             for s, seed in enumerate(seeds):
                 found = _find(by_key, view, layer.name, seed)
+                if found is not None and found[0].note:
+                    notes.setdefault(view.label, {}).setdefault(found[0].note, layer.name)
                 if found is not None:
                     first = (id(found[0]), s) not in booked
                     booked.add((id(found[0]), s))
                     _fill(ds, found[0], found[1], layer, where, (e, s), first, view.stochastic)
     ds.attrs = {"schema_version": SCHEMA_VERSION, "block": block} | _flat(facts)
+    ds.attrs["notes"] = canonical_json(notes)
     ds.attrs["refused"] = canonical_json({v.label: v.refused for v in views if v.refused})
     ds.attrs["layers"] = canonical_json([layer.to_dict() for layer in layers])
     return ds
 
 
-def _grid(views: list[View], by_key: dict[UnitKey, list[Unit]], block: int) -> list[int]:
+def _grid(views: list[View], by_key: dict[UnitKey, list[Unit]], block: int, asked: int) -> list[int]:
     used = {source for view in views for source, _ in view.sources.values()}
     most = max((u.copies for k, us in by_key.items() if k.source in used for u in us), default=block)
-    return list(range(block, most + 1, block))
+    return list(range(block, max(most, asked) + 1, block))
 
 
 def _empty(

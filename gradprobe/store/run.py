@@ -70,11 +70,11 @@ class RunInfo:
 
     def joined(self, older: RunInfo) -> RunInfo:
         """This request added to an older one of the same identity; the older one's order comes first."""
-        labels = [v.label for v in self.views]
-        order = {v.label: i for i, v in enumerate(older.views)}
-        views = [v for v in older.views if v.label not in labels] + self.views
+        views = {v.label: v for v in older.views}
+        for view in self.views:
+            views[view.label] = view.joined(views[view.label]) if view.label in views else view
         merged: dict[str, Any] = {
-            "views": sorted(views, key=lambda v: order.get(v.label, len(order))),
+            "views": list(views.values()),
             "seeds": sorted({*older.seeds, *self.seeds}),
             "selected": [x.name for x in self.layers if x.name in {*older.selected, *self.selected}],
             "references": list(dict.fromkeys([*older.references, *self.references])),
@@ -112,8 +112,14 @@ class RunStore:
         self._units: list[Unit] = []
         self._by_key: dict[UnitKey, list[Unit]] | None = None
 
-    def begin(self, info: RunInfo) -> None:
+    def begin(self, info: RunInfo) -> RunInfo:
         """Create the run, or join the one that is there.
+
+        Args:
+            info: What is asked for.
+
+        Returns:
+            What the run holds then: the older request and this one.
 
         Raises:
             UsageError: The directory holds something else, or a run of another identity.
@@ -121,6 +127,8 @@ class RunStore:
         old = self._existing()
         if old is not None:
             different = [k for k, v in info.identity.items() if old.identity.get(k) != v]
+            if not different and not _same_numbers(info.facts, old.facts):
+                different = ["model or loss (its losses without noise differ)"]
             if different:
                 raise UsageError(
                     f"{self.path} holds a run with another {' and '.join(different)}; choose another out= (or "
@@ -129,8 +137,10 @@ class RunStore:
             info = info.joined(old)
         self.info = info
         if self.path is not None:
-            self._units_folder().mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / RUN_FILE, json.dumps(info.to_dict(), indent=1).encode())
+            self._units_folder().mkdir(exist_ok=True)
+        return info
 
     def done(self, key: UnitKey, readouts: Sequence[str], copies: int, references: Sequence[str]) -> set[str]:
         """The read-outs of a unit that are stored already, with enough copies and references."""
@@ -141,7 +151,7 @@ class RunStore:
                 self._by_key.setdefault(unit.key, []).append(unit)
         for unit in self._by_key.get(key, []):
             enough = unit.copies >= copies and set(references) <= set(unit.references)
-            if enough or unit.status == "failed":
+            if enough and unit.status == "ok":
                 found |= set(unit.readouts) & set(readouts)
         return found
 
@@ -169,14 +179,17 @@ class RunStore:
         facts = info.facts | {"configuration": info.configuration, "environment": info.environment}
         facts |= {"identity": info.identity} | ({"path": str(self.path)} if self.path else {})
         block, references = int(info.identity["block"]), tuple(info.references)
-        return assemble(layers, info.views, self.units(), info.seeds, block, references, facts)
+        copies = info.configuration.get("copies", 0)
+        return assemble(layers, info.views, self.units(), info.seeds, block, references, facts, copies)
 
     def _existing(self) -> RunInfo | None:
         if self.path is None:
             return None
         if (self.path / RUN_FILE).exists():
             return read_info(self.path)
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if not self.path.exists():
+            return None
+        if not self.path.is_dir() or any(not f.name.startswith(".tmp-") for f in self.path.iterdir()):
             raise UsageError(f"{self.path} exists and is not a gradprobe run; choose another out=.")
         return None
 
@@ -213,14 +226,16 @@ def read_info(path: Path) -> RunInfo:
         raise UsageError(f"{path} is not a gradprobe run: it has no {RUN_FILE}.")
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        version = data["schema_version"]
+        if data["schema_version"] > SCHEMA_VERSION:
+            version = data["schema_version"]
+            raise UsageError(
+                f"{path} was written with schema {version}; this gradprobe reads up to {SCHEMA_VERSION}. Update it."
+            )
+        return RunInfo.from_dict(data)
+    except UsageError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file} is damaged or was not written by gradprobe: {error}.") from error
-    if version > SCHEMA_VERSION:
-        raise UsageError(
-            f"{path} was written with schema {version}; this gradprobe reads up to {SCHEMA_VERSION}. Update it."
-        )
-    return RunInfo.from_dict(data)
+        raise UsageError(f"{file} is damaged or was not written by gradprobe: {error!r}.") from error
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -255,7 +270,18 @@ def _read_unit(file: Path) -> Unit:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
             meta = json.loads(str(data["meta"]))
             arrays = {name: data[name] for name in _ARRAYS}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{file} is damaged ({error}); delete it and run the probe again.") from error
-    tuples: dict[str, Any] = {name: tuple(meta[name]) for name in ("readouts", "parameters", "references")}
-    return Unit(key=UnitKey(*meta["key"]), **tuples, **{name: meta[name] for name in _SCALARS}, **arrays)
+        tuples: dict[str, Any] = {
+            name: tuple(meta[name]) for name in ("readouts", "parameters", "references")
+        }
+        return Unit(key=UnitKey(*meta["key"]), **tuples, **{name: meta[name] for name in _SCALARS}, **arrays)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{file} is damaged ({error!r}); delete it and run the probe again.") from error
+
+
+def _same_numbers(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Whether clean loss and gradient agree: a net under what names and representations cannot tell apart."""
+    a, b = ({"": x.get("clean_loss", 0.0), **x.get("gradient_sqnorm", {})} for x in (new, old))
+    scale = 1e-3 * max(old.get("total_reference_sqnorm", 0.0), 1e-30)
+    if a.keys() != b.keys() or abs(a[""] - b[""]) > 1e-3 * (abs(b[""]) + 1e-6):
+        return False
+    return all(abs(a[k] - b[k]) <= scale for k in a if k)

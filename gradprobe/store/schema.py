@@ -21,7 +21,7 @@ forwards                 estimator, parameter, seed, copies            forward p
 equivalents              estimator, parameter, seed, copies            the same in full-forward equivalents
 seconds                  estimator, parameter, seed                    time of the unit
 peak_bytes               estimator, parameter, seed                    peak memory of the unit
-nonfinite                estimator, parameter, seed, copies            copies left out: loss not finite
+nonfinite                estimator, parameter, seed, copies            copies that count as 0: loss not finite
 status                   estimator, parameter, seed                    ok, failed, refused or missing
 ======================== ============================================= ==================================
 
@@ -36,7 +36,7 @@ after). A deterministic estimator is stored once and broadcast on reading.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,14 +49,12 @@ __all__ = ["LayerInfo", "SCHEMA_VERSION", "Unit", "UnitKey", "View"]
 SCHEMA_VERSION = 1
 
 REFERENCES = ("bp", "smoothed")
-MOMENTS = ("sqnorm", "block_sqnorm")
 REFERENCE_SCALARS = (
     "reference_sqnorm",
     "reference_block_sqnorm",
     "reference_blocks",
     "reference_dot",
 )
-STATUS = ("ok", "failed", "refused", "missing")
 
 Array = npt.NDArray[np.float64]
 
@@ -82,6 +80,12 @@ class View:
     target: str = "exact"
     color: str = "#666666"
     summary: str = ""
+
+    def joined(self, older: View) -> View:
+        """This view with the layers that only an older one of the same label serves."""
+        sources = older.sources | self.sources
+        refused = {k: v for k, v in (older.refused | self.refused).items() if k not in sources}
+        return replace(self, sources=sources, refused=refused)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""

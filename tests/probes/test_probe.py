@@ -238,7 +238,7 @@ BAD = [
     ({"seeds": 0}, "seeds"),
     ({"seeds": [1, 1]}, "twice"),
     ({"reference": "smooth"}, "Did you mean 'smoothed'"),
-    ({"reference": "smoothed", "reference_copies": 1}, "at least 4"),
+    ({"reference": "smoothed", "reference_copies": 1}, "from 4 on"),
     ({"engine": "vmap"}, "unknown engine"),
     ({"sigmaa": 0.1}, "Did you mean 'sigma'"),
 ]
@@ -261,3 +261,113 @@ def test_labels_are_canonical() -> None:
 def test_declared_targets_are_the_estimators_own() -> None:
     for entry in ESTIMATORS:
         assert make(entry.name).estimator.target == entry.meta["target"]
+
+
+def test_estimate_refuses_when_no_loss_is_finite() -> None:
+    problem = unlucky(0.0)
+    plain = find_layers(Problem(_plain(problem), (problem.inputs, problem.target)))
+    refresh = problem.refresh
+    problem.refresh = lambda: (refresh(), problem.once("layers", lambda: plain))
+    problem.twin.clean = None
+    with pytest.raises(gp.UsageError, match="no copy's loss was finite"):
+        gp.estimate(problem, "lr", copies=10, layers="first", sigma=0.1)
+
+
+def test_hybrid_counts_the_models_layers_not_the_selected_ones() -> None:
+    problem = classifier()
+    both = gp.estimate(problem, "hybrid(es_layers=1)", copies=10)
+    last = gp.estimate(problem, "hybrid(es_layers=1)", copies=10, layers="last")
+    assert torch.equal(both["last.weight"], last["last.weight"])
+
+
+def test_what_changes_with_values_is_looked_at_again() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.gate = nn.Linear(4, 3), nn.Parameter(torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = torch.tanh(self.a(x))
+            return h + self.gate * h.roll(1, 0)
+
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    problem = Problem(Gated(), (x, torch.arange(8) % 3))
+    assert problem.loss_per == "sample"
+    with torch.no_grad():
+        problem.module.gate.fill_(3.0)
+    gp.estimate(problem, "lr", copies=10, layers="a")
+    assert problem.loss_per == "copy"
+
+
+def test_replaced_tensors_are_followed() -> None:
+    problem = classifier()
+    problem.module.load_state_dict({k: v * 2 for k, v in problem.module.state_dict().items()}, assign=True)
+    fresh = Problem(problem.module, (problem.inputs, problem.target))
+    assert torch.equal(gp.estimate(problem, "bp")["last.weight"], gp.estimate(fresh, "bp")["last.weight"])
+
+
+def test_common_options_do_not_reach_instances_silently() -> None:
+    from gradprobe.estimators.perturbation import LR
+
+    with pytest.raises(gp.UsageError, match="an instance already"):
+        gp.probe(classifier(), [LR(), "alr"], sigma=0.5, **SMALL)
+
+
+def test_deterministic_estimators_that_are_not_finite_fail() -> None:
+    @dataclass(frozen=True)
+    class Broken(Signed):
+        def directions(self, problem, layers, block, streams):  # type: ignore[no-untyped-def]
+            return {
+                n: g * float("nan") for n, g in super().directions(problem, layers, block, streams).items()
+            }
+
+    ds = gp.probe(classifier(), [Broken(), "lr"], **SMALL)
+    assert (ds.status.sel(estimator="Broken") == "failed").all()
+    assert "not finite" in ds.attrs["notes"]
+
+
+def test_inference_mode_changes_nothing() -> None:
+    problem = classifier()
+    with torch.inference_mode():
+        inside = gp.estimate(problem, "bp")
+    assert torch.equal(inside["last.weight"], gp.estimate(problem, "bp")["last.weight"])
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: gp.probe(nn.Linear(2, 2), ["lr"]), "Problem"),
+        (lambda: gp.estimate(nn.Linear(2, 2)), "Problem"),
+        (lambda: Problem(nn.Linear, (torch.zeros(2, 2), torch.zeros(2))), "call it first"),
+        (lambda: Problem(None, (torch.zeros(2, 2), torch.zeros(2))), "Module"),
+        (lambda: Problem(nn.Linear(2, 2), (torch.zeros(0, 2), torch.zeros(0))), "empty"),
+        (lambda: Problem(nn.Linear(2, 1), (torch.zeros(3, 2), torch.zeros(3)), "mse"), "must be equal"),
+        (lambda: gp.probe(classifier(), ["lr"], seeds=1.5, copies=10), "seeds"),
+        (lambda: gp.probe(classifier(), ["lr"], layers=3, copies=10), "layers"),
+        (lambda: gp.probe(classifier(), ["lr"], layers=[], copies=10), "layers"),
+        (lambda: gp.probe(classifier(), ["lr"], reference=None, copies=10), "reference"),
+        (lambda: gp.probe(classifier(), None, copies=10), "estimators"),
+        (lambda: gp.probe(classifier(), [ESTIMATORS.get("lr")], copies=10), "call it"),
+        (lambda: gp.probe(classifier(), ["lr"], root_seed=None, copies=10), "root_seed"),
+        (lambda: gp.estimate(classifier(), "lr", seed="a"), "seed"),
+        (lambda: gp.estimate(classifier(), "lr", block=0), "block"),
+        (lambda: gp.probe(classifier(), "lr(sigma={'frist': 1, '*': 2})", copies=10), "Did you mean 'first'"),
+        (lambda: gp.probe(classifier(), "lr", engine="tile", sigma=None, copies=13), "multiple"),
+    ],
+)
+def test_careless_calls(call, says: str) -> None:
+    with pytest.raises(gp.UsageError, match=says) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_numpy_integers_and_equal_numbers_are_welcome() -> None:
+    ds = gp.probe(classifier(), ["lr(sigma=1)"], copies=np.int64(12), block=np.int32(4), seeds=np.arange(2))
+    assert ds.sizes["seed"] == 2
+    with pytest.raises(gp.UsageError, match="given twice"):
+        gp.probe(classifier(), ["lr(sigma=1)", "lr(sigma=1.0)"], **SMALL)
+    assert gp.probe(classifier(), "hybrid", sigma={"*": 0.01}, **SMALL).sizes["estimator"] == 1
+
+
+def test_a_grid_for_methods_that_need_one_copy() -> None:
+    assert list(gp.probe(classifier(), "bp", copies=20, seeds=2).copies.values) == [10, 20]

@@ -84,7 +84,7 @@ def test_other_values_leave_the_module_alone() -> None:
     other = problem.at({"first.weight": weight * 3})
     assert not torch.equal(other.clean_losses(), problem.clean_losses())
     assert torch.equal(problem.module.first.weight, weight)
-    with pytest.raises(UsageError, match="no parameter"):
+    with pytest.raises(UsageError, match="Did you mean 'first.weight'"):
         problem.at({"first.wight": weight})
 
 

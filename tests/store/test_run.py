@@ -135,3 +135,88 @@ def test_atomic_write_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mo
         run_file.write_atomically(tmp_path / "x", b"new")
     assert [f.name for f in tmp_path.iterdir()] == ["x"]
     assert (tmp_path / "x").read_text() == "old"
+
+
+def test_layers_of_two_requests_add_up(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for names in (["lr", "bp", "es(injection=joint)"],):
+        gp.probe(classifier(), names, layers="first", out=out, **SMALL)
+        ds = gp.probe(classifier(), names, layers="last", out=out, **SMALL)
+    assert (ds.status == "ok").all()
+    xr.testing.assert_identical(gp.open_run(out), ds)
+    assert (gp.probe(classifier(), ["bp"], out=out, **SMALL).status == "ok").all()
+
+
+def test_a_later_request_takes_over_the_references_of_the_run(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    gp.probe(
+        classifier(), ["lr"], reference="smoothed", reference_copies=8, out=out, copies=8, block=4, seeds=2
+    )
+    ds = gp.probe(classifier(), ["lr"], reference_copies=8, out=out, **SMALL)
+    assert ds["dot"].notnull().all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: gp.Problem(_with_relu(p.module), (p.inputs, p.target)),
+        lambda p: gp.Problem(p.module, (p.inputs, p.target), weights=[0.5] + [0.5 / 7] * 7),
+        lambda p: gp.Problem(p.module, (p.inputs, p.target), _smoothed(0.5)),
+    ],
+)
+def test_what_names_cannot_tell_apart_numbers_do(change, tmp_path: Path) -> None:
+    problem = classifier()
+    if change is not None:
+        problem = gp.Problem(problem.module, (problem.inputs, problem.target), _smoothed(0.0))
+    gp.probe(problem, ["lr"], out=tmp_path / "run", **SMALL)
+    with pytest.raises(gp.UsageError, match="another"):
+        gp.probe(change(problem), ["lr"], out=tmp_path / "run", **SMALL)
+    gp.probe(
+        gp.Problem(problem.module, (problem.inputs, problem.target), _smoothed(0.0)),
+        ["alr"],
+        out=tmp_path / "run",
+        **SMALL,
+    )
+
+
+def _smoothed(amount: float):
+    import torch.nn.functional as F
+
+    return lambda output, target: F.cross_entropy(output, target, label_smoothing=amount, reduction="none")
+
+
+def _with_relu(module):
+    import copy
+
+    from torch import nn
+
+    other = copy.deepcopy(module)
+    other.tanh = nn.ReLU()
+    return other
+
+
+def test_edited_code_of_a_users_estimator_is_computed_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.probes.test_probe import Signed
+
+    gp.probe(classifier(), [Signed()], out=tmp_path / "run", **SMALL)
+    monkeypatch.setattr("inspect.getsource", lambda cls: "edited")
+    calls = []
+    true = run_file.RunStore.add
+    monkeypatch.setattr(run_file.RunStore, "add", lambda self, unit: (calls.append(unit), true(self, unit)))
+    gp.probe(classifier(), [Signed()], out=tmp_path / "run", **SMALL)
+    assert len(calls) == 1
+
+
+def test_a_crash_before_run_json_blocks_nothing(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".tmp-abc").touch()
+    gp.probe(classifier(), ["lr"], out=tmp_path / "run", **SMALL)
+
+
+@pytest.mark.parametrize("text", ['{"schema_version": 1}', '{"schema_version": "2"}', "[]"])
+def test_other_json_is_one_sentence(text: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(gp.UsageError, match="damaged"):
+        gp.open_run(tmp_path)

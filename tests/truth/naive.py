@@ -251,7 +251,7 @@ def _activations(problem, draw, layers, readouts, copies, noise):
                 cotangent = _cotangent(problem, layer, value, factor.expand(layer.outputs[number]))
                 for p, j in jacobian.items():
                     term = torch.tensordot(cotangent, j.double(), dims=cotangent.ndim)
-                    direction[p] = direction[p] + term / len(kept)
+                    direction[p] = direction[p] + term / len(losses)
     return found
 
 
@@ -295,7 +295,7 @@ def _weights(problem, draw, layers, readouts, copies, noise):
                 else:
                     own = [factor[b] if each else factor for b in range(len(value))]
                     term = sum(problem.weights[b] * value[b] * own[b] for b in range(len(value)))
-                direction[names[site]] = direction[names[site]] + term / len(kept)
+                direction[names[site]] = direction[names[site]] + term / len(losses)
     return found
 
 
@@ -305,7 +305,7 @@ def _partner(k: int, copies: int, draw: Draw) -> int:
 
 
 def _kept(losses: list[torch.Tensor], draw: Draw) -> tuple[list[torch.Tensor], list[int]]:
-    """Copies whose losses are all finite; a pair counts as a whole."""
+    """Copies whose losses are all finite; a pair counts as a whole. The others count as 0 in the mean."""
     fine = [bool(x.isfinite().all()) for x in losses]
     kept = [k for k in range(len(losses)) if fine[k] and fine[_partner(k, len(losses), draw)]]
     return [x.double() for x in losses], kept

@@ -222,7 +222,7 @@ def overflowing(limit: float, size=torch.Tensor.clone) -> Problem:
 @pytest.mark.parametrize("antithetic", [False, True])
 @pytest.mark.parametrize("injection", ["layerwise", "joint"])
 @pytest.mark.parametrize("where", ["activations", "weights"])
-def test_copies_with_infinite_losses_are_left_out(where, injection, antithetic):
+def test_copies_with_infinite_losses_count_as_zero(where, injection, antithetic):
     problem = overflowing(0.6)
     layers = layers_of(problem)
     draw = Draw(where, injection, antithetic=antithetic, share="batch", sigma=0.7)
