@@ -105,16 +105,19 @@ def report(
 
 @app.command("list")
 def list_() -> None:
-    """List estimators, networks, data and noise families."""
+    """List everything that is registered: estimators, models, data, noise, layer rules, statistics, figures."""
     from rich.console import Console
     from rich.table import Table
 
     from gradprobe.engine.noise import NOISE
     from gradprobe.estimators import ESTIMATORS
+    from gradprobe.layers import RULES
+    from gradprobe.plots import PLOTS
     from gradprobe.problems import DATASETS, NETWORKS
+    from gradprobe.stats import STATISTICS
 
     table = Table("kind", "name", "what it is", box=None)
-    for registry in (ESTIMATORS, NETWORKS, DATASETS, NOISE):
+    for registry in (ESTIMATORS, NETWORKS, DATASETS, NOISE, RULES, STATISTICS, PLOTS):
         for entry in registry:
             table.add_row(registry.kind, entry.name, entry.summary)
         table.add_section()
@@ -156,7 +159,7 @@ def _probe_options() -> list[str]:
 def _report(run: Path, out: Path, copies: tuple[int, int] | None, reference: str) -> None:
     from rich.console import Console
 
-    from gradprobe.plots import similarity
+    from gradprobe.plots import PLOTS
     from gradprobe.report.text import show, write
     from gradprobe.store.run import open_run
 
@@ -164,8 +167,9 @@ def _report(run: Path, out: Path, copies: tuple[int, int] | None, reference: str
     console = Console(width=None if sys.stdout.isatty() else 150)
     show(ds, console, copies, reference)
     files = write(ds, out, copies, reference)
-    similarity(ds, reference=reference, save=out / "similarity")
-    files += [out / f"similarity.{end}" for end in ("png", "pdf", "json")]
+    for entry in (e for e in PLOTS if e.meta.get("report")):
+        PLOTS.get(entry.name)(ds, reference=reference, save=out / entry.name)
+        files += [out / f"{entry.name}.{end}" for end in ("png", "pdf", "json")]
     for file in files:
         console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
 

@@ -10,9 +10,10 @@ import torch
 from gradprobe.core.errors import UsageError
 from gradprobe.core.hooks import Call, first_tensor, intercept, with_first_tensor
 from gradprobe.core.layer import Layer
+from gradprobe.core.protocols import Runnable
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
-from gradprobe.engine.run import Runnable, make_noise, paths
+from gradprobe.engine.run import make_noise, paths
 
 
 def pathwise(

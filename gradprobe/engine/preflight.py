@@ -8,9 +8,10 @@ import torch
 
 from gradprobe.core.errors import UsageError, one_of
 from gradprobe.core.layer import Layer
+from gradprobe.core.protocols import Runnable
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
-from gradprobe.engine.run import Runnable, run
+from gradprobe.engine.run import run
 
 ENGINES = ("auto", "loop", "tile")
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import nn
 
 from gradprobe.core.errors import UsageError
 from gradprobe.core.hooks import Call, first_tensor, intercept, with_first_tensor
 from gradprobe.core.layer import Layer
+from gradprobe.core.protocols import Runnable
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.noise import NOISE, Family
@@ -25,33 +25,6 @@ Site = tuple[str, int]
 
 Inputs = tuple[str, tuple[Any, ...], Mapping[str, Any]]
 """What a call of a layer saw: module path, positional and keyword arguments."""
-
-
-class Runnable(Protocol):
-    """What is needed of a problem to run a draw on it."""
-
-    @property
-    def twin(self) -> nn.Module: ...  # noqa: D102
-    @property
-    def parameters(self) -> dict[str, torch.Tensor]: ...  # noqa: D102
-    @property
-    def batch_size(self) -> int: ...  # noqa: D102
-    @property
-    def loss_per(self) -> str: ...  # noqa: D102
-
-    def evaluate(  # noqa: D102
-        self,
-        parameters: Mapping[str, torch.Tensor] | None = None,
-        repeats: int = 1,
-        sample: int | None = None,
-    ) -> torch.Tensor: ...
-    def total(self, losses: torch.Tensor) -> torch.Tensor: ...  # noqa: D102
-    def gradient(  # noqa: D102
-        self,
-        parameters: Mapping[str, torch.Tensor],
-        leaves: Sequence[torch.Tensor],
-        sample: int | None = None,
-    ) -> list[torch.Tensor | None]: ...
 
 
 @dataclass

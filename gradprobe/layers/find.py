@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,28 +13,11 @@ from torch import nn
 from gradprobe.core.errors import UsageError, unknown
 from gradprobe.core.hooks import Call, first_tensor, intercept, with_first_tensor
 from gradprobe.core.layer import Layer
+from gradprobe.core.protocols import Runnable
 from gradprobe.core.rows import moved, row_masks
 from gradprobe.layers import rule_for
 
 ROOT = "(root)"
-
-
-class Runnable(Protocol):
-    """What is needed of a problem to look at its layers."""
-
-    @property
-    def twin(self) -> nn.Module: ...  # noqa: D102
-    @property
-    def parameters(self) -> dict[str, torch.Tensor]: ...  # noqa: D102
-    @property
-    def batch_size(self) -> int: ...  # noqa: D102
-    @property
-    def loss_per(self) -> str: ...  # noqa: D102
-
-    def evaluate(self, parameters: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor: ...  # noqa: D102
-    def gradient(  # noqa: D102
-        self, parameters: Mapping[str, torch.Tensor], leaves: Sequence[torch.Tensor]
-    ) -> list[torch.Tensor | None]: ...
 
 
 @dataclass(frozen=True)

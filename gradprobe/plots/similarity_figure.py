@@ -23,6 +23,7 @@ _OPTIONS = {"xscale": ("log", "linear"), "band": ("interval", "std"), "scale": (
 @register(
     "similarity",
     summary="cosine with the reference against copies, one panel per layer and one for the model",
+    report=True,
 )
 def similarity(
     ds: xr.Dataset,

@@ -14,7 +14,7 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.estimators.base import Estimator, make
 from gradprobe.estimators.draws import planned_read
-from gradprobe.probes.run import DEFAULT_BLOCK, check_copies, check_problem, layers_of
+from gradprobe.probes.checks import DEFAULT_BLOCK, check_copies, check_problem, layers_of
 from gradprobe.problems.problem import Problem
 
 

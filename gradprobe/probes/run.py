@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,21 +11,27 @@ from typing import Any
 import torch
 import xarray as xr
 
-from gradprobe.core.errors import UsageError, one_of, unknown, whole
+from gradprobe.core.errors import UsageError, unknown, whole
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import NOISE_VERSION, Block, Streams
-from gradprobe.engine.preflight import ENGINES, choose_engine
 from gradprobe.estimators.base import Estimator, Labelled, make_all
 from gradprobe.estimators.bp import BP
-from gradprobe.layers.find import find_layers
+from gradprobe.probes.checks import (
+    DEFAULT_BLOCK,
+    check_copies,
+    check_plan,
+    check_problem,
+    layers_of,
+    references,
+    seed_list,
+    unused_layers,
+)
 from gradprobe.probes.plan import OWN, Plan, Task, make_plan
-from gradprobe.probes.unit import Settings, compute, reference_block
+from gradprobe.probes.unit import Settings, compute
 from gradprobe.problems.problem import Problem
 from gradprobe.store.run import RunInfo, RunStore
-from gradprobe.store.schema import REFERENCES
 
-DEFAULT_BLOCK = 10
 Progress = Callable[[int, int, str], None]
 
 
@@ -80,66 +86,21 @@ def probe(
     )
     check_copies(copies, block)
     reference_copies = whole("reference_copies", reference_copies, 4)
-    settings = Settings(block, copies, root_seed, _references(reference), reference_copies, engine)
-    wanted = _seeds(seeds)
+    settings = Settings(block, copies, root_seed, references(reference), reference_copies, engine)
+    wanted = seed_list(seeds)
     with untouched_globals(), problem.frozen():
         problem.refresh()
         chosen = layers_of(problem, layers)
         found = layers_of(problem)
         gradient = _gradient(problem, found)
         plan = make_plan(problem, chosen, made, wanted)
-        _check_plan(problem, plan, settings, found)
+        check_plan(problem, plan, settings, found)
         store = RunStore(out)
-        unused = problem.once("layers", lambda: find_layers(problem)).unused
-        info = _info(problem, (found, chosen, unused), gradient, plan, settings, wanted, layers)
+        info = _info(problem, chosen, gradient, plan, settings, wanted, layers)
         joined = store.begin(info)
         settings = replace(settings, references=tuple(joined.references))
         _compute_all(problem, plan, gradient, settings, store, progress)
     return store.dataset()
-
-
-def check_problem(problem: Problem) -> None:
-    """Refuse what is no problem.
-
-    Raises:
-        UsageError: It is not a :class:`Problem`.
-    """
-    if not isinstance(problem, Problem):
-        kind = type(problem).__name__
-        raise UsageError(f"this needs a gradprobe.Problem(module, batch=(x, y), loss=...), not a {kind}.")
-
-
-def layers_of(problem: Problem, patterns: str | Sequence[str] | None = None) -> list[Layer]:
-    """The layers of a problem, found once after each refresh.
-
-    Args:
-        problem: The problem.
-        patterns: Which of them; all by default.
-
-    Raises:
-        UsageError: There is none.
-    """
-    if patterns is not None and (not isinstance(patterns, Iterable) or not list(patterns)):
-        raise UsageError(f"layers must be names, globs or class names, not {patterns!r}.")
-    chosen = problem.once("layers", lambda: find_layers(problem)).select(patterns)
-    if not chosen:
-        raise UsageError("the model has no layer that runs and owns parameters; there is nothing to probe.")
-    return chosen
-
-
-def check_copies(copies: int, block: int) -> None:
-    """Refuse numbers of copies that do not fill blocks.
-
-    Raises:
-        UsageError: Copies is no multiple of block.
-    """
-    if copies % block:
-        lower = copies - copies % block
-        near = f"{lower} or {lower + block}" if lower else str(block)
-        divisor = max(d for d in range(1, min(copies, 16) + 1) if copies % d == 0)
-        raise UsageError(
-            f"copies={copies} is not a multiple of the block of {block}; use {near} copies, or block={divisor}."
-        )
 
 
 def _check_options(made: Sequence[Labelled], options: Mapping[str, Any]) -> None:
@@ -150,28 +111,6 @@ def _check_options(made: Sequence[Labelled], options: Mapping[str, Any]) -> None
 
 
 _OWN_OPTIONS = set(inspect.signature(probe).parameters) - {"problem", "options"}
-
-
-def _references(given: str | Sequence[str]) -> tuple[str, ...]:
-    names = [given] if isinstance(given, str) else given
-    if not isinstance(names, Iterable):
-        raise UsageError(f"reference must be 'bp', 'smoothed' or both, not {given!r}.")
-    names = list(names)
-    for name in names:
-        one_of("reference", name, REFERENCES)
-    return tuple(name for name in REFERENCES if name == "bp" or name in names)
-
-
-def _seeds(given: int | Sequence[int]) -> list[int]:
-    if isinstance(given, Iterable) and not isinstance(given, str):
-        wanted = [whole("each of the seeds", seed, 0) for seed in given]
-    else:
-        wanted = list(range(whole("seeds", given)))
-    if not wanted:
-        raise UsageError("no seeds given; give their number, or a list of them.")
-    if len(set(wanted)) < len(wanted):
-        raise UsageError(f"seeds {wanted} holds a seed twice; each seed is one repetition.")
-    return wanted
 
 
 def _gradient(problem: Problem, layers: Sequence[Layer]) -> dict[str, torch.Tensor]:
@@ -185,37 +124,15 @@ def _gradient(problem: Problem, layers: Sequence[Layer]) -> dict[str, torch.Tens
     return gradient
 
 
-def _check_plan(problem: Problem, plan: Plan, settings: Settings, layers: Sequence[Layer]) -> None:
-    """Refuse before anything is written what could not run."""
-    one_of("engine", settings.engine, ENGINES)
-    for view in plan.views:
-        if not view.sources:
-            name, why = next(iter(view.refused.items()))
-            raise UsageError(f"{view.label} serves none of the layers; for {name!r}: {why}.")
-    for task in plan.tasks:
-        if task.draw is not None:
-            task.draw.check_block(settings.block)
-            task.draw.check_sigma([layer.name for layer in layers])
-            for layer in task.layers:
-                task.draw.sigma_of(layer.name)
-            for readout in task.readouts.values():
-                readout.check_block(settings.block, task.draw.antithetic)
-            if "smoothed" in settings.references:
-                reference_block(settings, task.draw.antithetic)
-            if settings.engine == "tile":
-                choose_engine(problem, task.draw, task.layers, settings.engine)
-
-
 def _info(
     problem: Problem,
-    layers_found: tuple[Sequence[Layer], Sequence[Layer], Sequence[str]],
+    chosen: Sequence[Layer],
     gradient: Mapping[str, torch.Tensor],
     plan: Plan,
     settings: Settings,
     seeds: list[int],
     layers: str | Sequence[str] | None,
 ) -> RunInfo:
-    found, chosen, unused = layers_found
     identity = problem.fingerprints() | {
         "block": settings.block,
         "root_seed": settings.root_seed,
@@ -237,7 +154,7 @@ def _info(
         "problem": problem.name,
         "loss_per": problem.loss_per,
         "batch_size": problem.batch_size,
-        "unused_layers": list(unused),
+        "unused_layers": unused_layers(problem),
         "clean_loss": float(problem.total(problem.clean_losses())),
         "gradient_sqnorm": squares,
         "total_reference_sqnorm": sum(squares.values()),
@@ -246,7 +163,7 @@ def _info(
     return RunInfo(
         identity,
         configuration,
-        list(found),
+        layers_of(problem),
         names,
         plan.views,
         seeds,

@@ -1,0 +1,56 @@
+"""What layers and engine need of a problem, whose own level they do not see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class Runnable(Protocol):
+    """A model with a batch and a loss that can be evaluated with other values; see ``Problem``."""
+
+    @property
+    def twin(self) -> nn.Module:
+        """The module that is run."""
+        ...
+
+    @property
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """Current values by name."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in the batch."""
+        ...
+
+    @property
+    def loss_per(self) -> str:
+        """``"sample"`` or ``"copy"``."""
+        ...
+
+    def evaluate(
+        self,
+        parameters: Mapping[str, torch.Tensor] | None = None,
+        repeats: int = 1,
+        sample: int | None = None,
+    ) -> torch.Tensor:
+        """Losses of one forward."""
+        ...
+
+    def total(self, losses: torch.Tensor) -> torch.Tensor:
+        """Weighted sum of the samples' losses."""
+        ...
+
+    def gradient(
+        self,
+        parameters: Mapping[str, torch.Tensor],
+        leaves: Sequence[torch.Tensor],
+        sample: int | None = None,
+    ) -> list[torch.Tensor | None]:
+        """Gradient of the objective by backprop."""
+        ...

@@ -1,0 +1,118 @@
+"""What a request must satisfy before anything is written; each refusal is one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from gradprobe.core.errors import UsageError, one_of, whole
+from gradprobe.core.layer import Layer
+from gradprobe.engine.preflight import ENGINES, choose_engine
+from gradprobe.layers.find import find_layers
+from gradprobe.probes.plan import Plan
+from gradprobe.probes.unit import Settings, reference_block
+from gradprobe.problems.problem import Problem
+from gradprobe.store.schema import REFERENCES
+
+DEFAULT_BLOCK = 10
+
+
+def check_problem(problem: Problem) -> None:
+    """Refuse what is no problem.
+
+    Raises:
+        UsageError: It is not a :class:`Problem`.
+    """
+    if not isinstance(problem, Problem):
+        kind = type(problem).__name__
+        raise UsageError(f"this needs a gradprobe.Problem(module, batch=(x, y), loss=...), not a {kind}.")
+
+
+def layers_of(problem: Problem, patterns: str | Sequence[str] | None = None) -> list[Layer]:
+    """The layers of a problem, found once after each refresh.
+
+    Args:
+        problem: The problem.
+        patterns: Which of them; all by default.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if patterns is not None and (not isinstance(patterns, Iterable) or not list(patterns)):
+        raise UsageError(f"layers must be names, globs or class names, not {patterns!r}.")
+    chosen = problem.once("layers", lambda: find_layers(problem)).select(patterns)
+    if not chosen:
+        raise UsageError("the model has no layer that runs and owns parameters; there is nothing to probe.")
+    return chosen
+
+
+def unused_layers(problem: Problem) -> list[str]:
+    """Names of layers that never run."""
+    return list(problem.once("layers", lambda: find_layers(problem)).unused)
+
+
+def check_copies(copies: int, block: int) -> None:
+    """Refuse numbers of copies that do not fill blocks.
+
+    Raises:
+        UsageError: Copies is no multiple of block.
+    """
+    if copies % block:
+        lower = copies - copies % block
+        near = f"{lower} or {lower + block}" if lower else str(block)
+        divisor = max(d for d in range(1, min(copies, 16) + 1) if copies % d == 0)
+        raise UsageError(
+            f"copies={copies} is not a multiple of the block of {block}; use {near} copies, or block={divisor}."
+        )
+
+
+def references(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of the references, backprop first.
+
+    Raises:
+        UsageError: One is not known.
+    """
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, Iterable):
+        raise UsageError(f"reference must be 'bp', 'smoothed' or both, not {given!r}.")
+    names = list(names)
+    for name in names:
+        one_of("reference", name, REFERENCES)
+    return tuple(name for name in REFERENCES if name == "bp" or name in names)
+
+
+def seed_list(given: int | Sequence[int]) -> list[int]:
+    """Seeds as a list: as many as asked for, or those given.
+
+    Raises:
+        UsageError: They are no whole numbers from 0 on, or one is given twice.
+    """
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        wanted = [whole("each of the seeds", seed, 0) for seed in given]
+    else:
+        wanted = list(range(whole("seeds", given)))
+    if not wanted:
+        raise UsageError("no seeds given; give their number, or a list of them.")
+    if len(set(wanted)) < len(wanted):
+        raise UsageError(f"seeds {wanted} holds a seed twice; each seed is one repetition.")
+    return wanted
+
+
+def check_plan(problem: Problem, plan: Plan, settings: Settings, layers: Sequence[Layer]) -> None:
+    """Refuse before anything is written what could not run."""
+    one_of("engine", settings.engine, ENGINES)
+    for view in plan.views:
+        if not view.sources:
+            name, why = next(iter(view.refused.items()))
+            raise UsageError(f"{view.label} serves none of the layers; for {name!r}: {why}.")
+    for task in plan.tasks:
+        if task.draw is not None:
+            task.draw.check_block(settings.block)
+            task.draw.check_sigma([layer.name for layer in layers])
+            for layer in task.layers:
+                task.draw.sigma_of(layer.name)
+            for readout in task.readouts.values():
+                readout.check_block(settings.block, task.draw.antithetic)
+            if "smoothed" in settings.references:
+                reference_block(settings, task.draw.antithetic)
+            if settings.engine == "tile":
+                choose_engine(problem, task.draw, task.layers, settings.engine)
