@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -147,7 +148,11 @@ def _probe(configuration: dict[str, Any]) -> None:
     problem = load_problem(**named)
     rest = {k: v for k, v in configuration.items() if k not in PROBLEM_KEYS}
     with shown(Console(stderr=True)) as progress:
-        run_probe(problem, progress=progress, **rest)
+        ds = run_probe(problem, progress=progress, **rest)
+    if "stopped" in ds.attrs:
+        again = shlex.join(["gradprobe", *sys.argv[1:]])
+        typer.echo(f"Stopped; what was finished is kept. Go on with: {again}", err=True)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _probe_options() -> list[str]:

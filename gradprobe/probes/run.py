@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from gradprobe.probes.checks import (
     seed_list,
     unused_layers,
 )
+from gradprobe.probes.interrupt import Stop, Stopped, on_signals
 from gradprobe.probes.plan import OWN, Plan, Task, make_plan
 from gradprobe.probes.unit import Settings, compute
 from gradprobe.problems.problem import Problem
@@ -71,7 +73,9 @@ def probe(
         **options: Options for every estimator that has them, such as ``sigma=0.01``.
 
     Returns:
-        Dataset as described in :mod:`gradprobe.store.schema`.
+        Dataset as described in :mod:`gradprobe.store.schema`. After Ctrl-C (SIGINT) or SIGTERM the block at
+        hand is finished and what there is is returned, with ``attrs["stopped"]`` 1; with ``out`` the same
+        call goes on from there. A second signal stops at once.
 
     Raises:
         UsageError: Something unknown or impossible was asked for; nothing has been written then.
@@ -99,8 +103,12 @@ def probe(
         info = _info(problem, chosen, gradient, plan, settings, wanted, layers)
         joined = store.begin(info)
         settings = replace(settings, references=tuple(joined.references))
-        _compute_all(problem, plan, gradient, settings, store, progress)
-    return store.dataset()
+        with on_signals() as stop, suppress(Stopped):
+            _compute_all(problem, plan, gradient, settings, store, progress, stop)
+    ds = store.dataset()
+    if stop.asked:
+        ds.attrs["stopped"] = 1
+    return ds
 
 
 def _check_options(made: Sequence[Labelled], options: Mapping[str, Any]) -> None:
@@ -179,6 +187,7 @@ def _compute_all(
     settings: Settings,
     store: RunStore,
     progress: Progress | None,
+    stop: Stop,
 ) -> None:
     todo = [left for task in plan.tasks if (left := _missing(task, settings, store)) is not None]
     total, done = sum(_copies(task, settings) for task in todo), 0
@@ -189,6 +198,7 @@ def _compute_all(
             done += copies
             if progress is not None:
                 progress(done, total, label)
+            stop.check()
 
         store.add(compute(problem, task, gradient, settings, tick))
 

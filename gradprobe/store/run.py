@@ -7,7 +7,8 @@ import json
 import os
 import uuid
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,23 @@ class RunStore:
         Raises:
             UsageError: The directory holds something else, or a run of another identity.
         """
+        if self.path is None:
+            self.info = info
+            return info
         old = self._existing()
+        if old is not None:
+            self._joined(old, info)  # refusals come before anything is made
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        with _locked(self.path):
+            self.info = self._joined(self._existing(), info)
+            write_atomically(self.path / RUN_FILE, json.dumps(self.info.to_dict(), indent=1).encode())
+        self._units_folder().mkdir(exist_ok=True)
+        return self.info
+
+    def _joined(self, old: RunInfo | None, info: RunInfo) -> RunInfo:
         if old is not None:
             different = [k for k, v in info.identity.items() if old.identity.get(k) != v]
             if not different and not _same_numbers(info.facts, old.facts):
@@ -135,11 +152,6 @@ class RunStore:
                     "the settings of that run)."
                 )
             info = info.joined(old)
-        self.info = info
-        if self.path is not None:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path / RUN_FILE, json.dumps(info.to_dict(), indent=1).encode())
-            self._units_folder().mkdir(exist_ok=True)
         return info
 
     def done(self, key: UnitKey, readouts: Sequence[str], copies: int, references: Sequence[str]) -> set[str]:
@@ -189,7 +201,9 @@ class RunStore:
             return read_info(self.path)
         if not self.path.exists():
             return None
-        if not self.path.is_dir() or any(not f.name.startswith(".tmp-") for f in self.path.iterdir()):
+        if not self.path.is_dir() or any(
+            not f.name.startswith((".tmp-", ".lock")) for f in self.path.iterdir()
+        ):
             raise UsageError(f"{self.path} exists and is not a gradprobe run; choose another out=.")
         return None
 
@@ -239,20 +253,55 @@ def read_info(path: Path) -> RunInfo:
 
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Write a file so that it is either absent (or old) or whole: temporary file, fsync, rename."""
+    """Write a file so that it is either absent (or old) or whole: temporary file, fsync, rename.
+
+    Raises:
+        UsageError: It cannot be written (disk full, no permission).
+    """
     temporary = file.parent / f".tmp-{uuid.uuid4().hex}"
-    handle = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666
-    )  # less the umask, as for any file
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        _sync_folder(file.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _cannot_write(file, error) from error
         raise
+
+
+def _cannot_write(file: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"cannot write {file}: {error.strerror}; what was finished is kept, and the same call goes on once there is "
+        "room (or choose another out=)."
+    )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from changing ``run.json`` meanwhile; the lock goes with the process."""
+    with (folder / ".lock").open("w") as stream:
+        try:
+            import fcntl
+        except ImportError:  # no such locks on Windows: there the last writer wins
+            yield
+            return
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in a folder last; systems that cannot open folders do without."""
+    with suppress(OSError, AttributeError):
+        handle = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _packed(unit: Unit) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def test_atomic_write_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(run_file.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(gp.UsageError, match="No space left on device; what was finished is kept"):
         run_file.write_atomically(tmp_path / "x", b"new")
     assert [f.name for f in tmp_path.iterdir()] == ["x"]
     assert (tmp_path / "x").read_text() == "old"
