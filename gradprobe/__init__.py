@@ -17,6 +17,7 @@ _WHERE = {
     "estimate": "gradprobe.probes.estimate",
     "probe": "gradprobe.probes.run",
     "open_run": "gradprobe.store.run",
+    "export": "gradprobe.store.export",
     "list_estimators": "gradprobe.estimators.listing",
     "UsageError": "gradprobe.core.errors",
 }
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from gradprobe.probes.run import probe
     from gradprobe.problems.load import load_problem
     from gradprobe.problems.problem import Problem
+    from gradprobe.store.export import export
     from gradprobe.store.run import open_run
 
 

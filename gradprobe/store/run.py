@@ -21,6 +21,7 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.provenance import environment
 from gradprobe.core.spec import digest
 from gradprobe.store.assemble import assemble
+from gradprobe.store.export import read_export
 from gradprobe.store.schema import SCHEMA_VERSION, Unit, UnitKey, View
 
 RUN_FILE = "run.json"
@@ -213,10 +214,10 @@ class RunStore:
 
 
 def open_run(path: str | Path) -> xr.Dataset:
-    """Open a run directory, also while it is being written. Needs no torch.
+    """Open a run directory, also while it is being written, or an exported file. Needs no torch.
 
     Args:
-        path: The directory.
+        path: The directory, or a file that ``export`` wrote.
 
     Returns:
         Dataset as described in :mod:`gradprobe.store.schema`.
@@ -224,6 +225,8 @@ def open_run(path: str | Path) -> xr.Dataset:
     Raises:
         UsageError: There is no run, or it was written by a newer version.
     """
+    if Path(path).is_file():
+        return read_export(path)
     store = RunStore(path)
     store.info = read_info(Path(path))
     return store.dataset()
