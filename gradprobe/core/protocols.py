@@ -38,6 +38,7 @@ class Runnable(Protocol):
         parameters: Mapping[str, torch.Tensor] | None = None,
         repeats: int = 1,
         sample: int | None = None,
+        copies: int = 1,
     ) -> torch.Tensor:
         """Losses of one forward."""
         ...

@@ -13,7 +13,8 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.protocols import Runnable
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
-from gradprobe.engine.run import make_noise, paths
+from gradprobe.engine.run import make_noise
+from gradprobe.engine.sites import paths
 
 
 def pathwise(

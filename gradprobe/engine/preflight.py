@@ -13,50 +13,57 @@ from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.run import run
 
-ENGINES = ("auto", "loop", "tile")
+ENGINES = ("auto", "loop", "tile", "vmap")
 
 
 def choose_engine(problem: Runnable, draw: Draw, layers: Sequence[Layer], wish: str = "auto") -> str:
     """The engine for a draw on these layers.
 
-    Tile is taken if every layer is credited with its samples' own losses and two copies of unit noise give
-    the same losses as the loop, within 1e-4 of their size (float32 forwards of another batch size differ by
-    about 1e-6).
+    A fast engine is taken only if two copies of unit noise give the same losses as the loop, within 1e-4 of
+    their size (float32 forwards of another batch size differ by about 1e-6).
 
     Args:
         problem: The problem.
         draw: The draw.
         layers: The layers that are noisy together.
-        wish: ``"auto"``, ``"loop"`` or ``"tile"``.
+        wish: ``"auto"`` (tile, else the loop), or the engine to use.
 
     Returns:
-        ``"loop"`` or ``"tile"``.
+        ``"loop"``, ``"tile"`` or ``"vmap"``.
 
     Raises:
-        UsageError: Tile was asked for and does not agree with the loop.
+        UsageError: The engine that was asked for does not agree with the loop.
     """
     one_of("engine", wish, ENGINES)
-    if draw.where == "weights" or wish == "loop":
+    if wish == "loop" or (draw.where == "weights" and wish in ("auto", "tile")):
         return "loop"
-    if tile_agrees(problem, draw, layers):
-        return "tile"
-    if wish == "tile":
-        raise UsageError(
-            f"engine 'tile' does not serve layer {layers[0].name!r}: its samples are not independent, or the "
-            "model depends on the batch size; use engine='auto'."
-        )
-    return "loop"
+    engine = "tile" if wish == "auto" else wish
+    if agrees(problem, draw, layers, engine):
+        return engine
+    if wish == "auto":
+        return "loop"
+    raise UsageError(
+        f"engine {wish!r} does not give what the loop gives on layer {layers[0].name!r}, or the model does not run "
+        "under it; use engine='auto'."
+    )
 
 
-def tile_agrees(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> bool:
-    """Whether tile reproduces the loop on a trial block."""
-    if problem.loss_per != "sample" or any(layer.credit != "sample" for layer in layers):
+def agrees(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: str) -> bool:
+    """Whether an engine reproduces the loop on a trial block."""
+    if engine == "tile" and not _tileable(problem, draw, layers):
+        return False
+    if draw.where == "weights" and draw.share == "sample":
         return False
     trial = Draw(draw.where, draw.injection, share=draw.share, sigma=1.0)
     block, streams = Block(0, 2), Streams(0, 0, "preflight")
     try:
-        tiled = run(problem, trial, layers, block, streams, "tile").losses
+        fast = run(problem, trial, layers, block, streams, engine).losses
     except Exception:
         return False
     looped = run(problem, trial, layers, block, streams, "loop").losses
-    return bool(torch.allclose(tiled, looped, rtol=1e-4, atol=1e-5, equal_nan=True))
+    return bool(torch.allclose(fast, looped, rtol=1e-4, atol=1e-5, equal_nan=True))
+
+
+def _tileable(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> bool:
+    own = problem.loss_per == "sample" and all(layer.credit == "sample" for layer in layers)
+    return own and draw.where == "activations"

@@ -14,7 +14,8 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.preflight import choose_engine
-from gradprobe.engine.run import Inputs, Outcome, Site, paths, run
+from gradprobe.engine.run import Outcome, run
+from gradprobe.engine.sites import Inputs, Site, paths
 from gradprobe.estimators.readout import ReadOut, kept_copies
 from gradprobe.layers import rule_for
 from gradprobe.problems.problem import Problem

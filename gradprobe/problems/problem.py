@@ -173,6 +173,7 @@ class Problem:
         parameters: Mapping[str, torch.Tensor] | None = None,
         repeats: int = 1,
         sample: int | None = None,
+        copies: int = 1,
     ) -> torch.Tensor:
         """Losses of one forward.
 
@@ -180,10 +181,12 @@ class Problem:
             parameters: Values that replace the model's own for this forward.
             repeats: How many times the batch is repeated along axis 0, copy after copy.
             sample: Run this sample alone (``loss_per="sample"`` only).
+            copies: How many forwards this one stands for under ``vmap``; only counted.
 
         Returns:
             ``[repeats * B]`` losses of the samples, ``[1]`` for one sample, or the copy's loss ``[]``.
         """
+        self.samples_run += (copies - 1) * self.batch_size
         return self._within(parameters or {}, lambda: self._evaluate(repeats, sample))
 
     def gradient(

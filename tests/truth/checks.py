@@ -13,6 +13,7 @@ from torch import nn
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
+from gradprobe.engine.preflight import agrees
 from gradprobe.estimators.base import Estimator
 from gradprobe.estimators.draws import read_block
 from gradprobe.estimators.perturbation import Perturbation
@@ -97,7 +98,8 @@ def check_draw(
         own = problem.loss_per == "sample" and all(x.credit == "sample" for x in unit)
         # a layer that builds its output from nothing has one row in a batch of one, and takes the loop
         second = "tile" if problem.batch_size > 1 else "auto"
-        for engine in ("loop", second) if own and draw.where == "activations" else ("loop",):
+        engines = ["loop", second] if own and draw.where == "activations" else ["loop"]
+        for engine in engines + (["vmap"] if agrees(problem, draw, unit, "vmap") else []):
             got = read_block(problem, draw, unit, mine, here, SEED, engine=engine).directions
             for readout, one, other in zip(mine, got, want, strict=True):
                 assert_same(one, other, rtol, f"{draw} {readout} {engine} {[x.name for x in unit]}")

@@ -88,9 +88,9 @@ def noise_times(factor):
     """Added noise that is larger than the score believes."""
 
     def plant(patch):
-        true = engine._noisy
+        true = engine.add_noise
         patch.setattr(
-            engine, "_noisy", lambda output, draw, name, eps: true(output, draw, name, factor * eps)
+            engine, "add_noise", lambda output, draw, name, eps: true(output, draw, name, factor * eps)
         )
 
     return plant

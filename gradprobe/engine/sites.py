@@ -1,0 +1,107 @@
+"""Where noise goes in a forward, and what is kept of the forward for pulling back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from gradprobe.core.errors import UsageError
+from gradprobe.core.hooks import Call, first_tensor, with_first_tensor
+from gradprobe.core.layer import Layer
+from gradprobe.core.protocols import Runnable
+from gradprobe.engine.draw import Draw
+
+Site = tuple[str, int]
+"""Layer name and call number (activation noise) or parameter number (weight noise)."""
+
+Inputs = tuple[str, tuple[Any, ...], Mapping[str, Any]]
+"""What a call of a layer saw: module path, positional and keyword arguments."""
+
+
+@dataclass
+class Segment:
+    """Inputs that layers saw under noise, for some copies folded together along axis 0.
+
+    Attributes:
+        copies: Which copies.
+        inputs: (layer, call) -> what it saw.
+    """
+
+    copies: slice
+    inputs: dict[Site, Inputs] = field(default_factory=dict)
+
+
+def site_shapes(problem: Runnable, draw: Draw, layer: Layer) -> list[tuple[int, ...]]:
+    """Shape of one copy's noise at each site of a layer."""
+    if draw.where == "activations":
+        return [(1, *s[1:]) if draw.share == "batch" else s for s in layer.outputs]
+    rows = (problem.batch_size,) if draw.share == "sample" else ()
+    return [(*rows, *shape) for shape in layer.shapes]
+
+
+def dtype_of(problem: Runnable, layer: Layer) -> torch.dtype:
+    """Type of a layer's parameters."""
+    return problem.parameters[layer.parameters[0]].dtype
+
+
+def paths(layers: Sequence[Layer]) -> dict[str, str]:
+    """Module path -> layer name."""
+    return {path: layer.name for layer in layers for path in layer.modules}
+
+
+def add_noise(output: Any, draw: Draw, layer: str, noise: torch.Tensor) -> Any:
+    """The output of a layer with ``sigma`` times unit noise on its first floating tensor."""
+    tensor = first_tensor(output)
+    assert tensor is not None
+    return with_first_tensor(output, tensor + draw.sigma_of(layer) * noise.to(tensor.dtype))
+
+
+def noise_at(noise: Mapping[Site, torch.Tensor], call: Call) -> torch.Tensor:
+    """The noise of a call.
+
+    Raises:
+        UsageError: There is none: the layer is called more often than without noise.
+    """
+    try:
+        return noise[call.layer, call.number]
+    except KeyError:
+        raise _changed_calls(call.layer) from None
+
+
+def keep(segment: Segment, call: Call, first: set[Site]) -> None:
+    """Keep what a call saw, if its input may carry noise."""
+    if (call.layer, call.number) not in first:
+        segment.inputs[call.layer, call.number] = (call.path, call.args, call.kwargs or {})
+
+
+def check_calls(counts: Mapping[str, int], layers: Sequence[Layer]) -> None:
+    """Refuse a forward whose calls are not those of the forward without noise.
+
+    Raises:
+        UsageError: They are not.
+    """
+    for layer in layers:
+        if counts.get(layer.name, 0) != layer.calls:
+            raise _changed_calls(layer.name)
+
+
+def _changed_calls(layer: str) -> UsageError:
+    return UsageError(
+        f"layer {layer!r} is called a different number of times once noise is added; use weight noise there, or "
+        "leave the layer out with layers=."
+    )
+
+
+def shifted(
+    problem: Runnable, draw: Draw, layers: Sequence[Layer], noise: Mapping[Site, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Parameters of the layers plus ``sigma`` times one copy's unit noise."""
+    values = problem.parameters
+    return {
+        name: values[name] + draw.sigma_of(layer.name) * noise[layer.name, number]
+        for layer in layers
+        for number, name in enumerate(layer.parameters)
+    }
