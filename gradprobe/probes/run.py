@@ -16,6 +16,7 @@ from gradprobe.core.errors import UsageError, unknown, whole
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import NOISE_VERSION, Block, Streams
+from gradprobe.engine.preflight import fastest
 from gradprobe.estimators.base import Estimator, Labelled, make_all
 from gradprobe.estimators.bp import BP
 from gradprobe.probes.checks import (
@@ -30,7 +31,7 @@ from gradprobe.probes.checks import (
 )
 from gradprobe.probes.interrupt import Stop, Stopped, on_signals
 from gradprobe.probes.plan import OWN, Plan, Task, make_plan
-from gradprobe.probes.unit import Settings, compute
+from gradprobe.probes.unit import Settings, compute, engine_key
 from gradprobe.problems.problem import Problem
 from gradprobe.store.run import RunInfo, RunStore
 
@@ -67,7 +68,8 @@ def probe(
             averaged over the draw's noise.
         reference_copies: Copies behind a smoothed reference, for each seed.
         root_seed: Root of all noise keys.
-        engine: ``"auto"``, ``"loop"`` or ``"tile"``.
+        engine: ``"auto"`` (for each layer the fastest of those that agree with the loop, timed once and kept
+            with the run; short probes are not timed), ``"loop"``, ``"tile"`` or ``"vmap"``.
         out: Run directory; one that holds a run of the same identity is added to. In memory by default.
         progress: Called with (copies done, copies in all, what is running).
         **options: Options for every estimator that has them, such as ``sigma=0.01``.
@@ -101,8 +103,9 @@ def probe(
         check_plan(problem, plan, settings, found)
         store = RunStore(out)
         info = _info(problem, chosen, gradient, plan, settings, wanted, layers)
+        info.engines = _engines(problem, plan, settings, store.engines())
         joined = store.begin(info)
-        settings = replace(settings, references=tuple(joined.references))
+        settings = replace(settings, references=tuple(joined.references), engines=joined.engines)
         with on_signals() as stop, suppress(Stopped):
             _compute_all(problem, plan, gradient, settings, store, progress, stop)
     ds = store.dataset()
@@ -178,6 +181,22 @@ def _info(
         list(settings.references),
         facts,
     )
+
+
+WORTH_TIMING = 1000
+"""Copies over all seeds from which on timing the engines pays."""
+
+
+def _engines(problem: Problem, plan: Plan, settings: Settings, known: Mapping[str, str]) -> dict[str, str]:
+    """The fastest engine of each kind of unit that has none yet; none if the user chose, or if it is not worth it."""
+    found = dict(known)
+    seeds = len({task.key.seed for task in plan.tasks if task.draw is not None})
+    if settings.engine != "auto" or settings.copies * seeds < WORTH_TIMING:
+        return found
+    for task in plan.tasks:
+        if task.draw is not None and (key := engine_key(task.draw, task.layers)) not in found:
+            found[key] = fastest(problem, task.draw, task.layers, settings.block)
+    return found
 
 
 def _compute_all(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from gradprobe.core.errors import UsageError
+from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
+from gradprobe.engine.draw import Draw
 from gradprobe.engine.pathwise import pathwise
 from gradprobe.estimators.draws import Read, read_block
 from gradprobe.probes.moments import Moments
@@ -32,7 +34,8 @@ class Settings:
         root_seed: Root of all noise keys.
         references: ``("bp",)`` or ``("bp", "smoothed")``.
         reference_copies: Copies behind a smoothed reference.
-        engine: ``"auto"``, ``"loop"`` or ``"tile"``.
+        engine: ``"auto"``, ``"loop"``, ``"tile"`` or ``"vmap"``.
+        engines: The engine of each unit, by :func:`engine_key`; it takes the place of ``"auto"``.
     """
 
     block: int
@@ -41,6 +44,12 @@ class Settings:
     references: tuple[str, ...] = ("bp",)
     reference_copies: int = 64
     engine: str = "auto"
+    engines: Mapping[str, str] = field(default_factory=dict)
+
+
+def engine_key(draw: Draw, layers: Sequence[Layer]) -> str:
+    """What an engine is chosen for: kind of draw, and the layers that are noisy together."""
+    return f"{draw.where} {draw.injection} {draw.share} | {', '.join(layer.name for layer in layers)}"
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,8 @@ def _read(problem: Problem, task: Task, block: Block, settings: Settings) -> Rea
     streams = Streams(settings.root_seed, task.key.seed)
     if task.draw is not None:
         readouts = list(task.readouts.values())
-        return read_block(problem, task.draw, task.layers, readouts, block, streams, settings.engine)
+        engine = settings.engines.get(engine_key(task.draw, task.layers), settings.engine)
+        return read_block(problem, task.draw, task.layers, readouts, block, streams, engine)
     assert task.estimator is not None
     found = task.estimator.directions(problem, task.layers, block, streams)
     missing = [p for layer in task.layers for p in layer.parameters if p not in found]

@@ -101,6 +101,10 @@ def notes(ds: xr.Dataset) -> list[str]:
     for label, share in stats.coverage(ds).to_series().items():
         if share < 0.9995:
             found.append(f"{label}: the layers probed hold {share:.1%} of the gradient's squared length.")
+    engines = attribute(ds, "engines") or {}
+    for engine in sorted(set(engines.values())):
+        units = [key for key, chosen in engines.items() if chosen == engine]
+        found.append(f"Engine {engine}: {'; '.join(units)}.")
     if ds.attrs.get("loss_per") == "copy":
         found.append("One loss for the whole copy: samples are not credited apart, which costs variance.")
     for name in attribute(ds, "unused_layers") or []:

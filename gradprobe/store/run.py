@@ -44,6 +44,7 @@ class RunInfo:
         references: Names of the references.
         facts: Further facts that go into the attributes of the results.
         environment: Versions and machine.
+        engines: The engine of each kind of unit; kept so that a run goes on to the same bits.
     """
 
     identity: dict[str, Any]
@@ -55,6 +56,7 @@ class RunInfo:
     references: list[str]
     facts: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=environment)
+    engines: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
@@ -79,6 +81,7 @@ class RunInfo:
             "views": list(views.values()),
             "seeds": sorted({*older.seeds, *self.seeds}),
             "selected": [x.name for x in self.layers if x.name in {*older.selected, *self.selected}],
+            "engines": self.engines | older.engines,
             "references": list(dict.fromkeys([*older.references, *self.references])),
         }
         configuration = self.configuration | {
@@ -155,6 +158,11 @@ class RunStore:
             info = info.joined(old)
         return info
 
+    def engines(self) -> dict[str, str]:
+        """The engines of the run that is there; empty if there is none."""
+        old = self._existing()
+        return dict(old.engines) if old is not None else {}
+
     def done(self, key: UnitKey, readouts: Sequence[str], copies: int, references: Sequence[str]) -> set[str]:
         """The read-outs of a unit that are stored already, with enough copies and references."""
         found: set[str] = set()
@@ -190,7 +198,9 @@ class RunStore:
         assert info is not None
         layers = [layer for layer in info.layers if layer.name in info.selected]
         facts = info.facts | {"configuration": info.configuration, "environment": info.environment}
-        facts |= {"identity": info.identity} | ({"path": str(self.path)} if self.path else {})
+        facts |= {"identity": info.identity, "engines": info.engines} | (
+            {"path": str(self.path)} if self.path else {}
+        )
         block, references = int(info.identity["block"]), tuple(info.references)
         copies = info.configuration.get("copies", 0)
         return assemble(layers, info.views, self.units(), info.seeds, block, references, facts, copies)

@@ -239,7 +239,7 @@ BAD = [
     ({"seeds": [1, 1]}, "twice"),
     ({"reference": "smooth"}, "Did you mean 'smoothed'"),
     ({"reference": "smoothed", "reference_copies": 1}, "from 4 on"),
-    ({"engine": "vmap"}, "unknown engine"),
+    ({"engine": "jax"}, "unknown engine"),
     ({"sigmaa": 0.1}, "Did you mean 'sigma'"),
 ]
 
@@ -371,3 +371,19 @@ def test_numpy_integers_and_equal_numbers_are_welcome() -> None:
 
 def test_a_grid_for_methods_that_need_one_copy() -> None:
     assert list(gp.probe(classifier(), "bp", copies=20, seeds=2).copies.values) == [10, 20]
+
+
+def test_engines_agree_and_are_kept(tmp_path) -> None:
+    found = {
+        engine: gp.probe(classifier(), ["lr", "es"], engine=engine, **SMALL)
+        for engine in ("loop", "vmap", "auto")
+    }
+    for ds in found.values():
+        assert np.allclose(ds["dot"], found["loop"]["dot"], rtol=1e-4, atol=1e-6)
+    gp.probe(classifier(), ["lr"], copies=500, seeds=2, out=tmp_path / "run")
+    from gradprobe.store.run import read_info
+
+    engines = read_info(tmp_path / "run").engines
+    assert set(engines) == {"activations layerwise sample | first", "activations layerwise sample | last"}
+    gp.probe(classifier(), ["lr"], copies=1000, seeds=2, out=tmp_path / "run")
+    assert read_info(tmp_path / "run").engines == engines
