@@ -78,6 +78,7 @@ def probe(
     first: Annotated[int | None, typer.Option(help="Position of the first sample in the split.")] = None,
     loss: Annotated[str | None, typer.Option(help="Loss, by name.")] = None,
     model_arg: Annotated[list[str] | None, typer.Option(help="Option of the network, name=value.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch; the faster of one and all.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with these options, or the run.json of a run.")
     ] = None,
@@ -132,7 +133,7 @@ def _probe(configuration: dict[str, Any]) -> None:
     from gradprobe.probes.run import probe as run_probe
     from gradprobe.problems.load import load_problem
 
-    known = [*PROBLEM_KEYS, *_probe_options(), "sigma"]
+    known = [*PROBLEM_KEYS, *_probe_options(), "sigma", "threads"]
     for key in configuration:
         if key not in known:
             raise unknown("configuration key", key, known)
@@ -146,13 +147,29 @@ def _probe(configuration: dict[str, Any]) -> None:
         del configuration["sigma"]
     named = {k: v for k, v in configuration.items() if k in PROBLEM_KEYS}
     problem = load_problem(**named)
-    rest = {k: v for k, v in configuration.items() if k not in PROBLEM_KEYS}
+    rest = {k: v for k, v in configuration.items() if k not in (*PROBLEM_KEYS, "threads")}
+    _set_threads(problem, configuration.get("threads"), Path(rest["out"]))
     with shown(Console(stderr=True)) as progress:
         ds = run_probe(problem, progress=progress, **rest)
     if "stopped" in ds.attrs:
         again = shlex.join(["gradprobe", *sys.argv[1:]])
         typer.echo(f"Stopped; what was finished is kept. Go on with: {again}", err=True)
         raise typer.Exit(INTERRUPTED)
+
+
+def _set_threads(problem: Any, wish: Any, out: Path) -> None:
+    """Set torch's threads: as asked, as in the run that is there (for the same bits), or the faster number."""
+    import torch
+
+    from gradprobe.core.errors import whole
+    from gradprobe.probes.threads import best_threads
+    from gradprobe.store.run import RUN_FILE, read_info
+
+    if wish is None and (out / RUN_FILE).is_file():
+        wish = read_info(out).configuration.get("threads")
+    threads = best_threads(problem) if wish is None else whole("threads", wish)
+    torch.set_num_threads(threads)
+    problem.facts["source"]["threads"] = threads
 
 
 def _probe_options() -> list[str]:

@@ -1,4 +1,8 @@
-"""Settings of all tests: one thread, so that they cost the same beside other work."""
+"""Settings of all tests: one thread, here and in the processes they start, so that they cost the same beside other work."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 

@@ -387,3 +387,15 @@ def test_engines_agree_and_are_kept(tmp_path) -> None:
     assert set(engines) == {"activations layerwise sample | first", "activations layerwise sample | last"}
     gp.probe(classifier(), ["lr"], copies=1000, seeds=2, out=tmp_path / "run")
     assert read_info(tmp_path / "run").engines == engines
+
+
+def test_best_threads_leaves_the_setting() -> None:
+    from gradprobe.probes.threads import best_threads
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert best_threads(classifier()) in (1, 2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
