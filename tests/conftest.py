@@ -1,4 +1,4 @@
-"""Settings of all tests: one thread, here and in the processes they start, so that they cost the same beside other work."""
+"""Settings of all tests: one thread, here and in what they start, so that they cost the same beside other work."""
 
 import os
 
