@@ -19,7 +19,7 @@ app = typer.Typer(
     help="How good are gradients that were estimated without backpropagation?",
 )
 
-USAGE, INTERRUPTED = 2, 130
+USAGE, PARTIAL, INTERRUPTED = 2, 3, 130
 DEMO_ESTIMATORS = "lr,alr,es,aes,hybrid,a-hybrid"
 
 PROBLEM_KEYS = ("model", "checkpoint", "data", "batch_size", "split", "first", "loss", "model_args")
@@ -31,6 +31,11 @@ def main() -> None:
         app()
     except UsageError as error:
         typer.echo(f"gradprobe: {error}", err=True)
+        sys.exit(USAGE)
+    except OSError as error:
+        typer.echo(
+            f"gradprobe: {error.filename or 'a file'}: {error.strerror}; choose another place.", err=True
+        )
         sys.exit(USAGE)
     except KeyboardInterrupt:
         typer.echo("gradprobe: stopped; what was finished is kept, and the same command goes on.", err=True)
@@ -151,6 +156,11 @@ def _probe(configuration: dict[str, Any]) -> None:
     _set_threads(problem, configuration.get("threads"), Path(rest["out"]))
     with shown(Console(stderr=True)) as progress:
         ds = run_probe(problem, progress=progress, **rest)
+    if configuration.get("checkpoint") is None:
+        typer.echo("No --checkpoint was given: the weights are random (seed 0).", err=True)
+    if bool((ds["status"] == "failed").any()):
+        typer.echo("Some units failed; gradprobe report says which and why.", err=True)
+        raise typer.Exit(PARTIAL)
     if "stopped" in ds.attrs:
         again = shlex.join(["gradprobe", *sys.argv[1:]])
         typer.echo(f"Stopped; what was finished is kept. Go on with: {again}", err=True)

@@ -152,7 +152,7 @@ class Registry:
     def _read(self, path: Path, module: str) -> None:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             for call in getattr(node, "decorator_list", []):
-                if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "register":
+                if isinstance(call, ast.Call) and _called(call) in ("register", "register_estimator"):
                     name = ast.literal_eval(call.args[0])
                     meta = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg}
                     if name in self._entries:
@@ -161,6 +161,11 @@ class Registry:
                             f"{self._entries[name].module} has already."
                         )
                     self._entries[name] = Entry(name, meta.pop("summary"), meta, module)
+
+
+def _called(call: ast.Call) -> str:
+    """Last part of what is called: ``register``, or ``register_estimator`` of ``gp.register_estimator``."""
+    return getattr(call.func, "id", getattr(call.func, "attr", ""))
 
 
 def _same_source(old: Any, new: Any) -> bool:

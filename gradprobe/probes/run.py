@@ -164,7 +164,7 @@ def _info(
     facts = {k: v for k, v in problem.facts.items() if k != "source"} | {
         "problem": problem.name,
         "loss_per": problem.loss_per,
-        "batch_size": problem.batch_size,
+        "batch_size": problem.samples,
         "unused_layers": unused_layers(problem),
         "clean_loss": float(problem.total(problem.clean_losses())),
         "gradient_sqnorm": squares,

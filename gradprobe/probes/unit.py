@@ -102,6 +102,8 @@ def compute(
         note = str(error)
     if not note and sum(nonfinite) == count * settings.block:
         note = "the loss of every copy was not finite; use a smaller sigma or look at the model's outputs"
+        if task.estimator is not None:
+            note = f"{type(task.estimator).__name__}.directions returned values that are not finite"
     unit = _unit(task, names, parameters, moments, references, nonfinite, settings, bool(note))
     if task.estimator is not None:
         unit.forwards = np.array(counted[:count] + [np.nan] * (count - len(counted)))
@@ -127,6 +129,12 @@ def _read(problem: Problem, task: Task, block: Block, settings: Settings) -> Rea
     missing = [p for layer in task.layers for p in layer.parameters if p not in found]
     if missing:
         raise UsageError(f"{type(task.estimator).__name__}.directions returned nothing for {missing[0]!r}.")
+    for layer in task.layers:
+        for p, shape in zip(layer.parameters, layer.shapes, strict=True):
+            if not isinstance(found[p], torch.Tensor) or tuple(found[p].shape) != shape:
+                raise UsageError(
+                    f"{type(task.estimator).__name__}.directions must return {p!r} with shape {shape}"
+                )
     if all(bool(d.isfinite().all()) for d in found.values()):
         return Read([found], 0)
     return Read([{p: torch.zeros_like(d) for p, d in found.items()}], block.copies)

@@ -35,10 +35,10 @@ def per_sample(function: Callable[..., torch.Tensor]) -> Loss:
                 f"the model gives {len(output)} outputs for {len(target)} targets; batch and target must have "
                 "the same length along axis 0."
             )
-        if output.is_floating_point() and target.is_floating_point() and output.shape != target.shape:
+        if function not in (F.cross_entropy, F.nll_loss) and output.shape != target.shape:
             raise UsageError(
                 f"the model gives shape {list(output.shape)} for targets of shape {list(target.shape)}; they must "
-                "be equal."
+                "be equal: squeeze the output, or give targets an axis."
             )
         losses = function(output, target, reduction="none")
         return losses.flatten(1).mean(1) if losses.ndim > 1 else losses

@@ -12,7 +12,7 @@ from torch import nn
 from torch.func import functional_call
 
 from gradprobe.core.errors import UsageError, one_of, unknown
-from gradprobe.core.hooks import copied, untouched_globals
+from gradprobe.core.hooks import copied, tensors, untouched_globals
 from gradprobe.core.spec import digest
 from gradprobe.problems import fingerprint
 from gradprobe.problems.losses import Loss, find_loss
@@ -141,6 +141,12 @@ class Problem:
     def forwards(self) -> float:
         """Forward passes of the batch so far; a sample that ran alone counts as its share of one."""
         return self.samples_run / self.batch_size
+
+    @property
+    def samples(self) -> int:
+        """Rows of the batch, also where there is one loss for all of them."""
+        first = next((t for t in tensors(self.inputs) if t.ndim), None)
+        return self.batch_size if self.batch_size > 1 or first is None else len(first)
 
     @property
     def parameters(self) -> Tensors:

@@ -36,7 +36,7 @@ def summary(ds: xr.Dataset, copies: Range = None, reference: str = "bp", over: s
             columns[name] = _resolved(found) if name == "state" else values.mean("layer").values
     if over == "model":
         unit = stats.alignment(ds, over="model", reference=reference, scale="unit-gain")
-        columns["ceiling, unit gain"] = unit["ceiling"].values
+        columns["ceiling, unit gain"] = unit["ceiling"].where(unit["state"] == "resolved").values
     return pd.DataFrame(columns, index=pd.Index(ds["estimator"].values, name="method"))
 
 
@@ -55,8 +55,8 @@ def _quantities(ds: xr.Dataset, copies: Range, over: str, reference: str) -> dic
         "Sta.": stats.stability(ds, copies=copies, **chosen).mean("seed"),
         "floor": stats.stability_floor(ds, copies=copies, **chosen),
         "residual": stats.stability(ds, copies=copies, around="law", **chosen).mean("seed"),
-        "ceiling": law["ceiling"],
-        "half-power": law["half_copies"],
+        "ceiling": law["ceiling"].where(law["state"] == "resolved"),
+        "half-power": law["half_copies"].where(law["state"].isin(["resolved", "bounded"])),
         "state": law["state"],
     }
 
@@ -82,7 +82,10 @@ def by_layer(ds: xr.Dataset, reference: str = "bp") -> pd.DataFrame:
         for method in law["estimator"].values:
             at = {"layer": layer, "estimator": method}
             row = {"layer": layer, "method": method, "cosine": float(at_end.sel(at))}
-            rows.append(row | {c: law[c].sel(at).item() for c in columns})
+            row |= {c: law[c].sel(at).item() for c in columns}
+            if row["state"] not in ("resolved", "bounded", "unresolved"):  # no interval: no number either
+                row |= {c: float("nan") for c in columns if c.startswith(("ceiling", "half_copies"))}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -100,7 +103,10 @@ def notes(ds: xr.Dataset) -> list[str]:
     found.append(f"{problem}: one batch of {batch}; intervals and bands are over seeds, for this batch.")
     for label, share in stats.coverage(ds).to_series().items():
         if share < 0.9995:
-            found.append(f"{label}: the layers probed hold {share:.1%} of the gradient's squared length.")
+            found.append(
+                f"{label}: the layers that it serves hold {share:.1%} of the gradient's squared length; in the whole "
+                "model a layer that it refuses counts as zero."
+            )
     engines = attribute(ds, "engines") or {}
     for engine in sorted(set(engines.values())):
         units = [key for key, chosen in engines.items() if chosen == engine]

@@ -16,8 +16,8 @@ def coverage(ds: xr.Dataset) -> xr.DataArray:
     """Probed |g_bp|^2 over total |g_bp|^2.
 
     The sum of |g|^2 over the parameters that an estimator serves (layers that it refused, or that were not
-    asked for, are missing), over the model's whole |g|^2. Statistics over the model speak of the probed part
-    only.
+    asked for, do not count), over the model's whole |g|^2. Statistics over the model hold the layers that were
+    asked for: one that an estimator refused counts there as a direction of zero.
 
     Args:
         ds: Results; ``attrs["total_reference_sqnorm"]`` is the model's whole |g_bp|^2.
@@ -32,7 +32,8 @@ def coverage(ds: xr.Dataset) -> xr.DataArray:
         raise UsageError("the results have no attrs['total_reference_sqnorm']; probe again to have coverage.")
     m = moments(ds, "parameter", "bp")
     total = float(ds.attrs["total_reference_sqnorm"])
-    share = np.nan_to_num(mean_se(m.reference)[0]).sum(-1) / (total if total > 0 else np.nan)
+    served = np.nan_to_num(mean_se(m.reference)[0]) * m.served
+    share = served.sum(-1) / (total if total > 0 else np.nan)
     out = xr.DataArray(share, dims=("estimator",), attrs={"long_name": "probed share of |g|^2"})
     about = {
         k: v

@@ -98,3 +98,9 @@ def test_entry_points_are_read(folder: tuple[Path, str], monkeypatch: pytest.Mon
     from collections import OrderedDict
 
     assert found.get("theirs") is OrderedDict
+
+
+def test_the_public_decorator_is_found_too(folder: tuple[Path, str]) -> None:
+    text = 'import x as gp\n@gp.register_estimator("public", summary="s")\nclass A: pass\n'
+    (folder[0] / "file.py").write_text(text)
+    assert registry(folder).names() == ["public"]
