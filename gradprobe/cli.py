@@ -83,7 +83,9 @@ def probe(
     first: Annotated[int | None, typer.Option(help="Position of the first sample in the split.")] = None,
     loss: Annotated[str | None, typer.Option(help="Loss, by name.")] = None,
     model_arg: Annotated[list[str] | None, typer.Option(help="Option of the network, name=value.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of torch; the faster of one and all.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of torch; one, unless more are much faster.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with these options, or the run.json of a run.")
     ] = None,
@@ -168,7 +170,7 @@ def _probe(configuration: dict[str, Any]) -> None:
 
 
 def _set_threads(problem: Any, wish: Any, out: Path) -> None:
-    """Set torch's threads: as asked, as in the run that is there (for the same bits), or the faster number."""
+    """Set torch's threads: as asked, as in the run that is there (for the same bits), or one unless more are much faster."""
     import torch
 
     from gradprobe.core.errors import whole

@@ -9,12 +9,16 @@ import torch
 from gradprobe.problems.problem import Problem
 
 
+WORTH = 1.7
+"""How many times faster more threads must be."""
+
+
 def best_threads(problem: Problem, copies: int = 10) -> int:
-    """The faster of one thread and the number that torch is set to.
+    """One thread, unless the number that torch is set to is much faster.
 
     A forward of the batch, repeated ``copies`` times as in a tiled block, is timed with both. Small
     operations end in a barrier each, and on a busy machine a barrier can wait for a thread that is not
-    running.
+    running (100 times slower was measured), so the gain must be worth that risk.
 
     Args:
         problem: The problem.
@@ -26,10 +30,10 @@ def best_threads(problem: Problem, copies: int = 10) -> int:
     most = torch.get_num_threads()
     if most == 1:
         return 1
+    repeats = copies if problem.loss_per == "sample" else 1
     try:
-        return min(
-            (1, most), key=lambda n: _seconds(problem, n, copies if problem.loss_per == "sample" else 1)
-        )
+        gain = _seconds(problem, 1, repeats) / _seconds(problem, most, repeats)
+        return most if gain > WORTH else 1
     finally:
         torch.set_num_threads(most)
 
