@@ -170,7 +170,7 @@ def _probe(configuration: dict[str, Any]) -> None:
 
 
 def _set_threads(problem: Any, wish: Any, out: Path) -> None:
-    """Set torch's threads: as asked, as in the run that is there (for the same bits), or one unless more are much faster."""
+    """Set torch's threads: as asked, as in the run that is there (for the same bits), or as is worth while."""
     import torch
 
     from gradprobe.core.errors import whole

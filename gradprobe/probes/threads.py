@@ -8,7 +8,6 @@ import torch
 
 from gradprobe.problems.problem import Problem
 
-
 WORTH = 1.7
 """How many times faster more threads must be."""
 
