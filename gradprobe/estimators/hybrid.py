@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 from gradprobe.core.errors import one_of, whole
 from gradprobe.core.layer import Layer
 from gradprobe.engine.draw import Sigma
-from gradprobe.engine.noise import NOISE
 from gradprobe.estimators import register
 from gradprobe.estimators.base import Assignment, Estimator
 from gradprobe.estimators.perturbation import ES, LR, Perturbation
@@ -56,8 +55,8 @@ class Hybrid(Estimator):
 
     @property
     def target(self) -> str:
-        """``smoothed`` for an exact score, else ``surrogate``."""
-        return "smoothed" if self.encode == "exact" and NOISE.get(self.noise).exact else "surrogate"
+        """What its parts' means equal."""
+        return self.parts[1].target
 
     def assignment(self, layers: Sequence[Layer]) -> Assignment:
         """ES for the first ``es_layers`` layers with matrix weights, LR for the others."""

@@ -165,9 +165,8 @@ def test_a_later_request_takes_over_the_references_of_the_run(tmp_path: Path) ->
     ],
 )
 def test_what_names_cannot_tell_apart_numbers_do(change, tmp_path: Path) -> None:
-    problem = classifier()
-    if change is not None:
-        problem = gp.Problem(problem.module, (problem.inputs, problem.target), _smoothed(0.0))
+    plain = classifier()
+    problem = gp.Problem(plain.module, (plain.inputs, plain.target), _smoothed(0.0))
     gp.probe(problem, ["lr"], out=tmp_path / "run", **SMALL)
     with pytest.raises(gp.UsageError, match="another"):
         gp.probe(change(problem), ["lr"], out=tmp_path / "run", **SMALL)
