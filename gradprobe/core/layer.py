@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -58,3 +58,8 @@ class Layer:
         tuples = {key: tuple(data[key]) for key in ("parameters", "contains")}
         shapes = {key: tuple(tuple(s) for s in data[key]) for key in ("shapes", "outputs")}
         return cls(**{**data, **tuples, **shapes})
+
+
+def paths(layers: Sequence[Layer]) -> dict[str, str]:
+    """Module path -> layer name."""
+    return {path: layer.name for layer in layers for path in layer.modules}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,11 @@ class Runnable(Protocol):
         ...
 
     @property
+    def inputs(self) -> Any:
+        """What the model is called with."""
+        ...
+
+    @property
     def batch_size(self) -> int:
         """Samples in the batch."""
         ...
@@ -39,12 +44,17 @@ class Runnable(Protocol):
         repeats: int = 1,
         sample: int | None = None,
         copies: int = 1,
+        layout: str = "",
     ) -> torch.Tensor:
         """Losses of one forward."""
         ...
 
     def total(self, losses: torch.Tensor) -> torch.Tensor:
         """Weighted sum of the samples' losses."""
+        ...
+
+    def memo(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """What is computed once while parameters and batch do not change."""
         ...
 
     def gradient(

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradprobe.core.spec import canonical_json
 
-NOISE_VERSION = 1
+NOISE_VERSION = 2
 """Raised whenever the numbers behind a key change; part of a run's identity."""
 
 
@@ -41,8 +41,8 @@ class Streams:
     seed: int
     purpose: str = "draw"
 
-    def generator(self, family: str, where: str, layer: str, call: int, block: int) -> np.random.Generator:
-        """Generator at the start of one stream.
+    def key(self, family: str, where: str, layer: str, call: int, block: int) -> int:
+        """Key of one stream, 128 bits.
 
         Args:
             family: Noise family ("gaussian", ...).
@@ -50,10 +50,11 @@ class Streams:
             layer: Layer name.
             call: Call number of the layer in one forward (activations) or parameter number (weights).
             block: Block index.
-
-        Returns:
-            A fresh generator that starts at the beginning of the stream.
         """
-        key = [NOISE_VERSION, self.purpose, self.root, family, where, layer, call, self.seed, block]
-        bits = hashlib.blake2b(canonical_json(key).encode(), digest_size=16).digest()
-        return np.random.Generator(np.random.Philox(key=int.from_bytes(bits, "little")))
+        parts = [NOISE_VERSION, self.purpose, self.root, family, where, layer, call, self.seed, block]
+        digest = hashlib.blake2b(canonical_json(parts).encode(), digest_size=16).digest()
+        return int.from_bytes(digest, "little")
+
+    def generator(self, family: str, where: str, layer: str, call: int, block: int) -> np.random.Generator:
+        """Generator at the start of the stream with this :meth:`key`, for estimators with noise of their own."""
+        return np.random.Generator(np.random.Philox(key=self.key(family, where, layer, call, block)))

@@ -9,12 +9,11 @@ import torch
 
 from gradprobe.core.errors import UsageError
 from gradprobe.core.hooks import Call, first_tensor, intercept, with_first_tensor
-from gradprobe.core.layer import Layer
+from gradprobe.core.layer import Layer, paths
 from gradprobe.core.protocols import Runnable
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.run import make_noise
-from gradprobe.engine.sites import paths
 
 
 def pathwise(

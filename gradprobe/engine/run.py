@@ -1,4 +1,4 @@
-"""Running a draw: a block of noise, the losses that it causes, and the inputs that it made noisy.
+"""Running a draw: noise for some copies, the losses that it causes, and the inputs that it made noisy.
 
 Three engines give the same numbers up to rounding. ``loop`` runs one forward for each copy and is right for any
 model. ``tile`` folds the copies into the batch and needs per-sample losses and activation noise. ``vmap`` batches
@@ -7,6 +7,8 @@ the noise alone, so that what runs before the noisy layer runs once, and needs a
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +17,16 @@ import torch
 
 from gradprobe.core.errors import UsageError
 from gradprobe.core.hooks import Call, first_tensor, intercept
-from gradprobe.core.layer import Layer
+from gradprobe.core.layer import Layer, paths
 from gradprobe.core.protocols import Runnable
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
+from gradprobe.engine.engines import Engine
 from gradprobe.engine.noise import NOISE, Family
+from gradprobe.engine.parts import Part, whole
+from gradprobe.engine.prefix import Prefix
 from gradprobe.engine.sites import (
+    Forward,
     Segment,
     Site,
     add_noise,
@@ -28,22 +34,22 @@ from gradprobe.engine.sites import (
     dtype_of,
     keep,
     noise_at,
-    paths,
     shifted,
     site_shapes,
 )
+from gradprobe.engine.tiles import laid_out, unit_noise
 from gradprobe.engine.vectorised import vectorised
 
 
 @dataclass
 class Outcome:
-    """A block of a draw.
+    """Some copies of a draw.
 
     Attributes:
         draw: The draw.
-        noise: Site -> unit noise ``[m, *shape]`` in the model's dtype; axis 1 has length 1 if one noise
+        noise: Site -> unit noise ``[n, *shape]`` in the model's dtype; axis 1 has length 1 if one noise
             serves the batch.
-        losses: ``[m, B]``, or ``[m]`` where there is one loss for each copy; float64.
+        losses: ``[n, B]``, or ``[n]`` where there is one loss for each copy; float64.
         segments: Inputs of the calls whose input carries noise.
     """
 
@@ -62,85 +68,105 @@ def run(
     problem: Runnable,
     draw: Draw,
     layers: Sequence[Layer],
-    block: Block,
+    copies: Block | Sequence[Part],
     streams: Streams,
-    engine: str = "loop",
+    engine: Engine | str = "loop",
+    prefix: Prefix | None = None,
 ) -> Outcome:
-    """Run one block of a draw.
+    """Run some copies of a draw.
 
     Args:
         problem: The problem.
         draw: The draw.
         layers: The layers that are noisy together, in execution order.
-        block: Which copies.
+        copies: Which copies: a block, or parts of blocks.
         streams: Noise of the seed.
-        engine: ``"loop"``, ``"tile"`` or ``"vmap"``.
+        engine: How.
+        prefix: What comes before the noisy layer, recorded for this engine; None runs it each time.
 
     Returns:
-        Noise, losses and noisy inputs of the block.
+        Noise, losses and noisy inputs of the copies, in the order of the parts.
     """
-    noise = make_noise(problem, draw, layers, block, streams)
+    engine = Engine.parse(engine) if isinstance(engine, str) else engine
+    noise = make_noise(problem, draw, layers, copies, streams)
+    if not engine.layout:
+        noise = {site: eps.contiguous() for site, eps in noise.items()}
+    forward = Forward(problem, draw, layers, noise, {(layers[0].name, 0)}, prefix, engine.layout)
     with torch.no_grad():
-        first = {(layers[0].name, 0)}
-        if engine == "vmap":
-            losses, segments = vectorised(problem, draw, layers, noise, block.copies, first)
+        if engine.name == "vmap":
+            losses, segments = vectorised(forward)
         elif draw.where == "activations":
-            run_activations = _tile if engine == "tile" else _loop
-            losses, segments = run_activations(problem, draw, layers, noise, block.copies, first)
+            losses, segments = _tile(forward) if engine.name == "tile" else _loop(forward)
         else:
-            losses, segments = _perturbed(problem, draw, layers, noise, block.copies), []
+            losses, segments = _perturbed(forward), []
     return Outcome(draw, noise, losses.double(), segments)
 
 
 def make_noise(
-    problem: Runnable, draw: Draw, layers: Sequence[Layer], block: Block, streams: Streams
+    problem: Runnable,
+    draw: Draw,
+    layers: Sequence[Layer],
+    copies: Block | Sequence[Part],
+    streams: Streams,
 ) -> dict[Site, torch.Tensor]:
-    """Unit noise of a block for every site, ``[m, *shape]``; depends on the key alone."""
-    draw.check_block(block.copies)
-    like = next(iter(problem.parameters.values()))
+    """Unit noise of some copies for every site, ``[n, *shape]``; depends on keys (and the device) alone."""
+    if isinstance(copies, Block):
+        draw.check_block(copies.copies)
+        copies = [whole(copies, draw.antithetic)]
+    device = next(iter(problem.parameters.values())).device
     family: Family = NOISE.get(draw.noise)()
-    drawn = block.copies // 2 if draw.antithetic else block.copies
     noise = {}
     for layer in layers:
         for number, shape in enumerate(site_shapes(problem, draw, layer)):
-            generator = streams.generator(draw.noise, draw.where, layer.name, number, block.index)
-            eps = torch.from_numpy(family.sample(generator, (drawn, *shape)))
-            eps = torch.cat([eps, -eps]) if draw.antithetic else eps
-            noise[layer.name, number] = eps.to(device=like.device, dtype=dtype_of(problem, layer))
+            found = []
+            for part in copies:
+                key = streams.key(draw.noise, draw.where, layer.name, number, part.block)
+                eps = _drawn(family, key, shape, part.drawn, device).to(dtype_of(problem, layer))
+                found += [eps, -eps] if part.paired else [eps]
+            noise[layer.name, number] = found[0] if len(found) == 1 else torch.cat(found)
     return noise
 
 
-def _loop(
-    problem: Runnable,
-    draw: Draw,
-    layers: Sequence[Layer],
-    noise: dict[Site, torch.Tensor],
-    copies: int,
-    first: set[Site],
-) -> tuple[torch.Tensor, list[Segment]]:
-    losses, segments = [], [Segment(slice(k, k + 1)) for k in range(copies)]
+def _drawn(
+    family: Family, key: int, shape: tuple[int, ...], copies: range, device: torch.device
+) -> torch.Tensor:
+    """Unit noise ``[len(copies), *shape]`` on a device; off the CPU every copy has a key of its own."""
+    if device.type == "cpu":
+        return unit_noise(family, key, shape, copies)
+    found = []
+    generator = torch.Generator(device)
+    for copy in copies:
+        own = hashlib.blake2b(f"{key} {copy}".encode(), digest_size=8).digest()
+        generator.manual_seed(int.from_bytes(own, "little"))
+        flat = torch.empty(math.prod(shape), device=device)
+        family.fill_on_device(generator, flat)
+        found.append(laid_out(flat, 1, shape))
+    return torch.cat(found)
+
+
+def _loop(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
+    losses, segments = [], [Segment(slice(k, k + 1)) for k in range(forward.copies)]
+    problem, first = forward.problem, forward.first
     current = 0
 
     def edit(call: Call, output: Any) -> Any:
+        forward.noise_begins()
         keep(segments[current], call, first)
-        return add_noise(output, draw, call.layer, noise_at(noise, call)[current])
+        return add_noise(output, forward.draw, call.layer, noise_at(forward.noise, call)[current])
 
-    with intercept(problem.twin, paths(layers), edit, lambda c: (c.layer, c.number) not in first) as calls:
-        for current in range(copies):  # noqa: B007 - read by edit
+    with intercept(
+        problem.twin, paths(forward.layers), edit, lambda c: (c.layer, c.number) not in first
+    ) as calls:
+        for current in range(forward.copies):  # noqa: B007 - read by edit
             calls.restart()
-            losses.append(problem.evaluate())
-            check_calls(calls.counts, layers)
+            with forward.replayed():
+                losses.append(problem.evaluate(layout=forward.layout))
+            check_calls(calls.counts, forward.layers)
     return torch.stack(losses), segments
 
 
-def _tile(
-    problem: Runnable,
-    draw: Draw,
-    layers: Sequence[Layer],
-    noise: dict[Site, torch.Tensor],
-    copies: int,
-    first: set[Site],
-) -> tuple[torch.Tensor, list[Segment]]:
+def _tile(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
+    copies, problem, first = forward.copies, forward.problem, forward.first
     segment = Segment(slice(0, copies))
     rows = problem.batch_size
 
@@ -151,23 +177,31 @@ def _tile(
             raise UsageError(
                 f"the output of layer {call.layer!r} has no row for each sample; use engine='loop'."
             )
-        eps = noise_at(noise, call)
-        return add_noise(output, draw, call.layer, eps.expand(-1, rows, *eps.shape[2:]).flatten(0, 1))
+        eps = noise_at(forward.noise, call)
+        return add_noise(output, forward.draw, call.layer, eps.expand(-1, rows, *eps.shape[2:]).flatten(0, 1))
 
-    with intercept(problem.twin, paths(layers), edit, lambda c: (c.layer, c.number) not in first) as calls:
+    with intercept(
+        problem.twin, paths(forward.layers), edit, lambda c: (c.layer, c.number) not in first
+    ) as calls:
         calls.restart()
-        losses = problem.evaluate(repeats=copies)
-        check_calls(calls.counts, layers)
+        losses = problem.evaluate(repeats=copies, layout=forward.layout)
+        check_calls(calls.counts, forward.layers)
     return losses.view(copies, rows), [segment]
 
 
-def _perturbed(
-    problem: Runnable, draw: Draw, layers: Sequence[Layer], noise: dict[Site, torch.Tensor], copies: int
-) -> torch.Tensor:
-    each = [{site: eps[k] for site, eps in noise.items()} for k in range(copies)]
+def _perturbed(forward: Forward) -> torch.Tensor:
+    problem, draw, layers = forward.problem, forward.draw, forward.layers
+    each = [{site: eps[k] for site, eps in forward.noise.items()} for k in range(forward.copies)]
     if draw.share == "batch":
-        moved = (shifted(problem, draw, layers, eps) for eps in each)
-        return torch.stack([problem.total(problem.evaluate(values)).double() for values in moved])
+        losses = []
+        with forward.weight_calls() as calls:
+            for eps in each:
+                calls.restart()
+                values = shifted(problem, draw, layers, eps)
+                with forward.replayed():
+                    found = problem.evaluate(values, layout=forward.layout)
+                losses.append(problem.total(found).double())
+        return torch.stack(losses)
 
     def sample(eps: dict[Site, torch.Tensor], b: int) -> torch.Tensor:
         own = {site: e[b] for site, e in eps.items()}

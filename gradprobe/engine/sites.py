@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from gradprobe.core.errors import UsageError
-from gradprobe.core.hooks import Call, first_tensor, with_first_tensor
-from gradprobe.core.layer import Layer
+from gradprobe.core.hooks import Call, Interception, first_tensor, intercept, with_first_tensor
+from gradprobe.core.layer import Layer, paths
 from gradprobe.core.protocols import Runnable
 from gradprobe.engine.draw import Draw
+from gradprobe.engine.prefix import Prefix, before
 
 Site = tuple[str, int]
 """Layer name and call number (activation noise) or parameter number (weight noise)."""
@@ -34,6 +36,53 @@ class Segment:
     inputs: dict[Site, Inputs] = field(default_factory=dict)
 
 
+@dataclass
+class Forward:
+    """What an engine runs.
+
+    Attributes:
+        problem: The problem.
+        draw: The draw.
+        layers: The layers that are noisy together.
+        noise: Unit noise at each site, ``[n, *shape]``.
+        first: Calls whose input is clean.
+        prefix: What comes before the noisy layer; None to run it each time.
+        layout: Memory layout of images.
+    """
+
+    problem: Runnable
+    draw: Draw
+    layers: Sequence[Layer]
+    noise: dict[Site, torch.Tensor]
+    first: set[Site]
+    prefix: Prefix | None = None
+    layout: str = ""
+
+    @property
+    def copies(self) -> int:
+        """N."""
+        return len(next(iter(self.noise.values())))
+
+    def replayed(self) -> AbstractContextManager[None]:
+        """Replay what comes before the noisy layer in the forward that runs inside."""
+        return nullcontext() if self.prefix is None else self.prefix.replayed()
+
+    def noise_begins(self) -> None:
+        """Stop replaying."""
+        if self.prefix is not None:
+            self.prefix.end()
+
+    def weight_calls(self) -> AbstractContextManager[Interception]:
+        """Stop replaying before the first call of a layer whose weights are noisy."""
+        if self.prefix is None:
+            return nullcontext(Interception())
+        return intercept(self.problem.twin, paths(self.layers), _unchanged, before(self.prefix, self.draw))
+
+
+def _unchanged(call: Call, output: Any) -> Any:
+    return output
+
+
 def site_shapes(problem: Runnable, draw: Draw, layer: Layer) -> list[tuple[int, ...]]:
     """Shape of one copy's noise at each site of a layer."""
     if draw.where == "activations":
@@ -47,16 +96,11 @@ def dtype_of(problem: Runnable, layer: Layer) -> torch.dtype:
     return problem.parameters[layer.parameters[0]].dtype
 
 
-def paths(layers: Sequence[Layer]) -> dict[str, str]:
-    """Module path -> layer name."""
-    return {path: layer.name for layer in layers for path in layer.modules}
-
-
 def add_noise(output: Any, draw: Draw, layer: str, noise: torch.Tensor) -> Any:
     """The output of a layer with ``sigma`` times unit noise on its first floating tensor."""
     tensor = first_tensor(output)
     assert tensor is not None
-    return with_first_tensor(output, tensor + draw.sigma_of(layer) * noise.to(tensor.dtype))
+    return with_first_tensor(output, torch.add(tensor, noise.to(tensor.dtype), alpha=draw.sigma_of(layer)))
 
 
 def noise_at(noise: Mapping[Site, torch.Tensor], call: Call) -> torch.Tensor:
@@ -101,7 +145,7 @@ def shifted(
     """Parameters of the layers plus ``sigma`` times one copy's unit noise."""
     values = problem.parameters
     return {
-        name: values[name] + draw.sigma_of(layer.name) * noise[layer.name, number]
+        name: torch.add(values[name], noise[layer.name, number], alpha=draw.sigma_of(layer.name))
         for layer in layers
         for number, name in enumerate(layer.parameters)
     }

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import torch
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from gradprobe.core.errors import UsageError
-from gradprobe.core.hooks import Call, intercept, map_tensors
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
+from gradprobe.engine.engines import Engine
+from gradprobe.engine.memory import bytes_per_copy, free_unused, is_out_of_memory
+from gradprobe.engine.parts import calls
+from gradprobe.engine.prefix import Prefix, record
 from gradprobe.engine.preflight import choose_engine
-from gradprobe.engine.run import Outcome, run
-from gradprobe.engine.sites import Inputs, Site, paths
-from gradprobe.estimators.readout import ReadOut, kept_copies
-from gradprobe.layers import rule_for
+from gradprobe.engine.run import run
+from gradprobe.estimators.blockread import BlockRead, Directions, Read
+from gradprobe.estimators.readout import ReadOut
 from gradprobe.problems.problem import Problem
 
 if TYPE_CHECKING:
     from gradprobe.estimators.base import Estimator
-
-Directions = dict[str, torch.Tensor]
-
-
-@dataclass
-class Read:
-    """What one block of a draw gave.
-
-    Attributes:
-        directions: For each read-out, parameter -> mean direction over the block.
-        nonfinite: Copies that count as 0 because a loss was not finite.
-    """
-
-    directions: list[Directions]
-    nonfinite: int
 
 
 def planned_read(
@@ -80,154 +64,122 @@ def read_block(
     streams: Streams,
     engine: str = "auto",
 ) -> Read:
-    """Run one block of a draw once and read it in several ways.
+    """Run one block of a draw once and read it in several ways; see :func:`read_blocks`."""
+    blocks = range(block.index, block.index + 1)
+    return next(read_blocks(problem, draw, layers, readouts, blocks, block.copies, streams, engine))
+
+
+def read_blocks(
+    problem: Problem,
+    draw: Draw,
+    layers: Sequence[Layer],
+    readouts: Sequence[ReadOut],
+    blocks: Sequence[int],
+    copies: int,
+    streams: Streams,
+    engine: str = "auto",
+    most: int | None = None,
+) -> Iterator[Read]:
+    """Run blocks of a draw once and read them in several ways.
 
     Args:
         problem: The problem.
         draw: The draw.
         layers: The layers that are noisy together, in execution order.
         readouts: How to read it.
-        block: Which copies.
+        blocks: Indices of the blocks.
+        copies: Copies in a block.
         streams: Noise of the seed.
-        engine: ``"auto"``, ``"loop"`` or ``"tile"``.
+        engine: ``"auto"``, or an :class:`Engine` as text.
+        most: Copies in one call of the engine at most: what memory has room for.
 
-    Returns:
-        A direction of every parameter of the layers, for every read-out: the mean over the block's copies.
-        A copy with a loss that is not finite counts as 0, so that blocks stay alike however many they lost;
-        the length shrinks by the share of finite copies.
+    Yields:
+        For each block a direction of every parameter of the layers, for every read-out: the mean over the
+        block's copies. A copy with a loss that is not finite counts as 0, so that blocks stay alike however
+        many they lost; the length shrinks by the share of finite copies.
     """
-    names = tuple(layer.name for layer in layers)
+    draw.check_block(copies)
+    left = list(blocks)
     with problem.frozen():
-        kind = (draw.where, draw.injection, draw.share)
-        chosen = problem.once(
-            ("engine", kind, names, engine), lambda: choose_engine(problem, draw, layers, engine)
-        )
-        clean = problem.clean_losses()
-        if draw.where == "weights" and draw.share == "batch":
-            clean = problem.total(clean)
-        outcome = run(problem, draw, layers, block, streams, chosen)
-        kept = kept_copies(outcome.losses, draw.antithetic)
-        found = []
-        for readout in readouts:
-            centred = readout.centred(outcome.losses, clean, kept, draw.antithetic)
-            centred = centred / block.copies
-            read = _read_weights if draw.where == "weights" else _read_activations
-            found.append(read(problem, layers, readout, outcome, centred, kept))
-    return Read(found, int((~kept).sum()))
+        problem.clean_losses()
+        how = _engine(problem, draw, layers, engine)
+        room = _room(how, draw, layers, readouts, copies)
+        if most is not None:
+            room = min(room, most)
+        least = 2 if draw.antithetic else 1
+        while left:
+            try:
+                for read in _attempt(problem, draw, layers, readouts, left, copies, streams, how, room):
+                    yield read
+                    left.pop(0)
+                return
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if room <= least:
+                    raise UsageError(_too_large(problem, draw, layers)) from None
+            room = max(room // 2, least)  # the same blocks have the same keys: numbers do not change
+            free_unused()
 
 
-def _read_weights(
+def _attempt(
     problem: Problem,
+    draw: Draw,
     layers: Sequence[Layer],
-    readout: ReadOut,
-    outcome: Outcome,
-    centred: torch.Tensor,
-    kept: torch.Tensor,
-) -> Directions:
-    """Centred loss x score of the weights' noise, summed over copies (and samples)."""
-    if outcome.draw.share == "sample":
-        assert problem.weights is not None
-        centred = centred * problem.weights
-    found = {}
-    for layer in layers:
-        for number, name in enumerate(layer.parameters):
-            score = readout.score(outcome, (layer.name, number))
-            found[name] = torch.tensordot(centred.to(score.dtype), score, dims=centred.ndim)
-    return found
+    readouts: Sequence[ReadOut],
+    blocks: Sequence[int],
+    copies: int,
+    streams: Streams,
+    how: Engine,
+    room: int,
+) -> Iterator[Read]:
+    """Read blocks with ``room`` copies in one call."""
+    paired = draw.antithetic
+    prefix = _prefix(problem, draw, layers, how)
+    twice = room < copies and any(readout.centre == "mean" for readout in readouts)
+    reading: BlockRead | None = None
+    for parts in calls(list(blocks), copies, paired, room):
+        if reading is None and twice:  # the centre is the mean of losses that are yet to come
+            steps = calls([parts[0].block], copies, paired, room)
+            known = [run(problem, draw, layers, step, streams, how, prefix).losses for step in steps]
+        outcome = run(problem, draw, layers, parts, streams, how, prefix)
+        start = 0
+        for part in parts:
+            if reading is None:
+                reading = BlockRead(problem, draw, layers, readouts, copies, known if twice else ())
+            reading.add(outcome, slice(start, start + part.copies))
+            start += part.copies
+            if reading.full:
+                yield reading.read()
+                reading = None
 
 
-def _read_activations(
-    problem: Problem,
-    layers: Sequence[Layer],
-    readout: ReadOut,
-    outcome: Outcome,
-    centred: torch.Tensor,
-    kept: torch.Tensor,
-) -> Directions:
-    """Cotangents of each call, averaged in activation space where the input is clean, pulled back by the rule."""
-    found = {
-        name: torch.zeros_like(problem.parameters[name]) for layer in layers for name in layer.parameters
-    }
-    for layer in layers:
-        weighted = _credit(problem, layer, centred)
-        for number in range(layer.calls):
-            site = (layer.name, number)
-            score = readout.score(outcome, site)
-            factor = weighted.to(score.dtype).view(*weighted.shape, *[1] * (score.ndim - weighted.ndim))
-            if site in _noisy_sites(outcome):
-                for segment in outcome.segments:
-                    cotangent = (factor[segment.copies] * score[segment.copies]).flatten(0, 1)
-                    inputs = _cleared(segment.inputs[site], kept[segment.copies], problem.batch_size)
-                    _add(found, problem, layer, inputs, cotangent, readout)
-            else:
-                inputs = _clean_inputs(problem, layers)[site]
-                _add(found, problem, layer, inputs, (factor * score).sum(0), readout)
-    return found
+def _room(how: Engine, draw: Draw, layers: Sequence[Layer], readouts: Sequence[ReadOut], copies: int) -> int:
+    """Copies in one call: as the engine likes it, but see what must stay together."""
+    room = how.copies or copies
+    if any(readout.centre == "mean" for readout in readouts):
+        room = max(room, copies)
+    noisy_inputs = draw.where == "activations" and (len(layers) > 1 or any(x.calls > 1 for x in layers))
+    return min(room, copies) if noisy_inputs else room
 
 
-def _cleared(inputs: Inputs, kept: torch.Tensor, batch: int) -> Inputs:
-    """The inputs with 0 for copies that are left out: their cotangent is 0, and 0 x inf would not be."""
-    if bool(kept.all()):
-        return inputs
-    rows = kept.repeat_interleave(batch)
-
-    def clear(t: torch.Tensor) -> torch.Tensor:
-        if not t.is_floating_point():
-            return t
-        if len(kept) == 1:
-            return torch.zeros_like(t)
-        return (
-            torch.where(rows.view(-1, *[1] * (t.ndim - 1)), t, 0.0) if t.ndim and len(t) == len(rows) else t
-        )
-
-    path, args, kwargs = inputs
-    return path, map_tensors(clear, args), map_tensors(clear, kwargs)
+def _too_large(problem: Problem, draw: Draw, layers: Sequence[Layer]) -> str:
+    need = bytes_per_copy(problem, draw, layers) / 2**20
+    return (
+        f"memory ran out with a single copy of layer {layers[0].name!r}, which needs about {need:,.0f} MiB; use a "
+        "smaller batch."
+    )
 
 
-def _noisy_sites(outcome: Outcome) -> set[Site]:
-    return set(outcome.segments[0].inputs)
+def _engine(problem: Problem, draw: Draw, layers: Sequence[Layer], wish: str) -> Engine:
+    """The engine that was asked for if it serves this draw, else one that does."""
+    names = tuple(layer.name for layer in layers)
+    kind = (draw.where, draw.injection, draw.share)
+    return problem.once(("engine", kind, names, wish), lambda: choose_engine(problem, draw, layers, wish))
 
 
-def _credit(problem: Problem, layer: Layer, centred: torch.Tensor) -> torch.Tensor:
-    """The factor of each sample's cotangent ``[m, B]``: w_b times its own loss, or ``[m]``: the copy's loss."""
-    if centred.ndim == 1:
-        return centred
-    assert problem.weights is not None
-    return centred * problem.weights if layer.credit == "sample" else problem.total(centred)
-
-
-def _add(
-    found: Directions,
-    problem: Problem,
-    layer: Layer,
-    inputs: Inputs,
-    cotangent: torch.Tensor,
-    readout: ReadOut,
-) -> None:
-    path, args, kwargs = inputs
-    module = problem.twin.get_submodule(path)
-    names = layer.modules[path]
-    values = problem.memo(("values", path), lambda: problem.local_values(path))
-    rule = rule_for(module)
-    pulled = rule.pull_back(module, list(names), values, args, kwargs, cotangent, readout.encodes_input)
-    for name, full in names.items():
-        found[full] = found[full] + pulled[name]
-
-
-def _clean_inputs(problem: Problem, layers: Sequence[Layer]) -> dict[Site, Inputs]:
-    """Inputs of each layer's first call in a forward without noise."""
-
-    def compute() -> dict[Site, Any]:
-        seen: dict[Site, Any] = {}
-
-        def note(call: Call, output: Any) -> Any:
-            if call.number == 0:
-                seen[call.layer, 0] = (call.path, call.args, call.kwargs)
-            return output
-
-        with torch.no_grad(), intercept(problem.twin, paths(layers), note, lambda c: c.number == 0) as calls:
-            calls.restart()
-            problem.evaluate()
-        return seen
-
-    return problem.memo(("inputs", tuple(layer.name for layer in layers)), compute)
+def _prefix(problem: Problem, draw: Draw, layers: Sequence[Layer], how: Engine) -> Prefix | None:
+    if not how.replay:
+        return None
+    key = ("prefix", draw.where, tuple(layer.name for layer in layers), how.layout)
+    return problem.memo(key, lambda: record(problem, draw, layers, how.layout))

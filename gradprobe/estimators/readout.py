@@ -63,12 +63,18 @@ class ReadOut:
                 "block or another centre."
             )
 
-    def score(self, outcome: Outcome, site: tuple[str, int]) -> torch.Tensor:
-        """The factor that multiplies the loss: score of the noise, or its sign. ``[m, *shape]``."""
-        noise = outcome.noise[site]
-        if self.encodes_noise:
-            return torch.sign(noise)
-        return outcome.family.score(noise) / outcome.draw.sigma_of(site[0])
+    def same_cotangent(self, other: ReadOut) -> bool:
+        """Whether it differs from another in the encoding of the layer's input at most."""
+        return (self.centre, self.encodes_noise) == (other.centre, other.encodes_noise)
+
+    def score(self, outcome: Outcome, site: tuple[str, int], at: slice = slice(None)) -> torch.Tensor:
+        """Score of the unit noise of some copies, or its sign ``[n, *shape]``; times :meth:`scale`."""
+        noise = outcome.noise[site][at]
+        return torch.sign(noise) if self.encodes_noise else outcome.family.score(noise)
+
+    def scale(self, draw: Draw, layer: str) -> float:
+        """What makes it the score of the layer's noise: 1/sigma; 1 where only the sign is used."""
+        return 1.0 if self.encodes_noise else 1.0 / draw.sigma_of(layer)
 
     def centred(
         self, losses: torch.Tensor, clean: torch.Tensor, kept: torch.Tensor, paired: bool

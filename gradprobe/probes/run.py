@@ -195,7 +195,8 @@ def _engines(problem: Problem, plan: Plan, settings: Settings, known: Mapping[st
         return found
     for task in plan.tasks:
         if task.draw is not None and (key := engine_key(task.draw, task.layers)) not in found:
-            found[key] = fastest(problem, task.draw, task.layers, settings.block)
+            engine = fastest(problem, task.draw, task.layers, settings.block, settings.copies * seeds)
+            found[key] = str(engine)
     return found
 
 

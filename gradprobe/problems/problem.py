@@ -12,7 +12,7 @@ from torch import nn
 from torch.func import functional_call
 
 from gradprobe.core.errors import UsageError, one_of, unknown
-from gradprobe.core.hooks import copied, tensors, untouched_globals
+from gradprobe.core.hooks import copied, map_tensors, tensors, untouched_globals
 from gradprobe.core.spec import digest
 from gradprobe.problems import fingerprint
 from gradprobe.problems.losses import Loss, find_loss
@@ -180,6 +180,7 @@ class Problem:
         repeats: int = 1,
         sample: int | None = None,
         copies: int = 1,
+        layout: str = "",
     ) -> torch.Tensor:
         """Losses of one forward.
 
@@ -188,12 +189,13 @@ class Problem:
             repeats: How many times the batch is repeated along axis 0, copy after copy.
             sample: Run this sample alone (``loss_per="sample"`` only).
             copies: How many forwards this one stands for under ``vmap``; only counted.
+            layout: ``"channels_last"`` lays out images in the inputs so; nothing by default.
 
         Returns:
             ``[repeats * B]`` losses of the samples, ``[1]`` for one sample, or the copy's loss ``[]``.
         """
         self.samples_run += (copies - 1) * self.batch_size
-        return self._within(parameters or {}, lambda: self._evaluate(repeats, sample))
+        return self._within(parameters or {}, lambda: self._evaluate(repeats, sample, layout))
 
     def gradient(
         self,
@@ -284,13 +286,15 @@ class Problem:
             if place.startswith(start)
         }
 
-    def _evaluate(self, repeats: int, sample: int | None) -> torch.Tensor:
+    def _evaluate(self, repeats: int, sample: int | None, layout: str = "") -> torch.Tensor:
         self.samples_run += repeats * (self.batch_size if sample is None else 1)
         data = (self.inputs, self.target)
         if repeats > 1:
             data = rows_of(data, self.batch_size, lambda t: t.repeat(repeats, *[1] * (t.ndim - 1)))
         if sample is not None:
             data = rows_of(data, self.batch_size, lambda t: t[sample : sample + 1])
+        if layout == "channels_last":
+            data = (map_tensors(_channels_last, data[0]), data[1])
         losses = self._losses(*data)
         if self.loss_per == "sample":
             return losses
@@ -314,6 +318,11 @@ class Problem:
     def _weight(self, sample: int) -> torch.Tensor:
         assert self.weights is not None
         return self.weights[sample]
+
+
+def _channels_last(t: torch.Tensor) -> torch.Tensor:
+    images = t.ndim == 4 and t.is_floating_point()
+    return t.contiguous(memory_format=torch.channels_last) if images else t
 
 
 def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -20,6 +20,7 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.noise import NOISE
+from gradprobe.engine.tiles import unit_noise
 from gradprobe.estimators.base import Estimator
 from gradprobe.estimators.readout import ReadOut
 from gradprobe.problems.problem import Problem
@@ -75,9 +76,9 @@ def all_noise(
             each = (problem.batch_size,) if draw.share == "sample" else ()
             shapes = [(*each, *s) for s in layer.shapes]
         for number, shape in enumerate(shapes):
-            generator = streams.generator(draw.noise, draw.where, layer.name, number, block.index)
+            key = streams.key(draw.noise, draw.where, layer.name, number, block.index)
             drawn = block.copies // 2 if draw.antithetic else block.copies
-            eps = torch.from_numpy(NOISE.get(draw.noise)().sample(generator, (drawn, *shape)))
+            eps = unit_noise(NOISE.get(draw.noise)(), key, tuple(shape), range(drawn))
             found[layer.name, number] = torch.cat([eps, -eps]) if draw.antithetic else eps
     return found
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
 
 from gradprobe.core import hooks
-from gradprobe.core.streams import Block, Streams
+from gradprobe.core.streams import Streams
 from gradprobe.engine import run as engine
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.noise.gaussian import Gaussian
-from gradprobe.estimators import draws
+from gradprobe.engine.parts import Part
+from gradprobe.estimators import blockread, draws
 from gradprobe.estimators.base import make
 from gradprobe.estimators.readout import ReadOut
 from gradprobe.layers.generic import Generic, SignOfInput
@@ -102,30 +102,30 @@ def samples_summed(patch):
     def credit(problem, layer, centred):
         return centred if centred.ndim == 1 or layer.credit == "sample" else centred.sum(-1)
 
-    patch.setattr(draws, "_credit", credit)
+    patch.setattr(blockread, "_credit", credit)
 
 
 def copy_loss_over_samples(patch):
     """1/B where it does not belong: on the loss of the whole copy."""
-    true = draws._credit
+    true = blockread._credit
 
     def credit(problem, layer, centred):
         return true(problem, layer, centred) / (5 if centred.ndim == 1 else 1)
 
-    patch.setattr(draws, "_credit", credit)
+    patch.setattr(blockread, "_credit", credit)
 
 
 def neighbours_loss(patch):
     """Each sample is credited with the next sample's loss."""
-    true = draws._credit
-    patch.setattr(draws, "_credit", lambda p, x, c: true(p, x, c.roll(1, -1) if c.ndim > 1 else c))
+    true = blockread._credit
+    patch.setattr(blockread, "_credit", lambda p, x, c: true(p, x, c.roll(1, -1) if c.ndim > 1 else c))
 
 
 def stream_without(part):
     def plant(patch):
-        true = Streams.generator
+        true = Streams.key
 
-        def generator(self, family, where, layer, call, block):
+        def key(self, family, where, layer, call, block):
             given = {"family": family, "where": where, "layer": layer, "call": call, "block": block}
             if part in given:
                 given[part] = type(given[part])()
@@ -133,7 +133,7 @@ def stream_without(part):
             default = "draw" if part == "purpose" else 0
             return true(dataclasses.replace(self, **{part: default}), **given)
 
-        patch.setattr(Streams, "generator", generator)
+        patch.setattr(Streams, "key", key)
 
     return plant
 
@@ -153,8 +153,8 @@ def noise_of(change):
 
 
 @noise_of
-def same_for_all_blocks(true, problem, draw, layers, block, streams):
-    return true(problem, draw, layers, Block(0, block.copies), streams)
+def same_for_all_blocks(true, problem, draw, layers, parts, streams):
+    return true(problem, draw, layers, [dataclasses.replace(part, block=0) for part in parts], streams)
 
 
 @noise_of
@@ -181,8 +181,9 @@ def same_for_all_samples(true, *args):
 
 
 @noise_of
-def partners_not_opposite(true, problem, draw, layers, block, streams):
-    return true(problem, dataclasses.replace(draw, antithetic=False), layers, block, streams)
+def partners_not_opposite(true, problem, draw, layers, parts, streams):
+    alone = [Part(part.block, range(part.copies)) for part in parts]
+    return true(problem, draw, layers, alone, streams)
 
 
 def clean_inputs(patch):
@@ -216,9 +217,9 @@ def hook_left(patch):
 def training_flag_left(patch):
     true = engine._loop
 
-    def loop(problem, *args):
-        problem.twin.train()
-        return true(problem, *args)
+    def loop(forward):
+        forward.problem.twin.train()
+        return true(forward)
 
     patch.setattr(engine, "_loop", loop)
 
@@ -239,10 +240,10 @@ def weights_written(patch):
     """Noise is added to the model's own weights and taken off again: off by rounding."""
     true = engine._perturbed
 
-    def perturbed(problem, draw, layers, noise, copies):
-        for p in problem.module.parameters():
+    def perturbed(forward):
+        for p in forward.problem.module.parameters():
             p.data.add_(0.1).sub_(0.1)
-        return true(problem, draw, layers, noise, copies)
+        return true(forward)
 
     patch.setattr(engine, "_perturbed", perturbed)
 
@@ -250,22 +251,22 @@ def weights_written(patch):
 def set_globally(patch):
     """The sampler seeds and uses torch's global generator."""
 
-    def sample(self, generator, shape):
-        torch.manual_seed(int(generator.integers(2**31)))
-        return torch.randn(shape).numpy()
+    def fill(self, key, tile, out):
+        torch.manual_seed((key + tile) % 2**31)
+        out.copy_(torch.randn(len(out)))
 
-    patch.setattr(Gaussian, "sample", sample)
+    patch.setattr(Gaussian, "fill", fill)
     patch.setattr(hooks, "untouched_globals", contextlib.nullcontext)
 
 
 def ignores_the_key(patch):
-    patch.setattr(Gaussian, "sample", lambda self, g, shape: np.ones(shape, dtype=np.float32))
+    patch.setattr(Gaussian, "fill", lambda self, key, tile, out: out.fill_(1.0))
 
 
 def keeps_a_state(patch):
     """A generator of its own that runs on from call to call."""
-    own = np.random.default_rng(0)
-    patch.setattr(Gaussian, "sample", lambda self, g, shape: own.standard_normal(shape, dtype=np.float32))
+    own = torch.Generator().manual_seed(0)
+    patch.setattr(Gaussian, "fill", lambda self, key, tile, out: out.normal_(generator=own))
 
 
 def sign_after_the_sum(patch):
@@ -284,13 +285,7 @@ def sign_left_out(patch):
 
 def sigma_in_signs(patch):
     """1/sigma kept where the noise is encoded by its sign."""
-    true = ReadOut.score
-
-    def score(self, outcome, site):
-        sigma = outcome.draw.sigma_of(site[0]) if self.encodes_noise else 1.0
-        return true(self, outcome, site) / sigma
-
-    patch.setattr(ReadOut, "score", score)
+    patch.setattr(ReadOut, "scale", lambda self, draw, layer: 1.0 / draw.sigma_of(layer))
 
 
 def partner_in_the_centre(patch):
@@ -312,9 +307,9 @@ def self_in_the_centre(patch):
 def one_forward_more(patch):
     true = engine._perturbed
 
-    def perturbed(problem, *args):
-        problem.evaluate()
-        return true(problem, *args)
+    def perturbed(forward):
+        forward.problem.evaluate()
+        return true(forward)
 
     patch.setattr(engine, "_perturbed", perturbed)
 

@@ -17,6 +17,7 @@ from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.noise import NOISE
 from gradprobe.engine.run import make_noise
+from gradprobe.engine.tiles import unit_noise
 from tests.truth.checks import SEED, check_key_components, known, normal_quantile
 
 ALARM = 1e-6  # false-alarm rate of each statistical test here
@@ -41,7 +42,13 @@ def generator(key):
 
 def key_bits(key) -> tuple[int, ...]:
     """The 128 bits that a stream starts from."""
-    return tuple(int(v) for v in generator(key).bit_generator.state["state"]["key"])
+    root, seed, purpose, family, where, layer, call, block = key
+    bits = Streams(root, seed, purpose).key(family, where, layer, call, block)
+    assert tuple(int(v) for v in generator(key).bit_generator.state["state"]["key"]) == (
+        bits % 2**64,
+        bits >> 64,
+    )
+    return bits % 2**64, bits >> 64
 
 
 def numbers(key) -> list[float]:
@@ -52,10 +59,10 @@ def sample(family: str, copies: int = 64, size: int = 50, blocks: int = 128) -> 
     """Noise of many blocks, as the engine draws it: ``[blocks, copies, size]``."""
     make = NOISE.get(family)()
     drawn = [
-        make.sample(SEED.generator(family, "weights", "layer", 0, block), (copies, size))
+        unit_noise(make, SEED.key(family, "weights", "layer", 0, block), (size,), range(copies))
         for block in range(blocks)
     ]
-    return np.stack(drawn)
+    return torch.stack(drawn).numpy()
 
 
 # --- keys

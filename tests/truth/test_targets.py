@@ -19,6 +19,8 @@ from torch import nn
 
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
+from gradprobe.engine.noise.gaussian import Gaussian
+from gradprobe.engine.tiles import unit_noise
 from gradprobe.estimators import ESTIMATORS
 from gradprobe.estimators.base import make
 from gradprobe.estimators.draws import read_block
@@ -206,7 +208,7 @@ PATHWISE = [  # recurrent, where, injection, noise, share, copies a block, fault
     (False, "activations", "joint", "laplace", "sample", 512, 0.1),
     (False, "weights", "layerwise", "gaussian", "batch", 128, 0.4),
     (False, "weights", "joint", "laplace", "batch", 256, 0.4),
-    (True, "activations", "layerwise", "gaussian", "sample", 512, 0.1),
+    (True, "activations", "layerwise", "gaussian", "sample", 768, 0.1),
     (True, "activations", "joint", "laplace", "sample", 512, 0.15),
     (True, "weights", "layerwise", "laplace", "batch", 128, 0.4),
 ]
@@ -365,7 +367,7 @@ def test_rademacher_is_the_mean_over_all_patterns(where, share):
     spec = f"lr(where={where}, share={share}, noise=rademacher, antithetic=True, sigma=0.8)"
     estimator = make(spec).estimator
     assert estimator.target == "surrogate"
-    copies = 32 if (where, share) == ("weights", "sample") else 128
+    copies = 48 if (where, share) == ("weights", "sample") else 128
     expected = enumerated(problem, draw, layers)
     MeanTest(collect(estimator, problem, layers, 64, copies), expected).check(0.3)
 
@@ -421,8 +423,8 @@ def test_alr_uses_the_noise_of_lr():
     problem = Problem(module, (torch.full((1, 1), -1.7).double(), torch.zeros(1, 1).double()), "mse")
     layers = layers_of(problem)
     streams, block = Streams(3, 9), Block(4, 1)
-    generator = streams.generator("gaussian", "activations", layers[0].name, 0, 4)
-    eps = float(generator.standard_normal((1,), dtype=np.float32)[0])
+    key = streams.key("gaussian", "activations", layers[0].name, 0, 4)
+    eps = float(unit_noise(Gaussian(), key, (1, 1), range(1)))
     lr = make("lr(sigma=0.2)").estimator.directions(problem, layers, block, streams)
     alr = make("alr(sigma=0.2)").estimator.directions(problem, layers, block, streams)
     assert float(lr["weight"] / alr["weight"]) == pytest.approx(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Protocol
 from gradprobe.core.registry import Registry
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 NOISE = Registry("noise", __name__)
@@ -23,8 +22,19 @@ class Family(Protocol):
 
     exact: bool
 
-    def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        """Unit-variance float32 noise of the given shape; axis 0 runs over copies."""
+    def fill(self, key: int, tile: int, out: torch.Tensor) -> None:
+        """Fill ``out`` with the first numbers of a tile of unit-variance noise.
+
+        Args:
+            key: Key of the stream, 128 bits.
+            tile: Which tile of the stream.
+            out: float32, contiguous, on the CPU; its length is a multiple of 16 and at most a tile. A shorter
+                one gets the first of the numbers that a longer one gets.
+        """
+        ...
+
+    def fill_on_device(self, generator: torch.Generator, out: torch.Tensor) -> None:
+        """Fill ``out`` with unit-variance noise from a generator of its device."""
         ...
 
     def score(self, noise: torch.Tensor) -> torch.Tensor:

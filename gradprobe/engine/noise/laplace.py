@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from gradprobe.engine.noise import register
+from gradprobe.engine.tiles import words
 
 
 @register("laplace", summary="Laplace with standard deviation sigma; score sqrt(2) sign(eps)/sigma")
@@ -14,11 +15,16 @@ class Laplace:
 
     exact = True
 
-    def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    def fill(self, key: int, tile: int, out: torch.Tensor) -> None:
+        """From 32 random bits each: a sign, and minus the logarithm of 31 bits."""
+        bits = torch.from_numpy(words(key, tile, len(out) // 2).view(np.int32))
+        out.copy_(bits & 0x7FFFFFFF).add_(0.5).mul_(2.0**-31).log_().mul_(-math.sqrt(0.5))
+        torch.copysign(out, torch.where(bits < 0, -1.0, 1.0), out=out)
+
+    def fill_on_device(self, generator: torch.Generator, out: torch.Tensor) -> None:
         """A random sign times an exponential."""
-        size = generator.standard_exponential(shape, dtype=np.float32) * np.float32(math.sqrt(0.5))
-        sign = generator.integers(0, 2, shape, dtype=np.int8) * np.int8(2) - np.int8(1)
-        return size * sign
+        sign = torch.empty_like(out).random_(0, 2, generator=generator).mul_(2).sub_(1)
+        out.exponential_(generator=generator).mul_(math.sqrt(0.5)).mul_(sign)
 
     def score(self, noise: torch.Tensor) -> torch.Tensor:
         """``sqrt(2) sign(eps)``."""

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from gradprobe.engine.noise import register
+from gradprobe.engine.tiles import words
 
 
 @register("rademacher", summary="random signs; mean is the central difference, exact on quadratics")
@@ -12,9 +13,14 @@ class Rademacher:
 
     exact = False
 
-    def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    def fill(self, key: int, tile: int, out: torch.Tensor) -> None:
+        """One random bit each."""
+        bits = np.unpackbits(words(key, tile, -(-len(out) // 64)).view(np.uint8))[: len(out)]
+        out.copy_(torch.from_numpy(bits)).mul_(2).sub_(1)
+
+    def fill_on_device(self, generator: torch.Generator, out: torch.Tensor) -> None:
         """Random signs."""
-        return generator.integers(0, 2, shape, dtype=np.int8).astype(np.float32) * 2 - 1
+        out.random_(0, 2, generator=generator).mul_(2).sub_(1)
 
     def score(self, noise: torch.Tensor) -> torch.Tensor:
         """``eps``."""

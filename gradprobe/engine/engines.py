@@ -1,0 +1,37 @@
+"""What an engine is, and how it is written down with a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NAMES = ("loop", "tile", "vmap")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A way to run copies.
+
+    Attributes:
+        name: ``"loop"`` (one forward for each copy; right for any model), ``"tile"`` (copies folded into the
+            batch; per-sample losses and activation noise only) or ``"vmap"`` (the noise alone is batched).
+        replay: Whether what comes before the noisy layer is run once and replayed; see :mod:`.prefix`.
+        layout: ``"channels_last"``: how images lie in memory; empty for the model's own.
+        copies: Copies in one call; 0 for a block.
+    """
+
+    name: str = "loop"
+    replay: bool = False
+    layout: str = ""
+    copies: int = 0
+
+    def __str__(self) -> str:
+        words = [self.name, "replay" * self.replay, self.layout, f"x{self.copies}" * bool(self.copies)]
+        return " ".join(word for word in words if word)
+
+    @classmethod
+    def parse(cls, text: str) -> Engine:
+        """Inverse of ``str``."""
+        name, *words = text.split()
+        copies = next((int(w[1:]) for w in words if w[0] == "x"), 0)
+        layout = next((w for w in words if w == "channels_last"), "")
+        return cls(name, "replay" in words, layout, copies)

@@ -1,0 +1,267 @@
+"""Reading one block of a draw as its copies come in: sums that memory bounds, whatever the number of copies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gradprobe.core.hooks import Call, intercept, map_tensors
+from gradprobe.core.layer import Layer, paths
+from gradprobe.engine.draw import Draw
+from gradprobe.engine.run import Outcome
+from gradprobe.engine.sites import Inputs, Site
+from gradprobe.estimators.readout import ReadOut, kept_copies
+from gradprobe.layers import rule_for
+from gradprobe.problems.problem import Problem
+
+Directions = dict[str, torch.Tensor]
+
+SMALL = 16_384
+"""Numbers of noise in a copy up to which all copies are summed at once; more stay in cache one at a time."""
+
+
+@dataclass
+class Read:
+    """What one block of a draw gave.
+
+    Attributes:
+        directions: For each read-out, parameter -> mean direction over the block.
+        nonfinite: Copies that count as 0 because a loss was not finite.
+    """
+
+    directions: list[Directions]
+    nonfinite: int
+
+
+class BlockRead:
+    """The directions of one block, summed over its copies in any number of steps.
+
+    Cotangents of calls whose input is clean are summed in activation space and pulled back once; where the input
+    is noisy they are pulled back copy by copy.
+
+    Args:
+        problem: The problem, frozen.
+        draw: The draw.
+        layers: The layers that are noisy together, in execution order.
+        readouts: How to read it.
+        copies: Copies in the block.
+        losses: The losses of every step to come, where a centre needs them all beforehand.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        draw: Draw,
+        layers: Sequence[Layer],
+        readouts: Sequence[ReadOut],
+        copies: int,
+        losses: Sequence[torch.Tensor] = (),
+    ) -> None:
+        self.problem, self.draw, self.layers, self.readouts = problem, draw, layers, readouts
+        self.copies, self.losses = copies, list(losses)
+        self.clean = clean_losses(problem, draw)
+        self.steps = self.seen = self.lost = 0
+        self.sums: dict[Any, torch.Tensor] = {}
+        for readout in readouts:
+            readout.check_block(copies, draw.antithetic)
+
+    @property
+    def full(self) -> bool:
+        """Whether all copies are in."""
+        return self.seen >= self.copies
+
+    def add(self, outcome: Outcome, at: slice) -> None:
+        """Add the copies at ``at`` of an outcome."""
+        losses = outcome.losses[at]
+        kept = kept_copies(losses, self.draw.antithetic)
+        read = self._weights if self.draw.where == "weights" else self._activations
+        done = set()
+        for readout in self.readouts:
+            if (readout.centre, readout.encodes_noise) not in done:
+                done.add((readout.centre, readout.encodes_noise))
+                read(readout, outcome, at, self._centred(readout, losses, kept) / self.copies, kept)
+        self.steps, self.seen = self.steps + 1, self.seen + len(losses)
+        self.lost += int((~kept).sum())
+
+    def read(self) -> Read:
+        """The directions, once all copies are in."""
+        pulled = self._pulled_weights if self.draw.where == "weights" else self._pulled_activations
+        return Read([pulled(readout) for readout in self.readouts], self.lost)
+
+    def _centred(self, readout: ReadOut, losses: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        paired = self.draw.antithetic
+        if readout.centre != "mean" or len(losses) == self.copies:
+            return readout.centred(losses, self.clean, kept, paired)
+        every = _in_order(self.losses, paired)
+        centred = readout.centred(every, self.clean, kept_copies(every, paired), paired)
+        return _out_of_order(centred, [len(x) for x in self.losses], paired)[self.steps]
+
+    def _weights(
+        self, readout: ReadOut, outcome: Outcome, at: slice, centred: torch.Tensor, kept: torch.Tensor
+    ) -> None:
+        """Centred loss x score of the weights' noise, summed over copies (and samples)."""
+        if self.draw.share == "sample":
+            assert self.problem.weights is not None
+            centred = centred * self.problem.weights
+        for layer in self.layers:
+            for number, name in enumerate(layer.parameters):
+                score = readout.score(outcome, (layer.name, number), at)
+                factor = (centred * readout.scale(self.draw, layer.name)).to(score.dtype)
+                self._sum((readout.centre, readout.encodes_noise, name), _contracted(factor, score))
+
+    def _activations(
+        self, readout: ReadOut, outcome: Outcome, at: slice, centred: torch.Tensor, kept: torch.Tensor
+    ) -> None:
+        """Cotangents of each call: summed where the input is clean, pulled back where it is noisy."""
+        noisy = outcome.segments[0].inputs
+        for layer in self.layers:
+            weighted = _credit(self.problem, layer, centred) * readout.scale(self.draw, layer.name)
+            for number in range(layer.calls):
+                site = (layer.name, number)
+                score = readout.score(outcome, site, at)
+                factor = weighted.to(score.dtype).view(*weighted.shape, *[1] * (score.ndim - weighted.ndim))
+                if site in noisy:
+                    self._pull_each(readout, outcome, layer, site, factor, score, kept)
+                else:
+                    self._accumulate((readout.centre, readout.encodes_noise, site), factor, score)
+
+    def _pull_each(
+        self,
+        readout: ReadOut,
+        outcome: Outcome,
+        layer: Layer,
+        site: Site,
+        factor: torch.Tensor,
+        score: torch.Tensor,
+        kept: torch.Tensor,
+    ) -> None:
+        alike = {r.encodes_input for r in self.readouts if r.same_cotangent(readout)}
+        for segment in outcome.segments:
+            cotangent = (factor[segment.copies] * score[segment.copies]).flatten(0, 1)
+            inputs = _cleared(segment.inputs[site], kept[segment.copies], self.problem.batch_size)
+            for encode in alike:
+                for name, value in _pull(self.problem, layer, inputs, cotangent, encode).items():
+                    self._sum((readout.centre, readout.encodes_noise, encode, name), value)
+
+    def _accumulate(self, key: Any, factor: torch.Tensor, score: torch.Tensor) -> None:
+        """Sum of factor x score over copies, in the memory layout of the score."""
+        if key not in self.sums:
+            shape = torch.broadcast_shapes(factor.shape[1:], score.shape[1:])
+            self.sums[key] = torch.zeros_like(score[0].expand(shape))
+        total = self.sums[key]
+        if total.numel() <= SMALL:
+            total += (factor * score).sum(0)
+            return
+        for k in range(len(score)):
+            total.addcmul_(factor[k], score[k])
+
+    def _sum(self, key: Any, value: torch.Tensor) -> None:
+        self.sums[key] = self.sums[key] + value if key in self.sums else value
+
+    def _pulled_weights(self, readout: ReadOut) -> Directions:
+        names = [name for layer in self.layers for name in layer.parameters]
+        return {name: self.sums[readout.centre, readout.encodes_noise, name] for name in names}
+
+    def _pulled_activations(self, readout: ReadOut) -> Directions:
+        start = (readout.centre, readout.encodes_noise)
+        found = {}
+        for layer in self.layers:
+            for name in layer.parameters:
+                zeros = torch.zeros_like(self.problem.parameters[name])
+                found[name] = self.sums.get((*start, readout.encodes_input, name), zeros)
+            for number in range(layer.calls):
+                site = (layer.name, number)
+                if (*start, site) in self.sums:
+                    inputs = _clean_inputs(self.problem, self.layers)[site]
+                    cotangent = self.sums[*start, site]
+                    pulled = _pull(self.problem, layer, inputs, cotangent, readout.encodes_input)
+                    found |= {name: found[name] + value for name, value in pulled.items()}
+        return found
+
+
+def clean_losses(problem: Problem, draw: Draw) -> torch.Tensor:
+    """Losses without noise in the shape of a draw's: ``[B]``, or ``[]`` for one loss a copy."""
+    clean = problem.clean_losses()
+    return problem.total(clean) if draw.where == "weights" and draw.share == "batch" else clean
+
+
+def _in_order(steps: Sequence[torch.Tensor], paired: bool) -> torch.Tensor:
+    """Losses of a block from those of its steps, antithetic partners half a block apart."""
+    if not paired:
+        return torch.cat(list(steps))
+    halves = [x.chunk(2) for x in steps]
+    return torch.cat([h[0] for h in halves] + [h[1] for h in halves])
+
+
+def _out_of_order(block: torch.Tensor, sizes: Sequence[int], paired: bool) -> list[torch.Tensor]:
+    """Inverse of :func:`_in_order`."""
+    if not paired:
+        return list(block.split(list(sizes)))
+    first, second = (half.split([n // 2 for n in sizes]) for half in block.chunk(2))
+    return [torch.cat(pair) for pair in zip(first, second, strict=True)]
+
+
+def _contracted(factor: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+    return torch.tensordot(factor, score, dims=factor.ndim)
+
+
+def _cleared(inputs: Inputs, kept: torch.Tensor, batch: int) -> Inputs:
+    """The inputs with 0 for copies that are left out: their cotangent is 0, and 0 x inf would not be."""
+    if bool(kept.all()):
+        return inputs
+    rows = kept.repeat_interleave(batch)
+
+    def clear(t: torch.Tensor) -> torch.Tensor:
+        if not t.is_floating_point():
+            return t
+        if len(kept) == 1:
+            return torch.zeros_like(t)
+        return (
+            torch.where(rows.view(-1, *[1] * (t.ndim - 1)), t, 0.0) if t.ndim and len(t) == len(rows) else t
+        )
+
+    path, args, kwargs = inputs
+    return path, map_tensors(clear, args), map_tensors(clear, kwargs)
+
+
+def _credit(problem: Problem, layer: Layer, centred: torch.Tensor) -> torch.Tensor:
+    """The factor of each sample's cotangent ``[m, B]``: w_b times its own loss, or ``[m]``: the copy's loss."""
+    if centred.ndim == 1:
+        return centred
+    assert problem.weights is not None
+    return centred * problem.weights if layer.credit == "sample" else problem.total(centred)
+
+
+def _pull(
+    problem: Problem, layer: Layer, inputs: Inputs, cotangent: torch.Tensor, encode: bool
+) -> Directions:
+    """Pull a cotangent of one call back to the layer's parameters."""
+    path, args, kwargs = inputs
+    module = problem.twin.get_submodule(path)
+    names = layer.modules[path]
+    values = problem.memo(("values", path), lambda: problem.local_values(path))
+    rule = rule_for(module)
+    pulled = rule.pull_back(module, list(names), values, args, kwargs, cotangent, encode)
+    return {full: pulled[name] for name, full in names.items()}
+
+
+def _clean_inputs(problem: Problem, layers: Sequence[Layer]) -> dict[Site, Inputs]:
+    """Inputs of each layer's first call in a forward without noise."""
+
+    def compute() -> dict[Site, Any]:
+        seen: dict[Site, Any] = {}
+
+        def note(call: Call, output: Any) -> Any:
+            if call.number == 0:
+                seen[call.layer, 0] = (call.path, call.args, call.kwargs)
+            return output
+
+        with torch.no_grad(), intercept(problem.twin, paths(layers), note, lambda c: c.number == 0) as calls:
+            calls.restart()
+            problem.evaluate()
+        return seen
+
+    return problem.memo(("inputs", tuple(layer.name for layer in layers)), compute)
