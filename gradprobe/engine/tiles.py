@@ -1,11 +1,12 @@
-"""Unit noise in tiles that each have a key: the numbers depend on neither chunks, nor order, nor threads.
+"""Unit noise in tiles that can each be drawn alone: the numbers depend on neither chunks, nor order, nor threads.
 
-The noise of a stream is one long sequence, cut into tiles of 32,768 numbers. Tile ``t`` of the stream with key
-``k`` starts from Philox at key ``k`` and counter ``t 2^64``, so any part of a stream can be drawn alone.
+The noise of a stream is one long sequence, cut into tiles of 32,768 numbers. The stream's key is the key of a
+counter-based generator (Philox); a family makes each tile from a fixed number of its words.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,13 +19,11 @@ TILE = 32_768
 STEP = 16
 """A tile may be filled up to any multiple of this; families give the same numbers as for the whole tile."""
 
-ALONE = 8
-"""Tiles up to which one thread draws: starting others costs more."""
+ALONE = 4
+"""Tiles up to which one thread draws: sharing them out costs more."""
 
-
-def words(key: int, tile: int, count: int) -> np.ndarray:
-    """The first random 64-bit words of a tile ``[count]``."""
-    return np.random.Philox(key=key, counter=tile << 64).random_raw(count)
+WORDS_PER_COUNT = 4
+"""64-bit words that Philox makes at each step of its counter."""
 
 
 def sequence(family: Family, key: int, start: int, stop: int) -> torch.Tensor:
@@ -38,26 +37,33 @@ def sequence(family: Family, key: int, start: int, stop: int) -> torch.Tensor:
     """
     out = torch.empty(stop - start)
     tiles = range(start // TILE, -(-stop // TILE))
-    threads = torch.get_num_threads()
 
     def fill(part: range) -> None:
+        generator = np.random.Philox(key=key)
+        generator.advance(part.start * family.words // WORDS_PER_COUNT)
         for tile in part:
+            words = generator.random_raw(family.words)
             low, high = max(start - tile * TILE, 0), min(stop - tile * TILE, TILE)
             at = tile * TILE + low - start
             if low == 0 and high == TILE:
-                family.fill(key, tile, out[at : at + TILE])
+                family.fill(words, out[at : at + TILE])
             else:
                 whole = torch.empty(-(-high // STEP) * STEP)
-                family.fill(key, tile, whole)
+                family.fill(words, whole)
                 out[at : at + high - low] = whole[low:high]
 
+    threads = torch.get_num_threads()
     if threads == 1 or len(tiles) <= ALONE:
         fill(tiles)
         return out
-    share = -(-len(tiles) // threads)
-    with ThreadPoolExecutor(threads) as pool:  # numpy and torch release the interpreter while they draw
-        list(pool.map(fill, [tiles[i : i + share] for i in range(0, len(tiles), share)]))
+    share = -(-len(tiles) // threads)  # numpy and torch release the interpreter while they draw
+    list(_pool(threads).map(fill, [tiles[i : i + share] for i in range(0, len(tiles), share)]))
     return out
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "gradprobe-noise")
 
 
 def unit_noise(family: Family, key: int, shape: tuple[int, ...], copies: range) -> torch.Tensor:

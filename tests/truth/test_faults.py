@@ -251,8 +251,8 @@ def weights_written(patch):
 def set_globally(patch):
     """The sampler seeds and uses torch's global generator."""
 
-    def fill(self, key, tile, out):
-        torch.manual_seed((key + tile) % 2**31)
+    def fill(self, words, out):
+        torch.manual_seed(int(words[0] % 2**31))
         out.copy_(torch.randn(len(out)))
 
     patch.setattr(Gaussian, "fill", fill)
@@ -260,13 +260,13 @@ def set_globally(patch):
 
 
 def ignores_the_key(patch):
-    patch.setattr(Gaussian, "fill", lambda self, key, tile, out: out.fill_(1.0))
+    patch.setattr(Gaussian, "fill", lambda self, words, out: out.fill_(1.0))
 
 
 def keeps_a_state(patch):
     """A generator of its own that runs on from call to call."""
     own = torch.Generator().manual_seed(0)
-    patch.setattr(Gaussian, "fill", lambda self, key, tile, out: out.normal_(generator=own))
+    patch.setattr(Gaussian, "fill", lambda self, words, out: out.normal_(generator=own))
 
 
 def sign_after_the_sum(patch):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from gradprobe.core.registry import Registry
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 NOISE = Registry("noise", __name__)
@@ -18,16 +19,17 @@ class Family(Protocol):
 
     Attributes:
         exact: Whether the score makes the mean the gradient of the smoothed loss.
+        words: How many random words of 64 bits a tile takes, a multiple of 4.
     """
 
     exact: bool
+    words: int
 
-    def fill(self, key: int, tile: int, out: torch.Tensor) -> None:
+    def fill(self, words: np.ndarray, out: torch.Tensor) -> None:
         """Fill ``out`` with the first numbers of a tile of unit-variance noise.
 
         Args:
-            key: Key of the stream, 128 bits.
-            tile: Which tile of the stream.
+            words: The tile's random words, uint64.
             out: float32, contiguous, on the CPU; its length is a multiple of 16 and at most a tile. A shorter
                 one gets the first of the numbers that a longer one gets.
         """

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from gradprobe.engine.noise import register
-from gradprobe.engine.tiles import words
 
 STATE_WORDS = 624
 """Words of 32 bits in the state of the Mersenne Twister."""
@@ -25,10 +24,11 @@ class Gaussian:
     """
 
     exact = True
+    words = STATE_WORDS // 2
 
-    def fill(self, key: int, tile: int, out: torch.Tensor) -> None:
+    def fill(self, words: np.ndarray, out: torch.Tensor) -> None:
         """Standard normals."""
-        state = words(key, tile, STATE_WORDS // 2).view(np.uint32)
+        state = words.view(np.uint32)
         if torch_takes_states():
             out.normal_(generator=_generator(state))
         else:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from gradprobe.engine.noise import register
-from gradprobe.engine.tiles import words
+from gradprobe.engine.tiles import TILE
 
 
 @register("laplace", summary="Laplace with standard deviation sigma; score sqrt(2) sign(eps)/sigma")
@@ -14,10 +14,11 @@ class Laplace:
     """Laplace with scale b = 1/sqrt(2), so that the standard deviation is 1."""
 
     exact = True
+    words = TILE // 2
 
-    def fill(self, key: int, tile: int, out: torch.Tensor) -> None:
+    def fill(self, words: np.ndarray, out: torch.Tensor) -> None:
         """From 32 random bits each: a sign, and minus the logarithm of 31 bits."""
-        bits = torch.from_numpy(words(key, tile, len(out) // 2).view(np.int32))
+        bits = torch.from_numpy(words[: len(out) // 2].view(np.int32))
         out.copy_(bits & 0x7FFFFFFF).add_(0.5).mul_(2.0**-31).log_().mul_(-math.sqrt(0.5))
         torch.copysign(out, torch.where(bits < 0, -1.0, 1.0), out=out)
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from gradprobe.engine.noise import register
-from gradprobe.engine.tiles import words
+from gradprobe.engine.tiles import TILE
 
 
 @register("rademacher", summary="random signs; mean is the central difference, exact on quadratics")
@@ -12,10 +12,11 @@ class Rademacher:
     """+1 or -1 with equal chance."""
 
     exact = False
+    words = TILE // 64
 
-    def fill(self, key: int, tile: int, out: torch.Tensor) -> None:
+    def fill(self, words: np.ndarray, out: torch.Tensor) -> None:
         """One random bit each."""
-        bits = np.unpackbits(words(key, tile, -(-len(out) // 64)).view(np.uint8))[: len(out)]
+        bits = np.unpackbits(words[: -(-len(out) // 64)].view(np.uint8))[: len(out)]
         out.copy_(torch.from_numpy(bits)).mul_(2).sub_(1)
 
     def fill_on_device(self, generator: torch.Generator, out: torch.Tensor) -> None:
