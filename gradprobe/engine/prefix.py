@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -78,6 +78,10 @@ class Prefix(TorchFunctionMode):
         return result
 
 
+class _Enough(Exception):
+    """Nothing after the noisy layer is to be recorded."""
+
+
 class _Reference:
     """A tensor, for as long as somebody else holds it."""
 
@@ -116,17 +120,20 @@ def record(problem: Runnable, draw: Draw, layers: Sequence[Layer], layout: str) 
         UsageError: It cannot be recorded.
     """
     weights = draw.where == "weights"
-    values = {n: problem.parameters[n] for layer in layers for n in layer.parameters} if weights else None
+    own = [name for layer in layers for name in layer.parameters] if weights else []
+    values = {name: problem.parameters[name].clone() for name in own}  # a forward may change them in place
 
     def forward(prefix: Prefix) -> None:
         def edit(call: Call, output: Any) -> Any:
-            if not weights:
-                prefix.end()
-            return output
+            prefix.end()
+            raise _Enough
 
-        with torch.no_grad(), intercept(problem.twin, paths(layers), edit, before(prefix, draw)) as calls:
+        def start(call: Call) -> bool:
+            return bool(edit(call, None)) if weights else False
+
+        with torch.no_grad(), intercept(problem.twin, paths(layers), edit, start) as calls:
             calls.restart()
-            with prefix:
+            with suppress(_Enough), prefix:
                 problem.evaluate(values, layout=layout)
 
     return Prefix(forward)

@@ -15,7 +15,7 @@ from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.preflight import agrees
 from gradprobe.estimators.base import Estimator
-from gradprobe.estimators.draws import read_block
+from gradprobe.estimators.draws import read_block, read_blocks
 from gradprobe.estimators.perturbation import Perturbation
 from gradprobe.estimators.readout import ReadOut
 from gradprobe.layers.find import find_layers
@@ -95,16 +95,36 @@ def check_draw(
     for unit in [plain] if draw.injection == "joint" else [[x] for x in plain]:
         mine = [r for r in readouts if all(x.name in allowed[r] for x in unit)]
         want = naive.read(problem, draw, unit, mine, here, SEED)
-        own = problem.loss_per == "sample" and all(x.credit == "sample" for x in unit)
-        # a layer that builds its output from nothing has one row in a batch of one, and takes the loop
-        second = "tile" if problem.batch_size > 1 else "auto"
-        engines = ["loop", second] if own and draw.where == "activations" else ["loop"]
-        for engine in engines + (["vmap"] if agrees(problem, draw, unit, "vmap") else []):
+        for engine in _engines(problem, draw, unit):
             got = read_block(problem, draw, unit, mine, here, SEED, engine=engine).directions
             for readout, one, other in zip(mine, got, want, strict=True):
                 assert_same(one, other, rtol, f"{draw} {readout} {engine} {[x.name for x in unit]}")
                 compared += float(flat(other).norm()) > 1e-6
+        # memory for two copies only; two blocks in one call
+        if draw.noise == "rademacher":
+            continue
+        for engine, most in (("loop", 2), ("loop x8", None)):
+            reads = read_blocks(problem, draw, unit, mine, [block, block + 1], copies, SEED, engine, most)
+            second = read_block(problem, draw, unit, mine, Block(block + 1, copies), SEED, engine="loop")
+            for got, wanted in zip(reads, (want, second.directions), strict=True):
+                for one, other in zip(got.directions, wanted, strict=True):
+                    assert_same(one, other, rtol, f"{draw} {engine} {most}")
     return compared
+
+
+def _engines(problem: Problem, draw: Draw, unit: Sequence[Layer]) -> list[str]:
+    own = problem.loss_per == "sample" and all(x.credit == "sample" for x in unit)
+    # a layer that builds its output from nothing has one row in a batch of one, and takes the loop
+    engines = ["tile", "tile channels_last x2"] if problem.batch_size > 1 else ["auto"]
+    engines = engines if own and draw.where == "activations" else []
+    more = [
+        "vmap",
+        "vmap replay x2",
+        "loop replay x2",
+        "vmap replay channels_last",
+        "loop replay channels_last x2",
+    ]
+    return ["loop", *engines, *(e for e in more if agrees(problem, draw, unit, e))]
 
 
 @functools.cache
