@@ -31,7 +31,9 @@ from gradprobe.probes.checks import (
 )
 from gradprobe.probes.interrupt import Stop, Stopped, on_signals
 from gradprobe.probes.plan import OWN, Plan, Task, make_plan
-from gradprobe.probes.unit import Settings, compute, engine_key
+from gradprobe.probes.running import wanted
+from gradprobe.probes.settings import Settings, engine_key
+from gradprobe.probes.unit import compute
 from gradprobe.problems.problem import Problem
 from gradprobe.store.run import RunInfo, RunStore
 
@@ -93,16 +95,16 @@ def probe(
     check_copies(copies, block)
     reference_copies = whole("reference_copies", reference_copies, 4)
     settings = Settings(block, copies, root_seed, references(reference), reference_copies, engine)
-    wanted = seed_list(seeds)
+    numbers = seed_list(seeds)
     with untouched_globals(), problem.frozen():
         problem.refresh()
         chosen = layers_of(problem, layers)
         found = layers_of(problem)
         gradient = _gradient(problem, found)
-        plan = make_plan(problem, chosen, made, wanted)
+        plan = make_plan(problem, chosen, made, numbers)
         check_plan(problem, plan, settings, found)
         store = RunStore(out)
-        info = _info(problem, chosen, gradient, plan, settings, wanted, layers)
+        info = _info(problem, chosen, gradient, plan, settings, numbers, layers)
         info.engines = _engines(problem, plan, settings, store.engines())
         joined = store.begin(info)
         settings = replace(settings, references=tuple(joined.references), engines=joined.engines)
@@ -219,12 +221,14 @@ def _compute_all(
                 progress(done, total, label)
             stop.check()
 
-        store.add(compute(problem, task, gradient, settings, tick))
+        saver = store.saver(wanted(task, settings), settings.copies // settings.block)
+        store.add(compute(problem, task, gradient, settings, tick, saver))
+        saver.stored()
+        stop.check()
 
 
 def _copies(task: Task, settings: Settings) -> int:
-    fixed = task.estimator is not None and not task.estimator.stochastic
-    return settings.block if fixed else settings.copies
+    return settings.block if task.fixed else settings.copies
 
 
 def _missing(task: Task, settings: Settings, store: RunStore) -> Task | None:
