@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from gradprobe.core.spec import digest
 from gradprobe.store.assemble import assemble
 from gradprobe.store.export import read_export
 from gradprobe.store.files import cannot_write, locked, write_atomically
+from gradprobe.store.products import ProductFiles, products_of
 from gradprobe.store.saver import Pace, RunSaver, Saver
-from gradprobe.store.schema import SCHEMA_VERSION, Unit, UnitKey, View
-from gradprobe.store.state import States, Wanted
+from gradprobe.store.schema import KEEP, KEPT, SCHEMA_VERSION, TOO_LARGE, Unit, UnitKey, View
+from gradprobe.store.state import States, Wanted, superseded
 from gradprobe.store.unitfile import packed, read_unit, unit_arrays, unit_meta
 
 RUN_FILE = "run.json"
@@ -41,6 +42,7 @@ class RunInfo:
         facts: Further facts that go into the attributes of the results.
         environment: Versions and machine.
         engines: The engine of each kind of unit; kept so that a run goes on to the same bits.
+        products: For each draw and layer, whether products of seeds are kept.
     """
 
     identity: dict[str, Any]
@@ -53,6 +55,12 @@ class RunInfo:
     facts: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=environment)
     engines: dict[str, str] = field(default_factory=dict)
+    products: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def keep(self) -> str:
+        """What is kept; runs of schema 1 kept moments."""
+        return str(self.configuration.get("keep", KEEP[0]))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
@@ -78,6 +86,7 @@ class RunInfo:
             "seeds": sorted({*older.seeds, *self.seeds}),
             "selected": [x.name for x in self.layers if x.name in {*older.selected, *self.selected}],
             "engines": self.engines | older.engines,
+            "products": older.products | self.products,
             "references": list(dict.fromkeys([*older.references, *self.references])),
         }
         configuration = self.configuration | {
@@ -87,6 +96,7 @@ class RunInfo:
         }
         if set(merged["selected"]) != set(self.selected):
             configuration["layers"] = merged["selected"]
+        configuration["keep"] = max(self.keep, older.keep, key=KEEP.index)
         configuration["copies"] = max(
             self.configuration.get("copies", 0), older.configuration.get("copies", 0)
         )
@@ -114,6 +124,7 @@ class RunStore:
         self._by_key: dict[UnitKey, list[Unit]] | None = None
         self._partial = States(self.path / "partial" if self.path else None)
         self._sums = States(self.path / "sums" if self.path else None, final=True)
+        self._products = ProductFiles(self.path / "products" if self.path else None)
         self._pace = Pace() if self.path else None
 
     def begin(self, info: RunInfo) -> RunInfo:
@@ -162,6 +173,11 @@ class RunStore:
         old = self._existing()
         return dict(old.engines) if old is not None else {}
 
+    def keep(self, least: str) -> str:
+        """What the run keeps: at least what is asked for, and what it kept before."""
+        old = self._existing()
+        return max(least, old.keep, key=KEEP.index) if old is not None else least
+
     def done(self, key: UnitKey, readouts: Sequence[str], copies: int, references: Sequence[str]) -> set[str]:
         """The read-outs of a unit that are stored already, with enough copies and references."""
         found: set[str] = set()
@@ -190,7 +206,34 @@ class RunStore:
             wanted: What is computed.
             blocks: How many blocks it will have.
         """
-        return RunSaver(wanted, blocks, self._partial, None, self._pace, older=self._sums)
+        assert self.info is not None
+        kept = self.info.keep == "sums" or self.info.products.get(wanted.key.group) == KEPT
+        sums = self._sums if kept else None
+        return RunSaver(wanted, blocks, self._partial, sums, self._pace, older=self._sums)
+
+    def settle(self, keys: Sequence[UnitKey]) -> None:
+        """Store the products of a draw and layer whose units are done; forget their sums, unless they are kept.
+
+        Args:
+            keys: Its units, one for each seed of the request. Sums of other seeds take part if they are
+                there, and stay: another process may need them.
+        """
+        assert self.info is not None
+        first = keys[0]
+        seeds = sorted({*self.info.seeds, *(key.seed for key in keys)})
+        states = [s for seed in seeds for s in self._sums.of(replace(first, seed=seed))]
+        if not states:
+            return
+        if self.info.products.get(first.group) == KEPT:
+            known = self._products.all()
+            for products in products_of(states):
+                if not any(other.covers(products) for other in known):
+                    self._products.put(products)
+        keep = self.info.keep if self.path is None else read_info(self.path).keep  # as others may have asked
+        for state in states:
+            gone = superseded(state, states) if keep == "sums" else state.unit.key in keys
+            if gone:
+                self._sums.drop(state)
 
     def units(self) -> Iterable[Unit]:
         """All finished units."""
@@ -204,16 +247,38 @@ class RunStore:
         assert info is not None
         layers = [layer for layer in info.layers if layer.name in info.selected]
         facts = info.facts | {"configuration": info.configuration, "environment": info.environment}
+        facts |= {"without_products": self._without_products()}
         facts |= {"identity": info.identity, "engines": info.engines} | (
             {"path": str(self.path)} if self.path else {}
         )
         block, references = int(info.identity["block"]), tuple(info.references)
         copies = info.configuration.get("copies", 0)
-        units = [
-            *self._partial.units(),
-            *self.units(),
-        ]  # in this order: a unit that is finished between is there
-        return assemble(layers, info.views, units, info.seeds, block, references, facts, copies)
+        partial = [state.unit for state in self._partial.all()]  # before units: nothing is missed meanwhile
+        units = [*partial, *self.units()]
+        return assemble(
+            layers, info.views, units, info.seeds, block, references, facts, copies, self._products.all()
+        )
+
+    def _without_products(self) -> dict[str, list[str]] | None:
+        """Labels -> layers whose products of seeds would have taken too much room."""
+        assert self.info is not None
+        gone = {group for group, what in self.info.products.items() if what == TOO_LARGE}
+        found = {
+            view.label: [
+                layer
+                for layer, (source, _) in view.sources.items()
+                if not gone.isdisjoint(UnitKey(source, at, 0).group for at in (layer, None))
+            ]
+            for view in self.info.views
+        }
+        return {label: layers for label, layers in found.items() if layers} or None
+
+    def tidy(self) -> None:
+        """Forget partial states of units that are stored: a process was killed before it could."""
+        for state in self._partial.all():
+            unit = state.unit
+            if set(unit.readouts) <= self.done(unit.key, unit.readouts, unit.copies, unit.references):
+                self._partial.drop(state)
 
     def _existing(self) -> RunInfo | None:
         if self.path is None:

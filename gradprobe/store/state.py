@@ -113,6 +113,16 @@ def _joined(by_name: dict[str, State], readouts: Sequence[str]) -> State:
     )
 
 
+def superseded(state: State, others: Iterable[State]) -> bool:
+    """Whether one of the others has more blocks of all that this state has."""
+    return any(
+        other.blocks > state.blocks
+        and replace(other.wanted, readouts=state.unit.readouts) == state.wanted
+        and set(state.unit.readouts) <= set(other.unit.readouts)
+        for other in others
+    )
+
+
 class States:
     """States of units, each under a name of its own, in a folder or in memory.
 
@@ -151,11 +161,9 @@ class States:
         """The states of a unit; a file that cannot be read counts as not there."""
         return self._all(f"{_mark(str(key))}-*.npz", key)
 
-    def units(self) -> list[Unit]:
-        """The units of all states, without what they need to go on."""
-        if self.folder is None:
-            return [state.unit for state in self._held.values()]
-        return [state.unit for state in self._all("*.npz", None, sums=False)]
+    def all(self) -> list[State]:
+        """All states; sums that are in files are not read and stand as NaN."""
+        return self._all("*.npz", None, sums=False)
 
     def drop(self, state: State) -> None:
         """Forget a state, if it is there."""
