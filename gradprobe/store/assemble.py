@@ -171,9 +171,10 @@ def _fill(
         for name in REFERENCE_SCALARS:
             ds[name].values[i, e, where, s] = getattr(unit, name)[j][rows]
     for name in _BY_COPIES + _BY_UNIT:
-        ds[name].values[e, where, s] = 0.0
+        tail = (n,) if name in _BY_COPIES else ()
+        for p in where:
+            ds[name].values[(e, p, s, *tail)] = 0.0
         if first:
-            tail = (n,) if name in _BY_COPIES else ()
             ds[name].values[(e, where[0], s, *tail)] = getattr(unit, name)
 
 
