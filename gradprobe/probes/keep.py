@@ -48,17 +48,20 @@ class Groups:
     Args:
         tasks: All tasks of the request.
         todo: Those that are to be computed.
+        settings: What all units share.
         store: The run.
     """
 
-    def __init__(self, tasks: Sequence[Task], todo: Sequence[Task], store: RunStore) -> None:
-        self._store = store
+    def __init__(
+        self, tasks: Sequence[Task], todo: Sequence[Task], settings: Settings, store: RunStore
+    ) -> None:
+        self._store, self._settings = store, settings
         self._left = Counter(task.key.group for task in todo)
-        self._keys = {
-            group: [t.key for t in tasks if t.key.group == group and not t.fixed]
-            for group in dict.fromkeys(task.key.group for task in tasks)
-        }
-        for group in self._keys:
+        self._tasks: dict[str, list[Task]] = {}
+        for task in tasks:
+            if not task.fixed:
+                self._tasks.setdefault(task.key.group, []).append(task)
+        for group in self._tasks:
             if not self._left[group]:  # a process that was killed may have left its sums
                 self._settle(group)
 
@@ -66,14 +69,14 @@ class Groups:
         """Note that a task's unit is stored."""
         group = task.key.group
         self._left[group] -= 1
-        if not self._left[group]:
+        if not self._left[group] and not task.fixed:
             self._settle(group)
 
     def stopped(self) -> None:
         """Make the products of what there is, if it cannot go on from here: a run in memory."""
-        for group in self._keys if self._store.path is None else ():
+        for group in self._tasks if self._store.path is None else ():
             self._settle(group)
 
     def _settle(self, group: str) -> None:
-        if self._keys[group]:
-            self._store.settle(self._keys[group])
+        blocks = self._settings.copies // self._settings.block
+        self._store.settle([wanted(task, self._settings) for task in self._tasks[group]], blocks)

@@ -222,7 +222,7 @@ def _compute_all(
 ) -> None:
     todo = [left for task in plan.tasks if (left := _missing(task, settings, store)) is not None]
     total, done = sum(_copies(task, settings) for task in todo), 0
-    groups = Groups(plan.tasks, todo, store)
+    groups = Groups(plan.tasks, todo, settings, store)
     for task in todo:
 
         def tick(copies: int, label: str = str(task.key)) -> None:

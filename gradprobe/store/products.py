@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gradprobe.core.spec import digest
-from gradprobe.store.files import cannot_write, write_atomically
+from gradprobe.store.files import cannot_write, names_in, write_atomically
 from gradprobe.store.schema import SCHEMA_VERSION, Array, Unit
 from gradprobe.store.state import State
 from gradprobe.store.unitfile import DAMAGED, packed
@@ -115,14 +115,28 @@ class ProductFiles:
             self.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
-        write_atomically(self.folder / f"{digest(meta)[:32]}.npz", packed(meta, {"values": products.values}))
+        name = f"{_mark(products.source, products.layer)}-{digest(meta)[:20]}.npz"
+        write_atomically(self.folder / name, packed(meta, {"values": products.values}))
 
     def all(self) -> list[Products]:
         """All that is stored; a file that cannot be read counts as not there."""
         if self.folder is None:
             return list(self._held)
-        found = (_read(file) for file in sorted(self.folder.glob("*.npz")))
+        found = (_read(self.folder / name) for name in names_in(self.folder))
         return [products for products in found if products is not None]
+
+    def cover(self, wanted: Products) -> bool:
+        """Whether products are stored already; the values of those that are asked for do not matter."""
+        held = self._held
+        if self.folder is not None:
+            mark = _mark(wanted.source, wanted.layer)
+            files = [self.folder / n for n in names_in(self.folder) if n.partition("-")[0] == mark]
+            held = [products for file in files if (products := _read(file)) is not None]
+        return any(products.covers(wanted) for products in held)
+
+
+def _mark(source: str, layer: str | None) -> str:
+    return digest([source, layer])[:20]
 
 
 def _read(file: Path) -> Products | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from gradprobe.core.errors import UsageError
@@ -16,8 +17,8 @@ from gradprobe.core.provenance import environment
 from gradprobe.core.spec import digest
 from gradprobe.store.assemble import assemble
 from gradprobe.store.export import read_export
-from gradprobe.store.files import cannot_write, locked, write_atomically
-from gradprobe.store.products import ProductFiles, products_of
+from gradprobe.store.files import cannot_write, locked, names_in, write_atomically
+from gradprobe.store.products import ProductFiles, Products, products_of
 from gradprobe.store.saver import Pace, RunSaver, Saver
 from gradprobe.store.schema import KEEP, KEPT, SCHEMA_VERSION, TOO_LARGE, Unit, UnitKey, View
 from gradprobe.store.state import States, Wanted, superseded
@@ -211,35 +212,42 @@ class RunStore:
         sums = self._sums if kept else None
         return RunSaver(wanted, blocks, self._partial, sums, self._pace, older=self._sums)
 
-    def settle(self, keys: Sequence[UnitKey]) -> None:
+    def settle(self, wanted: Sequence[Wanted], blocks: int) -> None:
         """Store the products of a draw and layer whose units are done; forget their sums, unless they are kept.
 
         Args:
-            keys: Its units, one for each seed of the request. Sums of other seeds take part if they are
-                there, and stay: another process may need them.
+            wanted: Its units, one for each seed of the request. Sums of other seeds take part if they are
+                there; those of other requests stay, because another process may need them.
+            blocks: How many blocks the units have.
         """
         assert self.info is not None
-        first = keys[0]
-        seeds = sorted({*self.info.seeds, *(key.seed for key in keys)})
-        states = [s for seed in seeds for s in self._sums.of(replace(first, seed=seed))]
-        if not states:
-            return
-        if self.info.products.get(first.group) == KEPT:
-            known = self._products.all()
-            for products in products_of(states):
-                if not any(other.covers(products) for other in known):
-                    self._products.put(products)
+        first, own = wanted[0], [w.key for w in wanted]
+        keys = [replace(first.key, seed=seed) for seed in {*self.info.seeds, *(key.seed for key in own)}]
+        if self.info.products.get(first.key.group) == KEPT:
+            self._make_products(first, [key.seed for key in own], keys, blocks)
         keep = self.info.keep if self.path is None else read_info(self.path).keep  # as others may have asked
+        states = self._sums.of(*keys, sums=False)
         for state in states:
-            gone = superseded(state, states) if keep == "sums" else state.unit.key in keys
-            if gone:
+            mine = state.unit.key in own and state.blocks <= blocks
+            mine = mine and set(state.unit.readouts) <= set(first.readouts)
+            if superseded(state, states) if keep == "sums" else mine:
                 self._sums.drop(state)
+
+    def _make_products(self, of: Wanted, seeds: list[int], keys: Sequence[UnitKey], blocks: int) -> None:
+        nothing = np.empty(0)
+        source, layer, copies = of.key.source, of.key.layer, blocks * of.block
+        goal = Products(source, layer, copies, of.readouts, of.parameters, tuple(seeds), nothing)
+        if self._products.cover(goal):
+            return
+        for products in products_of(self._sums.of(*keys)):
+            if not self._products.cover(products):
+                self._products.put(products)
 
     def units(self) -> Iterable[Unit]:
         """All finished units."""
         if self.path is None:
             return list(self._units)
-        return [read_unit(file) for file in sorted(self._units_folder().glob("*.npz"))]
+        return [read_unit(self._units_folder() / name) for name in names_in(self._units_folder())]
 
     def dataset(self) -> xr.Dataset:
         """Everything stored so far, labelled; see :mod:`gradprobe.store.schema`."""

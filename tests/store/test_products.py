@@ -193,6 +193,50 @@ def test_what_would_take_too_much_room_is_left_out_and_said(
     assert "without_products" not in later.attrs
 
 
+def test_sums_are_kept_however_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keep_file, "SCRATCH", 0)
+    options = {"out": tmp_path / "run", "block": 4, "seeds": 2, "keep": "sums"}
+    gp.probe(classifier(), ["lr"], copies=8, **options)
+    with counted() as computed:
+        ds = gp.probe(classifier(), ["lr"], copies=12, **options)
+    assert set(computed) == {2}
+    assert ds["seed_product"].isnull().all()
+
+
+OTHERS = [
+    {"estimators": ["lr"]},
+    {"estimators": ["lr", "alr"]},
+    {"estimators": ["lr", "alr"], "seeds": 3, "copies": 24},
+    {"estimators": ["alr"], "copies": 24},
+    {"estimators": ["lr", "aes"], "seeds": [2, 3, 4]},
+    {"estimators": ["aes"], "keep": "moments"},
+    {"estimators": ["lr", "alr"], "keep": "sums"},
+]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("at", [12, 36, 40, 64])
+def test_another_request_in_between_takes_nothing_away(other: dict, at: int, tmp_path: Path) -> None:
+    """Two processes in one directory, put into one: the other one runs from begin to end between two blocks."""
+    out, names = tmp_path / "run", ["lr", "alr"]
+
+    def press(done: int, total: int, label: str) -> None:
+        if done == at:
+            gp.probe(classifier(), out=out, **(SMALL | other))
+
+    gp.probe(classifier(), names, out=out, progress=press, **SMALL)
+    ds, more = gp.open_run(out), SMALL | other
+    assert ds["seed_product"].sel(estimator=names, seed=[0, 1, 2], other_seed=[0, 1, 2]).notnull().all()
+    alone = gp.probe(classifier(), **more)
+    if more["copies"] > SMALL["copies"]:
+        seeds, labels = alone["seed"].values, alone["estimator"].values
+        found = ds["seed_product"].sel(estimator=labels, seed=seeds, other_seed=seeds)
+        xr.testing.assert_equal(found.drop_attrs(), alone["seed_product"].drop_attrs())
+    if other.get("keep") != "sums":
+        assert list((out / "sums").iterdir()) == []
+    assert list((out / "partial").iterdir()) == []
+
+
 def test_a_seed_that_failed_has_no_products() -> None:
     from tests.probes.test_probe import probe_unlucky
 
