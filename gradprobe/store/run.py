@@ -1,14 +1,19 @@
-"""A run: its identity in ``run.json`` and one immutable file for each finished unit; or all of it in memory."""
+"""A run: its identity in ``run.json`` and one immutable file for each finished unit; or all of it in memory.
+
+Folders of a run directory: ``units`` (finished units), ``partial`` (states of units that are not finished, to go on
+from), ``sums`` (final states: scratch for products of seeds, or kept to go on to more copies) and ``products``
+(products of seeds). Every file is written whole or not at all. What is not in ``units`` can be deleted at any time:
+it is computed anew or, for products, NaN.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from gradprobe.core.errors import UsageError
@@ -18,10 +23,10 @@ from gradprobe.core.spec import digest
 from gradprobe.store.assemble import assemble
 from gradprobe.store.export import read_export
 from gradprobe.store.files import cannot_write, locked, names_in, write_atomically
-from gradprobe.store.products import ProductFiles, Products, products_of
-from gradprobe.store.saver import Pace, RunSaver, Saver
+from gradprobe.store.kept import Kept
+from gradprobe.store.saver import Saver
 from gradprobe.store.schema import KEEP, KEPT, SCHEMA_VERSION, TOO_LARGE, Unit, UnitKey, View
-from gradprobe.store.state import States, Wanted, superseded
+from gradprobe.store.state import Wanted
 from gradprobe.store.unitfile import packed, read_unit, unit_arrays, unit_meta
 
 RUN_FILE = "run.json"
@@ -123,10 +128,7 @@ class RunStore:
         self.info: RunInfo | None = None
         self._units: list[Unit] = []
         self._by_key: dict[UnitKey, list[Unit]] | None = None
-        self._partial = States(self.path / "partial" if self.path else None)
-        self._sums = States(self.path / "sums" if self.path else None, final=True)
-        self._products = ProductFiles(self.path / "products" if self.path else None)
-        self._pace = Pace() if self.path else None
+        self.kept = Kept(self.path)
 
     def begin(self, info: RunInfo) -> RunInfo:
         """Create the run, or join the one that is there.
@@ -208,40 +210,23 @@ class RunStore:
             blocks: How many blocks it will have.
         """
         assert self.info is not None
-        kept = self.info.keep == "sums" or self.info.products.get(wanted.key.group) == KEPT
-        sums = self._sums if kept else None
-        return RunSaver(wanted, blocks, self._partial, sums, self._pace, older=self._sums)
+        final = self.info.keep == "sums" or self.info.products.get(wanted.key.group) == KEPT
+        return self.kept.saver(wanted, blocks, final)
 
     def settle(self, wanted: Sequence[Wanted], blocks: int) -> None:
         """Store the products of a draw and layer whose units are done; forget their sums, unless they are kept.
 
         Args:
-            wanted: Its units, one for each seed of the request. Sums of other seeds take part if they are
-                there; those of other requests stay, because another process may need them.
-            blocks: How many blocks the units have.
+            wanted: Its units, one for each seed of the request.
+            blocks: How many blocks they have.
         """
         assert self.info is not None
-        first, own = wanted[0], [w.key for w in wanted]
-        keys = [replace(first.key, seed=seed) for seed in {*self.info.seeds, *(key.seed for key in own)}]
-        if self.info.products.get(first.key.group) == KEPT:
-            self._make_products(first, [key.seed for key in own], keys, blocks)
-        keep = self.info.keep if self.path is None else read_info(self.path).keep  # as others may have asked
-        states = self._sums.of(*keys, sums=False)
-        for state in states:
-            mine = state.unit.key in own and state.blocks <= blocks
-            mine = mine and set(state.unit.readouts) <= set(first.readouts)
-            if superseded(state, states) if keep == "sums" else mine:
-                self._sums.drop(state)
-
-    def _make_products(self, of: Wanted, seeds: list[int], keys: Sequence[UnitKey], blocks: int) -> None:
-        nothing = np.empty(0)
-        source, layer, copies = of.key.source, of.key.layer, blocks * of.block
-        goal = Products(source, layer, copies, of.readouts, of.parameters, tuple(seeds), nothing)
-        if self._products.cover(goal):
-            return
-        for products in products_of(self._sums.of(*keys)):
-            if not self._products.cover(products):
-                self._products.put(products)
+        if self.info.products.get(wanted[0].key.group) == KEPT:
+            self.kept.make_products(wanted, blocks, self.info.seeds)
+        keep = (
+            self.info.keep if self.path is None else read_info(self.path).keep
+        )  # another process may have asked
+        self.kept.forget_sums(wanted, blocks, superseded_only=keep == "sums")
 
     def units(self) -> Iterable[Unit]:
         """All finished units."""
@@ -261,10 +246,12 @@ class RunStore:
         )
         block, references = int(info.identity["block"]), tuple(info.references)
         copies = info.configuration.get("copies", 0)
-        partial = [state.unit for state in self._partial.all()]  # before units: nothing is missed meanwhile
+        partial = [
+            state.unit for state in self.kept.partial.all()
+        ]  # before units: nothing is missed meanwhile
         units = [*partial, *self.units()]
         return assemble(
-            layers, info.views, units, info.seeds, block, references, facts, copies, self._products.all()
+            layers, info.views, units, info.seeds, block, references, facts, copies, self.kept.products.all()
         )
 
     def _without_products(self) -> dict[str, list[str]] | None:
@@ -282,11 +269,12 @@ class RunStore:
         return {label: layers for label, layers in found.items() if layers} or None
 
     def tidy(self) -> None:
-        """Forget partial states of units that are stored: a process was killed before it could."""
-        for state in self._partial.all():
-            unit = state.unit
-            if set(unit.readouts) <= self.done(unit.key, unit.readouts, unit.copies, unit.references):
-                self._partial.drop(state)
+        """Forget what a process that was killed could not forget."""
+
+        def stored(unit: Unit) -> bool:
+            return set(unit.readouts) <= self.done(unit.key, unit.readouts, unit.copies, unit.references)
+
+        self.kept.tidy(stored)
 
     def _existing(self) -> RunInfo | None:
         if self.path is None:

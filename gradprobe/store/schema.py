@@ -33,8 +33,8 @@ parameter that the unit serves and is 0 on its others.
 Coordinates: ``layer``, ``numel`` and ``order`` (execution order) on ``parameter``; ``color``, ``target``,
 ``stochastic`` and ``summary`` on ``estimator``. An estimator may end at fewer copies than another (NaN
 after). A deterministic estimator is stored once and broadcast on reading. A unit that is being computed, or
-was stopped, is "partial": the blocks that it has so far are there, NaN after. Where other seeds are whole,
-statistics leave it out.
+was stopped, is "partial": the blocks that it has so far are there, NaN after. Statistics leave
+it out as long as it has fewer copies than every seed that is whole.
 
 ``seed_product`` is symmetric over seeds, with |g_N|^2 on its diagonal. It is NaN where it is not known: for
 deterministic estimators, where only moments were kept, for pairs of seeds that did not end at the same copies

@@ -165,10 +165,10 @@ def test_every_scrambled_byte_is_noticed_or_harmless(tmp_path: Path) -> None:
     gp.probe(classifier(), ["lr"], out=out, progress=stop_after(2), **SMALL)
     (file,) = (out / "partial").iterdir()
     content, store = file.read_bytes(), RunStore(out)
-    (state,) = store._partial.of(store._partial.all()[0].unit.key)
+    (state,) = store.kept.partial.of(store.kept.partial.all()[0].unit.key)
     for at in range(0, len(content), 37):
         file.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
-        for found in store._partial.of(state.unit.key):
+        for found in store.kept.partial.of(state.unit.key):
             assert np.array_equal(found.sums, state.sums)
             assert found.wanted == state.wanted
 
@@ -314,6 +314,22 @@ def test_where_seeds_are_whole_one_in_part_is_left_out() -> None:
     found = gp.stats.alignment(ds).sel(layer="first", seed=[0, 1])
     xr.testing.assert_equal(found, gp.stats.alignment(two).sel(layer="first"))
     assert ds["sqnorm"].sel(seed=2, parameter="first.bias", copies=4).notnull().all()
+
+
+def test_more_copies_that_were_stopped_are_shown_and_count(tmp_path: Path) -> None:
+    out, options = tmp_path / "run", {"block": 4, "seeds": 2, "layers": "last"}
+    gp.probe(classifier(), ["lr"], copies=8, out=out, keep="sums", **options)
+    ds = gp.probe(classifier(), ["lr"], copies=24, out=out, progress=stop_after(4), **options)
+    assert ds.status.sel(parameter="last.bias").values.tolist() == [["partial", "ok"]]
+    there = ds["sqnorm"].sel(parameter="last.bias").isel(estimator=0).notnull().sum("copies")
+    assert there.values.tolist() == [4, 2]
+    before = gp.probe(classifier(), ["lr"], copies=8, **options)
+    found = gp.stats.alignment(ds)
+    xr.testing.assert_equal(found["ceiling"], gp.stats.alignment(before)["ceiling"])
+    equal(
+        gp.probe(classifier(), ["lr"], copies=24, out=out, **options),
+        gp.probe(classifier(), ["lr"], copies=24, **options),
+    )
 
 
 def test_one_tensor_of_moments_is_not_shared_with_its_state() -> None:

@@ -63,7 +63,7 @@ def computed(process: subprocess.Popen[str]) -> int:
 def kept(out: Path) -> int:
     """Blocks that are there: of finished units, or saved on the way."""
     store = RunStore(out)
-    states = [*store._partial.all(), *store._sums.all()]
+    states = [*store.kept.partial.all(), *store.kept.sums.all()]
     found = {state.unit.key: state.blocks for state in states}
     found |= {unit.key: BLOCKS for unit in store.units()}
     return sum(found.values())
