@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import xarray as xr
 
-from gradprobe.core.errors import UsageError, unknown, whole
+from gradprobe.core.errors import UsageError, one_of, unknown, whole
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import NOISE_VERSION, Block, Streams
@@ -30,10 +30,14 @@ from gradprobe.probes.checks import (
     unused_layers,
 )
 from gradprobe.probes.interrupt import Stop, Stopped, on_signals
+from gradprobe.probes.keep import Groups, plan_products
 from gradprobe.probes.plan import OWN, Plan, Task, make_plan
-from gradprobe.probes.unit import Settings, compute, engine_key
+from gradprobe.probes.running import wanted
+from gradprobe.probes.settings import Settings, engine_key
+from gradprobe.probes.unit import compute
 from gradprobe.problems.problem import Problem
 from gradprobe.store.run import RunInfo, RunStore
+from gradprobe.store.schema import KEEP
 
 Progress = Callable[[int, int, str], None]
 
@@ -50,6 +54,7 @@ def probe(
     reference_copies: int = 64,
     root_seed: int = 0,
     engine: str = "auto",
+    keep: str = "products",
     out: str | Path | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -70,6 +75,10 @@ def probe(
         root_seed: Root of all noise keys.
         engine: ``"auto"`` (for each layer the fastest of those that agree with the loop, timed once and kept
             with the run; short probes are not timed), ``"loop"``, ``"tile"`` or ``"vmap"``.
+        keep: What to keep besides moments. ``"products"``: the products of the seeds' final directions
+            (``seed_product``), from their sums, which are scratch. ``"sums"``: the sums themselves too, so that
+            the same call with more copies goes on from there. ``"moments"``: nothing else. A run that is
+            there keeps at least what it kept.
         out: Run directory; one that holds a run of the same identity is added to. In memory by default.
         progress: Called with (copies done, copies in all, what is running).
         **options: Options for every estimator that has them, such as ``sigma=0.01``.
@@ -93,16 +102,19 @@ def probe(
     check_copies(copies, block)
     reference_copies = whole("reference_copies", reference_copies, 4)
     settings = Settings(block, copies, root_seed, references(reference), reference_copies, engine)
-    wanted = seed_list(seeds)
+    numbers = seed_list(seeds)
+    one_of("keep", keep, KEEP)
     with untouched_globals(), problem.frozen():
         problem.refresh()
         chosen = layers_of(problem, layers)
         found = layers_of(problem)
         gradient = _gradient(problem, found)
-        plan = make_plan(problem, chosen, made, wanted)
+        plan = make_plan(problem, chosen, made, numbers)
         check_plan(problem, plan, settings, found)
         store = RunStore(out)
-        info = _info(problem, chosen, gradient, plan, settings, wanted, layers)
+        info = _info(problem, chosen, gradient, plan, settings, numbers, layers)
+        info.configuration["keep"] = store.keep(keep)
+        info.products = plan_products(plan, settings, info.keep)
         info.engines = _engines(problem, plan, settings, store.engines())
         joined = store.begin(info)
         settings = replace(settings, references=tuple(joined.references), engines=joined.engines)
@@ -211,6 +223,7 @@ def _compute_all(
 ) -> None:
     todo = [left for task in plan.tasks if (left := _missing(task, settings, store)) is not None]
     total, done = sum(_copies(task, settings) for task in todo), 0
+    groups = Groups(plan.tasks, todo, settings, store)
     for task in todo:
 
         def tick(copies: int, label: str = str(task.key)) -> None:
@@ -220,12 +233,20 @@ def _compute_all(
                 progress(done, total, label)
             stop.check()
 
-        store.add(compute(problem, task, gradient, settings, tick))
+        saver = store.saver(wanted(task, settings), settings.copies // settings.block)
+        try:
+            store.add(compute(problem, task, gradient, settings, tick, saver))
+            saver.stored()
+            groups.finished(task)
+            stop.check()
+        except Stopped:
+            groups.stopped()
+            raise
+    store.tidy()
 
 
 def _copies(task: Task, settings: Settings) -> int:
-    fixed = task.estimator is not None and not task.estimator.stochastic
-    return settings.block if fixed else settings.copies
+    return settings.block if task.fixed else settings.copies
 
 
 def _missing(task: Task, settings: Settings, store: RunStore) -> Task | None:

@@ -1,19 +1,19 @@
-"""A run: its identity in ``run.json`` and one immutable file for each finished unit; or all of it in memory."""
+"""A run: its identity in ``run.json`` and one immutable file for each finished unit; or all of it in memory.
+
+Folders of a run directory: ``units`` (finished units), ``partial`` (states of units that are not finished, to go on
+from), ``sums`` (final states: scratch for products of seeds, or kept to go on to more copies) and ``products``
+(products of seeds). Every file is written whole or not at all. What is not in ``units`` can be deleted at any time:
+it is computed anew or, for products, NaN.
+"""
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import uuid
-import zipfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from gradprobe.core.errors import UsageError
@@ -22,11 +22,14 @@ from gradprobe.core.provenance import environment
 from gradprobe.core.spec import digest
 from gradprobe.store.assemble import assemble
 from gradprobe.store.export import read_export
-from gradprobe.store.schema import SCHEMA_VERSION, Unit, UnitKey, View
+from gradprobe.store.files import cannot_write, locked, names_in, write_atomically
+from gradprobe.store.kept import Kept
+from gradprobe.store.saver import Saver
+from gradprobe.store.schema import KEEP, KEPT, SCHEMA_VERSION, TOO_LARGE, Unit, UnitKey, View
+from gradprobe.store.state import Wanted
+from gradprobe.store.unitfile import packed, read_unit, unit_arrays, unit_meta
 
 RUN_FILE = "run.json"
-_ARRAYS = tuple(f.name for f in fields(Unit) if f.type == "Array")
-_SCALARS = ("block", "seconds", "peak_bytes", "status", "note")
 
 
 @dataclass
@@ -45,6 +48,7 @@ class RunInfo:
         facts: Further facts that go into the attributes of the results.
         environment: Versions and machine.
         engines: The engine of each kind of unit; kept so that a run goes on to the same bits.
+        products: For each draw and layer, whether products of seeds are kept.
     """
 
     identity: dict[str, Any]
@@ -57,6 +61,12 @@ class RunInfo:
     facts: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=environment)
     engines: dict[str, str] = field(default_factory=dict)
+    products: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def keep(self) -> str:
+        """What is kept; runs of schema 1 kept moments."""
+        return str(self.configuration.get("keep", KEEP[0]))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
@@ -82,6 +92,7 @@ class RunInfo:
             "seeds": sorted({*older.seeds, *self.seeds}),
             "selected": [x.name for x in self.layers if x.name in {*older.selected, *self.selected}],
             "engines": self.engines | older.engines,
+            "products": older.products | self.products,
             "references": list(dict.fromkeys([*older.references, *self.references])),
         }
         configuration = self.configuration | {
@@ -91,6 +102,7 @@ class RunInfo:
         }
         if set(merged["selected"]) != set(self.selected):
             configuration["layers"] = merged["selected"]
+        configuration["keep"] = max(self.keep, older.keep, key=KEEP.index)
         configuration["copies"] = max(
             self.configuration.get("copies", 0), older.configuration.get("copies", 0)
         )
@@ -116,6 +128,7 @@ class RunStore:
         self.info: RunInfo | None = None
         self._units: list[Unit] = []
         self._by_key: dict[UnitKey, list[Unit]] | None = None
+        self.kept = Kept(self.path)
 
     def begin(self, info: RunInfo) -> RunInfo:
         """Create the run, or join the one that is there.
@@ -138,8 +151,8 @@ class RunStore:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
-        with _locked(self.path):
+            raise cannot_write(self.path, error) from error
+        with locked(self.path):
             self.info = self._joined(self._existing(), info)
             write_atomically(self.path / RUN_FILE, json.dumps(self.info.to_dict(), indent=1).encode())
         self._units_folder().mkdir(exist_ok=True)
@@ -163,6 +176,11 @@ class RunStore:
         old = self._existing()
         return dict(old.engines) if old is not None else {}
 
+    def keep(self, least: str) -> str:
+        """What the run keeps: at least what is asked for, and what it kept before."""
+        old = self._existing()
+        return max(least, old.keep, key=KEEP.index) if old is not None else least
+
     def done(self, key: UnitKey, readouts: Sequence[str], copies: int, references: Sequence[str]) -> set[str]:
         """The read-outs of a unit that are stored already, with enough copies and references."""
         found: set[str] = set()
@@ -182,15 +200,39 @@ class RunStore:
             self._units.append(unit)
             return
         name = digest([str(unit.key), unit.readouts, unit.copies, unit.references])[:32]
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **_packed(unit))
-        write_atomically(self._units_folder() / f"{name}.npz", buffer.getvalue())
+        write_atomically(self._units_folder() / f"{name}.npz", packed(unit_meta(unit), unit_arrays(unit)))
+
+    def saver(self, wanted: Wanted, blocks: int) -> Saver:
+        """Where the states of a unit go while it is computed.
+
+        Args:
+            wanted: What is computed.
+            blocks: How many blocks it will have.
+        """
+        assert self.info is not None
+        final = self.info.keep == "sums" or self.info.products.get(wanted.key.group) == KEPT
+        return self.kept.saver(wanted, blocks, final)
+
+    def settle(self, wanted: Sequence[Wanted], blocks: int) -> None:
+        """Store the products of a draw and layer whose units are done; forget their sums, unless they are kept.
+
+        Args:
+            wanted: Its units, one for each seed of the request.
+            blocks: How many blocks they have.
+        """
+        assert self.info is not None
+        if self.info.products.get(wanted[0].key.group) == KEPT:
+            self.kept.make_products(wanted, blocks, self.info.seeds)
+        keep = (
+            self.info.keep if self.path is None else read_info(self.path).keep
+        )  # another process may have asked
+        self.kept.forget_sums(wanted, blocks, superseded_only=keep == "sums")
 
     def units(self) -> Iterable[Unit]:
-        """All stored units."""
+        """All finished units."""
         if self.path is None:
             return list(self._units)
-        return [_read_unit(file) for file in sorted(self._units_folder().glob("*.npz"))]
+        return [read_unit(self._units_folder() / name) for name in names_in(self._units_folder())]
 
     def dataset(self) -> xr.Dataset:
         """Everything stored so far, labelled; see :mod:`gradprobe.store.schema`."""
@@ -198,12 +240,41 @@ class RunStore:
         assert info is not None
         layers = [layer for layer in info.layers if layer.name in info.selected]
         facts = info.facts | {"configuration": info.configuration, "environment": info.environment}
+        facts |= {"without_products": self._without_products()}
         facts |= {"identity": info.identity, "engines": info.engines} | (
             {"path": str(self.path)} if self.path else {}
         )
         block, references = int(info.identity["block"]), tuple(info.references)
         copies = info.configuration.get("copies", 0)
-        return assemble(layers, info.views, self.units(), info.seeds, block, references, facts, copies)
+        partial = [
+            state.unit for state in self.kept.partial.all()
+        ]  # before units: nothing is missed meanwhile
+        units = [*partial, *self.units()]
+        return assemble(
+            layers, info.views, units, info.seeds, block, references, facts, copies, self.kept.products.all()
+        )
+
+    def _without_products(self) -> dict[str, list[str]] | None:
+        """Labels -> layers whose products of seeds would have taken too much room."""
+        assert self.info is not None
+        gone = {group for group, what in self.info.products.items() if what == TOO_LARGE}
+        found = {
+            view.label: [
+                layer
+                for layer, (source, _) in view.sources.items()
+                if not gone.isdisjoint(UnitKey(source, at, 0).group for at in (layer, None))
+            ]
+            for view in self.info.views
+        }
+        return {label: layers for label, layers in found.items() if layers} or None
+
+    def tidy(self) -> None:
+        """Forget what a process that was killed could not forget."""
+
+        def stored(unit: Unit) -> bool:
+            return set(unit.readouts) <= self.done(unit.key, unit.readouts, unit.copies, unit.references)
+
+        self.kept.tidy(stored)
 
     def _existing(self) -> RunInfo | None:
         if self.path is None:
@@ -263,81 +334,6 @@ def read_info(path: Path) -> RunInfo:
         raise
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{file} is damaged or was not written by gradprobe: {error!r}.") from error
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write a file so that it is either absent (or old) or whole: temporary file, fsync, rename.
-
-    Raises:
-        UsageError: It cannot be written (disk full, no permission).
-    """
-    temporary = file.parent / f".tmp-{uuid.uuid4().hex}"
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-        _sync_folder(file.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _cannot_write(file, error) from error
-        raise
-
-
-def _cannot_write(file: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"cannot write {file}: {error.strerror}; what was finished is kept, and the same call goes on once there is "
-        "room (or choose another out=)."
-    )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from changing ``run.json`` meanwhile; the lock goes with the process."""
-    with (folder / ".lock").open("w") as stream:
-        try:
-            import fcntl
-        except ImportError:  # no such locks on Windows: there the last writer wins
-            yield
-            return
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in a folder last; systems that cannot open folders do without."""
-    with suppress(OSError, AttributeError):
-        handle = os.open(folder, os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _packed(unit: Unit) -> dict[str, Any]:
-    meta = {
-        "schema_version": SCHEMA_VERSION,
-        "key": [unit.key.source, unit.key.layer, unit.key.seed],
-        **{name: list(getattr(unit, name)) for name in ("readouts", "parameters", "references")},
-        **{name: getattr(unit, name) for name in _SCALARS},
-    }
-    return {"meta": np.array(json.dumps(meta)), **{name: getattr(unit, name) for name in _ARRAYS}}
-
-
-def _read_unit(file: Path) -> Unit:
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
-            meta = json.loads(str(data["meta"]))
-            arrays = {name: data[name] for name in _ARRAYS}
-        tuples: dict[str, Any] = {
-            name: tuple(meta[name]) for name in ("readouts", "parameters", "references")
-        }
-        return Unit(key=UnitKey(*meta["key"]), **tuples, **{name: meta[name] for name in _SCALARS}, **arrays)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{file} is damaged ({error!r}); delete it and run the probe again.") from error
 
 
 def _same_numbers(new: dict[str, Any], old: dict[str, Any]) -> bool:
