@@ -19,6 +19,11 @@ class Runnable(Protocol):
         ...
 
     @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        ...
+
+    @property
     def parameters(self) -> dict[str, torch.Tensor]:
         """Current values by name."""
         ...

@@ -95,7 +95,7 @@ def room_for(
     Raises:
         UsageError: Not even one copy fits into the memory that was given.
     """
-    device = next(iter(problem.parameters.values())).device
+    device = problem.device
     weights = sum(layer.numel for layer in layers)
     each, fixed = bytes_per_copy(problem, draw, layers), 8 * weights * (directions + 2)
     room = memory if memory is not None else int(SHARE * free_memory(device))

@@ -113,7 +113,7 @@ def make_noise(
     if isinstance(copies, Block):
         draw.check_block(copies.copies)
         copies = [whole(copies, draw.antithetic)]
-    device = next(iter(problem.parameters.values())).device
+    device = problem.device
     family: Family = NOISE.get(draw.noise)()
     noise = {}
     for layer in layers:

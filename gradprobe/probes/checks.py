@@ -11,6 +11,7 @@ from gradprobe.layers.find import find_layers
 from gradprobe.probes.plan import Plan
 from gradprobe.probes.references import reference_block
 from gradprobe.probes.settings import Settings
+from gradprobe.probes.unit import room
 from gradprobe.problems.problem import Problem
 from gradprobe.store.schema import REFERENCES
 
@@ -115,5 +116,7 @@ def check_plan(problem: Problem, plan: Plan, settings: Settings, layers: Sequenc
                 readout.check_block(settings.block, task.draw.antithetic)
             if "smoothed" in settings.references:
                 reference_block(settings, task.draw.antithetic)
+            if settings.memory is not None:
+                room(problem, task, settings)
             if settings.engine == "tile":
                 choose_engine(problem, task.draw, task.layers, settings.engine)

@@ -16,6 +16,7 @@ from gradprobe.core.errors import UsageError, one_of, unknown, whole
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import NOISE_VERSION, Block, Streams
+from gradprobe.engine.memory import parse_memory
 from gradprobe.engine.preflight import fastest
 from gradprobe.estimators.base import Estimator, Labelled, make_all
 from gradprobe.estimators.bp import BP
@@ -34,7 +35,7 @@ from gradprobe.probes.keep import Groups, plan_products
 from gradprobe.probes.plan import OWN, Plan, Task, make_plan
 from gradprobe.probes.running import wanted
 from gradprobe.probes.settings import Settings, engine_key
-from gradprobe.probes.unit import compute
+from gradprobe.probes.unit import compute, room
 from gradprobe.problems.problem import Problem
 from gradprobe.store.run import RunInfo, RunStore
 from gradprobe.store.schema import KEEP
@@ -55,6 +56,7 @@ def probe(
     root_seed: int = 0,
     engine: str = "auto",
     keep: str = "products",
+    memory: str | int | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -79,6 +81,9 @@ def probe(
             (``seed_product``), from their sums, which are scratch. ``"sums"``: the sums themselves too, so that
             the same call with more copies goes on from there. ``"moments"``: nothing else. A run that is
             there keeps at least what it kept.
+        memory: What a probe may use besides the model, such as ``"2GiB"`` or a number of bytes; half of what
+            is free by default. Fewer copies run at once where it is little (blocks are read in parts); the
+            numbers stay the same up to rounding. Where memory runs out all the same, calls are halved.
         out: Run directory; one that holds a run of the same identity is added to. In memory by default.
         progress: Called with (copies done, copies in all, what is running).
         **options: Options for every estimator that has them, such as ``sigma=0.01``.
@@ -102,6 +107,7 @@ def probe(
     check_copies(copies, block)
     reference_copies = whole("reference_copies", reference_copies, 4)
     settings = Settings(block, copies, root_seed, references(reference), reference_copies, engine)
+    settings = replace(settings, memory=parse_memory(memory))
     numbers = seed_list(seeds)
     one_of("keep", keep, KEEP)
     with untouched_globals(), problem.frozen():
@@ -207,8 +213,8 @@ def _engines(problem: Problem, plan: Plan, settings: Settings, known: Mapping[st
         return found
     for task in plan.tasks:
         if task.draw is not None and (key := engine_key(task.draw, task.layers)) not in found:
-            engine = fastest(problem, task.draw, task.layers, settings.block, settings.copies * seeds)
-            found[key] = str(engine)
+            copies, most = settings.copies * seeds, room(problem, task, settings)
+            found[key] = str(fastest(problem, task.draw, task.layers, settings.block, copies, most))
     return found
 
 

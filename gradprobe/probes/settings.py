@@ -21,6 +21,7 @@ class Settings:
         reference_copies: Copies behind a smoothed reference.
         engine: ``"auto"``, ``"loop"``, ``"tile"`` or ``"vmap"``.
         engines: The engine of each unit, by :func:`engine_key`; it takes the place of ``"auto"``.
+        memory: Bytes that a unit may use; None for half of what is free.
     """
 
     block: int
@@ -30,6 +31,7 @@ class Settings:
     reference_copies: int = 64
     engine: str = "auto"
     engines: Mapping[str, str] = field(default_factory=dict)
+    memory: int | None = None
 
 
 def engine_key(draw: Draw, layers: Sequence[Layer]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
 import numpy as np
@@ -11,7 +11,9 @@ import torch
 
 from gradprobe.core.errors import UsageError
 from gradprobe.core.streams import Block, Streams
-from gradprobe.estimators.draws import Read, read_block
+from gradprobe.engine.memory import peak_memory, room_for
+from gradprobe.estimators.blockread import Read
+from gradprobe.estimators.draws import read_blocks
 from gradprobe.probes.interrupt import Stopped
 from gradprobe.probes.plan import Task
 from gradprobe.probes.references import make_references
@@ -58,11 +60,13 @@ def compute(
         running.resume(state, gradient)
         tick(running.blocks * settings.block)
     count = 1 if task.fixed else settings.copies // settings.block
-    note = _run(problem, running, settings, count, tick, saver, start + spent) or _useless(running, count)
+    with peak_memory(problem.device) as peak:
+        note = _run(problem, running, settings, count, tick, saver, start + spent) or _useless(running, count)
     status = "failed" if note else "ok"
     if not note and any(not np.isfinite(r.block_sqnorm).all() for r in references.values()):
         note = "the smoothed reference is not finite: a copy of its own had a loss that was not"
     unit = running.unit(status, note, time.perf_counter() - start - spent, count)
+    unit.peak_bytes = peak.bytes
     if saver is not None and status == "ok":
         saver.finish(running.state(unit))
     return unit
@@ -83,9 +87,10 @@ def _run(
         saver.save(running.state(running.unit("partial", "", time.perf_counter() - start, running.blocks)))
 
     before = problem.forwards - (running.forwards[-1] if running.forwards else 0)
-    for index in range(running.blocks, count):
+    reads = _reads(problem, running.task, range(running.blocks, count), settings)
+    while running.blocks < count:
         try:
-            read = _read(problem, running.task, Block(index, settings.block), settings)
+            read = next(reads)
         except UsageError as error:
             return str(error)
         running.add(read.directions, read.nonfinite, problem.forwards - before)
@@ -113,12 +118,34 @@ def _useless(running: Running, count: int) -> str:
     return "the loss of every copy was not finite; use a smaller sigma or look at the model's outputs"
 
 
-def _read(problem: Problem, task: Task, block: Block, settings: Settings) -> Read:
+def _reads(problem: Problem, task: Task, blocks: range, settings: Settings) -> Iterator[Read]:
+    """The blocks of a unit, one after the other."""
     streams = Streams(settings.root_seed, task.key.seed)
-    if task.draw is not None:
-        readouts = list(task.readouts.values())
-        engine = settings.engines.get(engine_key(task.draw, task.layers), settings.engine)
-        return read_block(problem, task.draw, task.layers, readouts, block, streams, engine)
+    if task.draw is None:
+        yield from (_own(problem, task, Block(index, settings.block), streams) for index in blocks)
+        return
+    readouts = list(task.readouts.values())
+    engine = settings.engines.get(engine_key(task.draw, task.layers), settings.engine)
+    most = room(problem, task, settings)
+    yield from read_blocks(
+        problem, task.draw, task.layers, readouts, blocks, settings.block, streams, engine, most
+    )
+
+
+def room(problem: Problem, task: Task, settings: Settings) -> int | None:
+    """Copies of a task that memory has room for at once.
+
+    Raises:
+        UsageError: Not even one.
+    """
+    if task.draw is None:
+        return None
+    directions = len(task.readouts) + len(settings.references)
+    return room_for(problem, task.draw, task.layers, directions, settings.memory)
+
+
+def _own(problem: Problem, task: Task, block: Block, streams: Streams) -> Read:
+    """A block of an estimator that is no read-out."""
     assert task.estimator is not None
     found = task.estimator.directions(problem, task.layers, block, streams)
     missing = [p for layer in task.layers for p in layer.parameters if p not in found]

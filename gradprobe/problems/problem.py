@@ -149,6 +149,11 @@ class Problem:
         return self.batch_size if self.batch_size > 1 or first is None else len(first)
 
     @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.twin.parameters()).device
+
+    @property
     def parameters(self) -> Tensors:
         """Current values of all parameters, by name, detached."""
         named = {name: p.detach() for name, p in self.twin.named_parameters()}

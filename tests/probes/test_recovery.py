@@ -37,18 +37,19 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 def counted() -> Iterator[list[int]]:
     """Index of every block that is computed."""
     seen: list[int] = []
-    true = unit_file._read
+    true = unit_file._reads
 
-    def read(problem, task, block, settings):  # type: ignore[no-untyped-def]
-        if not task.fixed:
-            seen.append(block.index)
-        return true(problem, task, block, settings)
+    def reads(problem, task, blocks, settings):  # type: ignore[no-untyped-def]
+        for index, read in zip(blocks, true(problem, task, blocks, settings), strict=False):
+            if not task.fixed:
+                seen.append(index)
+            yield read
 
-    unit_file._read = read
+    unit_file._reads = reads
     try:
         yield seen
     finally:
-        unit_file._read = true
+        unit_file._reads = true
 
 
 def stop_after(blocks: int, size: int = 4):  # type: ignore[no-untyped-def]
@@ -106,16 +107,17 @@ def test_any_other_end_loses_the_block_at_hand_at_most(
     unbroken: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    true, seen = unit_file._read, []
+    true, seen = unit_file._reads, []
 
-    def read(problem, task, block, settings):  # type: ignore[no-untyped-def]
-        seen.append(block)
-        if len(seen) == 6:
-            raise Broken
-        return true(problem, task, block, settings)
+    def reads(*args):  # type: ignore[no-untyped-def]
+        for read in true(*args):
+            seen.append(read)
+            if len(seen) == 6:
+                raise Broken
+            yield read
 
     with monkeypatch.context() as patch:
-        patch.setattr(unit_file, "_read", read)
+        patch.setattr(unit_file, "_reads", reads)
         with pytest.raises(Broken):
             gp.probe(classifier(), NAMES, out=out, **SMALL)
     ds = gp.open_run(out)

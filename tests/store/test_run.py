@@ -16,10 +16,13 @@ from tests.problems_tiny import classifier, linear_problem
 SMALL = {"copies": 12, "block": 4, "seeds": 2}
 
 
+MEASURED = ("seconds", "peak_bytes")
+
+
 def equal(a: xr.Dataset, b: xr.Dataset) -> None:
     """Everything but what is measured anew each time."""
     xr.testing.assert_identical(
-        a.drop_vars("seconds").drop_attrs(deep=False), b.drop_vars("seconds").drop_attrs(deep=False)
+        a.drop_vars(MEASURED).drop_attrs(deep=False), b.drop_vars(MEASURED).drop_attrs(deep=False)
     )
 
 

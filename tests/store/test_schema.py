@@ -28,7 +28,17 @@ def test_old_runs_open(run: Path) -> None:
     assert np.allclose(ds["seed_product"], products, atol=1e-8, equal_nan=True)
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda path: path.name)
+def test_other_noise_is_not_added_to(tmp_path: Path) -> None:
+    """The first schema's runs are of the first noise version: they open, and nothing is mixed into them."""
+    from tests.problems_tiny import classifier
+
+    out = tmp_path / "run"
+    shutil.copytree(RUNS[0], out)
+    with pytest.raises(gp.UsageError, match="another noise_version"):
+        gp.probe(classifier(), ["aes", "lr"], copies=20, block=4, seeds=4, reference_copies=8, out=out)
+
+
+@pytest.mark.parametrize("run", RUNS[1:], ids=lambda path: path.name)
 def test_every_one_can_be_added_to(run: Path, tmp_path: Path) -> None:
     """Identity, keys and noise are what they were when the fixture was made."""
     from tests.problems_tiny import classifier

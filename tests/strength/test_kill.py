@@ -33,7 +33,7 @@ ds = gp.probe(problem, "lr,alr,es", copies=60, block=1, seeds=3, layers=["conv4"
 print(count)
 sys.exit(130 if "stopped" in ds.attrs else 0)
 """
-MEASURED = ("seconds",)
+MEASURED = ("seconds", "peak_bytes")
 BLOCKS = 60
 """In each unit, of which there are 4 for each seed."""
 
