@@ -19,13 +19,13 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 import typer
+from gradprobe.probes.allocator import tune_allocator
 from rich.console import Console
 from rich.table import Table
 
 import gradprobe as gp
 from gradprobe.engine.noise.gaussian import Gaussian
 from gradprobe.engine.tiles import unit_noise
-from gradprobe.probes.allocator import tune_allocator
 
 SIGMA = 0.01
 PRESETS = "lr,alr,es,aes,hybrid,a-hybrid"

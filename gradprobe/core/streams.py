@@ -35,11 +35,14 @@ class Streams:
         root: Root seed of the run.
         seed: The independent repetition.
         purpose: ``"draw"`` for estimates, ``"smoothed"`` for the noise-averaged reference.
+        drawn_on: ``"device"``: where the model is; ``"cpu"``: on the CPU wherever the model is, for results that
+            are to agree between machines.
     """
 
     root: int
     seed: int
     purpose: str = "draw"
+    drawn_on: str = "device"
 
     def key(self, family: str, where: str, layer: str, call: int, block: int) -> int:
         """Key of one stream, 128 bits.

@@ -7,8 +7,6 @@ the noise alone, so that what runs before the noisy layer runs once, and needs a
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +35,7 @@ from gradprobe.engine.sites import (
     shifted,
     site_shapes,
 )
-from gradprobe.engine.tiles import laid_out, unit_noise
+from gradprobe.engine.tiles import device_noise, unit_noise
 from gradprobe.engine.vectorised import vectorised
 
 
@@ -113,7 +111,7 @@ def make_noise(
     if isinstance(copies, Block):
         draw.check_block(copies.copies)
         copies = [whole(copies, draw.antithetic)]
-    device = problem.device
+    device = torch.device("cpu") if streams.drawn_on == "cpu" else problem.device
     family: Family = NOISE.get(draw.noise)()
     noise = {}
     for layer in layers:
@@ -121,7 +119,8 @@ def make_noise(
             found = []
             for part in copies:
                 key = streams.key(draw.noise, draw.where, layer.name, number, part.block)
-                eps = _drawn(family, key, shape, part.drawn, device).to(dtype_of(problem, layer))
+                eps = _drawn(family, key, shape, part.drawn, device)
+                eps = eps.to(device=problem.device, dtype=dtype_of(problem, layer))
                 found += [eps, -eps] if part.paired else [eps]
             noise[layer.name, number] = found[0] if len(found) == 1 else torch.cat(found)
     return noise
@@ -130,18 +129,10 @@ def make_noise(
 def _drawn(
     family: Family, key: int, shape: tuple[int, ...], copies: range, device: torch.device
 ) -> torch.Tensor:
-    """Unit noise ``[len(copies), *shape]`` on a device; off the CPU every copy has a key of its own."""
+    """Unit noise ``[len(copies), *shape]`` on a device."""
     if device.type == "cpu":
         return unit_noise(family, key, shape, copies)
-    found = []
-    generator = torch.Generator(device)
-    for copy in copies:
-        own = hashlib.blake2b(f"{key} {copy}".encode(), digest_size=8).digest()
-        generator.manual_seed(int.from_bytes(own, "little"))
-        flat = torch.empty(math.prod(shape), device=device)
-        family.fill_on_device(generator, flat)
-        found.append(laid_out(flat, 1, shape))
-    return torch.cat(found)
+    return device_noise(family, key, shape, copies, device)
 
 
 def _loop(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:

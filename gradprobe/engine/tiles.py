@@ -7,6 +7,7 @@ counter-based generator (Philox); a family makes each tile from a fixed number o
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from concurrent.futures import ThreadPoolExecutor
 
@@ -81,6 +82,38 @@ def unit_noise(family: Family, key: int, shape: tuple[int, ...], copies: range) 
     size = math.prod(shape)
     flat = sequence(family, key, copies.start * size, copies.stop * size)
     return laid_out(flat, len(copies), shape)
+
+
+def device_noise(
+    family: Family, key: int, shape: tuple[int, ...], copies: range, device: torch.device
+) -> torch.Tensor:
+    """Unit noise of some copies of a block from the device's own generator ``[len(copies), *shape]``, float32.
+
+    Every copy has a key of its own: the 64 bits of the generator's seed and 60 of its offset, so that chunks do
+    not matter. The numbers depend on the kind of device, which is part of a run's identity.
+
+    Args:
+        family: The noise family.
+        key: Key of the stream.
+        shape: Shape of one copy's noise.
+        copies: Which copies of the block, consecutive.
+        device: A CUDA device.
+    """
+    size = math.prod(shape)
+    flat = torch.empty(len(copies), size, device=device)
+    generator = torch.Generator(device)
+    for row, copy in zip(flat, copies, strict=True):
+        seed, offset = device_key(key, copy)
+        generator.manual_seed(seed)
+        generator.set_offset(offset)
+        family.fill_on_device(generator, row)
+    return laid_out(flat, len(copies), shape)
+
+
+def device_key(key: int, copy: int) -> tuple[int, int]:
+    """Seed (64 bits) and offset (60 bits, a multiple of 4) of a copy's generator on a device."""
+    bits = hashlib.blake2b(f"{key} {copy}".encode(), digest_size=16).digest()
+    return int.from_bytes(bits[:8], "little"), int.from_bytes(bits[8:], "little") >> 4 & ~3
 
 
 def laid_out(flat: torch.Tensor, copies: int, shape: tuple[int, ...]) -> torch.Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from gradprobe.core.errors import UsageError
-from gradprobe.core.streams import Block, Streams
+from gradprobe.core.streams import Block
 from gradprobe.engine.pathwise import pathwise
 from gradprobe.probes.moments import Moments
 from gradprobe.probes.plan import Task
@@ -46,7 +46,7 @@ def make_references(
     squares = np.array([float((g * g).sum()) for g in own.values()])
     found = {"bp": Reference(own, squares, 1)}
     if "smoothed" in settings.references and task.draw is not None:
-        streams = Streams(settings.root_seed, task.key.seed, "smoothed")
+        streams = settings.streams(task.key.seed, "smoothed")
         size = reference_block(settings, task.draw.antithetic)
         blocks = settings.reference_copies // size
         moments = Moments(parameters, {})

@@ -36,6 +36,7 @@ from gradprobe.probes.plan import OWN, Plan, Task, make_plan
 from gradprobe.probes.running import wanted
 from gradprobe.probes.settings import Settings, engine_key
 from gradprobe.probes.unit import compute, room
+from gradprobe.problems.device import device_name
 from gradprobe.problems.problem import Problem
 from gradprobe.store.run import RunInfo, RunStore
 from gradprobe.store.schema import KEEP
@@ -57,6 +58,8 @@ def probe(
     engine: str = "auto",
     keep: str = "products",
     memory: str | int | None = None,
+    device: str | torch.device | None = None,
+    noise_on: str = "device",
     out: str | Path | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -84,6 +87,10 @@ def probe(
         memory: What a probe may use besides the model, such as ``"2GiB"`` or a number of bytes; half of what
             is free by default. Fewer copies run at once where it is little (blocks are read in parts); the
             numbers stay the same up to rounding. Where memory runs out all the same, calls are halved.
+        device: Where to run, such as ``"cuda"``: a copy of the model is made there. By default where the model
+            is.
+        noise_on: ``"device"`` (the numbers then belong to that kind of GPU) or ``"cpu"`` (slower; the same
+            numbers on every machine).
         out: Run directory; one that holds a run of the same identity is added to. In memory by default.
         progress: Called with (copies done, copies in all, what is running).
         **options: Options for every estimator that has them, such as ``sigma=0.01``.
@@ -107,9 +114,11 @@ def probe(
     check_copies(copies, block)
     reference_copies = whole("reference_copies", reference_copies, 4)
     settings = Settings(block, copies, root_seed, references(reference), reference_copies, engine)
-    settings = replace(settings, memory=parse_memory(memory))
+    one_of("noise_on", noise_on, ("device", "cpu"))
+    settings = replace(settings, memory=parse_memory(memory), drawn_on=noise_on)
     numbers = seed_list(seeds)
     one_of("keep", keep, KEEP)
+    problem = problem if device is None else problem.to(device)
     with untouched_globals(), problem.frozen():
         problem.refresh()
         chosen = layers_of(problem, layers)
@@ -165,7 +174,7 @@ def _info(
     identity = problem.fingerprints() | {
         "block": settings.block,
         "root_seed": settings.root_seed,
-        "noise_version": NOISE_VERSION,
+        "noise_version": _noise_version(problem, settings),
     }
     configuration = dict(problem.facts.get("source", {})) | {
         "estimators": [view.label for view in plan.views],
@@ -199,6 +208,12 @@ def _info(
         list(settings.references),
         facts,
     )
+
+
+def _noise_version(problem: Problem, settings: Settings) -> int | str:
+    """What the numbers behind a key depend on."""
+    name = device_name(problem.device) if settings.drawn_on == "device" else "cpu"
+    return NOISE_VERSION if name == "cpu" else f"{NOISE_VERSION} on {name}"
 
 
 WORTH_TIMING = 1000

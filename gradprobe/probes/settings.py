@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gradprobe.core.layer import Layer
+from gradprobe.core.streams import Streams
 from gradprobe.engine.draw import Draw
 
 
@@ -22,6 +23,7 @@ class Settings:
         engine: ``"auto"``, ``"loop"``, ``"tile"`` or ``"vmap"``.
         engines: The engine of each unit, by :func:`engine_key`; it takes the place of ``"auto"``.
         memory: Bytes that a unit may use; None for half of what is free.
+        drawn_on: Where noise is drawn: ``"device"`` or ``"cpu"``.
     """
 
     block: int
@@ -32,6 +34,11 @@ class Settings:
     engine: str = "auto"
     engines: Mapping[str, str] = field(default_factory=dict)
     memory: int | None = None
+    drawn_on: str = "device"
+
+    def streams(self, seed: int, purpose: str = "draw") -> Streams:
+        """The noise of a seed."""
+        return Streams(self.root_seed, seed, purpose, self.drawn_on)
 
 
 def engine_key(draw: Draw, layers: Sequence[Layer]) -> str:

@@ -120,7 +120,7 @@ def _useless(running: Running, count: int) -> str:
 
 def _reads(problem: Problem, task: Task, blocks: range, settings: Settings) -> Iterator[Read]:
     """The blocks of a unit, one after the other."""
-    streams = Streams(settings.root_seed, task.key.seed)
+    streams = settings.streams(task.key.seed)
     if task.draw is None:
         yield from (_own(problem, task, Block(index, settings.block), streams) for index in blocks)
         return

@@ -15,6 +15,7 @@ from gradprobe.core.errors import UsageError, one_of, unknown
 from gradprobe.core.hooks import copied, map_tensors, tensors, untouched_globals
 from gradprobe.core.spec import digest
 from gradprobe.problems import fingerprint
+from gradprobe.problems.device import find_device
 from gradprobe.problems.losses import Loss, find_loss
 from gradprobe.problems.preflight import check_lengths, check_loss, examine, rows_of, same_state
 from gradprobe.problems.twin import Swapped, make_twin, places, shared_tensors, unwrapped
@@ -178,6 +179,35 @@ class Problem:
         other.overrides = self.overrides | dict(parameters)
         other._cache, other._structure = None, {}
         return other
+
+    def to(self, device: str | torch.device) -> Problem:
+        """The same problem on a device: this one if it is there already, else one with a copy of the module.
+
+        Args:
+            device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+
+        Raises:
+            UsageError: There is no such device.
+        """
+        there = find_device(device)
+        if there == self.device:
+            return self
+
+        def moved(t: torch.Tensor) -> torch.Tensor:
+            return t.to(there)
+
+        weights = None if self._given_weights is None else torch.as_tensor(self._given_weights).to(there)
+        other = Problem(
+            copy.deepcopy(self.module).to(there),
+            (map_tensors(moved, self.inputs), map_tensors(moved, self.target)),
+            copy.deepcopy(self.loss).to(there) if isinstance(self.loss, nn.Module) else self.loss,
+            loss_per=self._wish,
+            weights=weights,
+            mode=self.mode,
+            name=self.name,
+            facts=self.facts,
+        )
+        return other.at(map_tensors(moved, self.overrides)) if self.overrides else other
 
     def evaluate(
         self,

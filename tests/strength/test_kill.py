@@ -21,12 +21,13 @@ import sys, torch
 torch.set_num_threads(1)
 import gradprobe as gp
 from gradprobe.probes import unit
-true, count = unit.read_block, 0
+true, count = unit.read_blocks, 0
 def counted(*given):
     global count
-    count += 1
-    return true(*given)
-unit.read_block = counted
+    for read in true(*given):
+        count += 1
+        yield read
+unit.read_blocks = counted
 problem = gp.load_problem(checkpoint="early", batch_size=8)
 print("ready", flush=True)
 ds = gp.probe(problem, "lr,alr,es", copies=60, block=1, seeds=3, layers=["conv4", "fc"], out=sys.argv[1])
