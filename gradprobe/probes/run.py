@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from concurrent.futures import Executor
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ from gradprobe.probes.checks import (
     seed_list,
     unused_layers,
 )
+from gradprobe.probes.crew import Crew, check_crew, make_crew
 from gradprobe.probes.interrupt import Stop, Stopped, on_signals
 from gradprobe.probes.plan import OWN, Plan, Task, make_plan
+from gradprobe.probes.share import share_out
 from gradprobe.probes.unit import Settings, compute, engine_key
 from gradprobe.problems.problem import Problem
 from gradprobe.store.run import RunInfo, RunStore
@@ -52,6 +55,9 @@ def probe(
     engine: str = "auto",
     out: str | Path | None = None,
     progress: Progress | None = None,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    threads: int | None = None,
     **options: Any,
 ) -> xr.Dataset:
     """Probe estimators on a problem and store the moments that every statistic needs.
@@ -72,6 +78,13 @@ def probe(
             with the run; short probes are not timed), ``"loop"``, ``"tile"`` or ``"vmap"``.
         out: Run directory; one that holds a run of the same identity is added to. In memory by default.
         progress: Called with (copies done, copies in all, what is running).
+        workers: Processes that share the units; by default this one alone. The numbers are bitwise those of
+            one process that runs as many threads. In a script, call probe under
+            ``if __name__ == "__main__":``.
+        executor: In place of ``workers``, any :class:`concurrent.futures.Executor` of processes, here or on
+            other machines, such as Dask's ``client.get_executor()``. Only this process writes to ``out``. A
+            stop cancels what is pending and abandons what runs there.
+        threads: Threads of torch in each worker, one by default.
         **options: Options for every estimator that has them, such as ``sigma=0.01``.
 
     Returns:
@@ -94,6 +107,7 @@ def probe(
     reference_copies = whole("reference_copies", reference_copies, 4)
     settings = Settings(block, copies, root_seed, references(reference), reference_copies, engine)
     wanted = seed_list(seeds)
+    check_crew(workers, executor, threads)
     with untouched_globals(), problem.frozen():
         problem.refresh()
         chosen = layers_of(problem, layers)
@@ -104,10 +118,11 @@ def probe(
         store = RunStore(out)
         info = _info(problem, chosen, gradient, plan, settings, wanted, layers)
         info.engines = _engines(problem, plan, settings, store.engines())
-        joined = store.begin(info)
-        settings = replace(settings, references=tuple(joined.references), engines=joined.engines)
-        with on_signals() as stop, suppress(Stopped):
-            _compute_all(problem, plan, gradient, settings, store, progress, stop)
+        with make_crew(workers, executor, threads, problem, gradient, plan.tasks) or nullcontext() as crew:
+            joined = store.begin(info)
+            settings = replace(settings, references=tuple(joined.references), engines=joined.engines)
+            with on_signals() as stop, suppress(Stopped):
+                _compute_all(problem, plan, gradient, settings, store, progress, stop, crew)
     ds = store.dataset()
     if stop.asked:
         ds.attrs["stopped"] = 1
@@ -207,16 +222,24 @@ def _compute_all(
     store: RunStore,
     progress: Progress | None,
     stop: Stop,
+    crew: Crew | None = None,
 ) -> None:
     todo = [left for task in plan.tasks if (left := _missing(task, settings, store)) is not None]
     total, done = sum(_copies(task, settings) for task in todo), 0
+
+    def report(copies: int, label: str) -> None:
+        if progress is not None:
+            progress(copies, total, label)
+
+    if crew is not None:
+        share_out(crew, todo, settings, lambda task: _copies(task, settings), store.add, report, stop)
+        return
     for task in todo:
 
         def tick(copies: int, label: str = str(task.key)) -> None:
             nonlocal done
             done += copies
-            if progress is not None:
-                progress(done, total, label)
+            report(done, label)
             stop.check()
 
         store.add(compute(problem, task, gradient, settings, tick))

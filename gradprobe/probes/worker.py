@@ -1,0 +1,214 @@
+"""What runs in a worker: it unpacks the problem once and computes units; only the parent stores them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from typing import Any
+
+import torch
+
+from gradprobe.core.errors import UsageError
+from gradprobe.core.hooks import untouched_globals
+from gradprobe.core.provenance import environment
+from gradprobe.probes.allocator import tune_allocator
+from gradprobe.probes.interrupt import Stopped
+from gradprobe.probes.parcel import unpack
+from gradprobe.probes.unit import Settings, compute
+from gradprobe.problems.problem import Problem
+from gradprobe.store.schema import Unit
+
+
+@dataclass(frozen=True)
+class TorchState:
+    """Settings of torch that numbers depend on, taken over from the parent."""
+
+    threads: int
+    dtype: torch.dtype
+    precision: str
+
+    @classmethod
+    def here(cls, threads: int) -> TorchState:
+        """Those of this process, with another number of threads."""
+        return cls(threads, torch.get_default_dtype(), torch.get_float32_matmul_precision())
+
+    def set(self) -> None:
+        """Make them this process's."""
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
+        torch.set_default_dtype(self.dtype)
+        torch.set_float32_matmul_precision(self.precision)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unit to compute.
+
+    Attributes:
+        digest: Which problem it is for.
+        task: The pickled task, so that one which cannot be unpickled is an answer and not a dead worker.
+        settings: What all units of the run share.
+        torch: Settings of torch.
+    """
+
+    digest: str
+    task: bytes
+    settings: Settings
+    torch: TorchState
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a job.
+
+    Attributes:
+        unit: The unit, if it was finished.
+        stopped: Whether a stop was asked for before it was.
+        refused: The sentence of a usage error.
+        crashed: The traceback of any other error.
+        lost: Why there is no answer from the worker itself.
+    """
+
+    unit: Unit | None = None
+    stopped: bool = False
+    refused: str = ""
+    crashed: str = ""
+    lost: str = ""
+
+
+@dataclass
+class Signals:
+    """Memory that the parent and its own workers share; without locks, which a killed worker would keep.
+
+    Attributes:
+        stop: Set by the parent: finish the block and stop.
+        copies: For each worker, copies done in the unit at hand.
+        started: For each worker, whether it came to life.
+    """
+
+    stop: Any
+    copies: Any
+    started: Any
+
+
+class _Here:
+    """State of this worker process."""
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()  # torch's global switches serve one unit at a time
+        self.digest = ""
+        self.problem: Problem | None = None
+        self.gradient: dict[str, torch.Tensor] = {}
+        self.frozen = ExitStack()
+        self.index, self.signals = 0, None
+
+    index: int
+    signals: Signals | None
+
+    def hold(self, digest: str, data: bytes | None) -> Problem:
+        """The problem of a digest; the one before it is let go."""
+        if self.problem is None or digest != self.digest:
+            assert data is not None
+            self.frozen.close()
+            self.problem = None
+            self.problem, self.gradient = unpack(data)
+            self.digest = digest
+            self.frozen.enter_context(self.problem.frozen())  # for good: nobody changes its values here
+            self.problem.clean_losses()
+        return self.problem
+
+
+_here = _Here()
+
+
+def begin(index: int, signals: Signals) -> None:
+    """Set up a worker process of one's own; it ends with its parent, and leaves signals to it.
+
+    Args:
+        index: Which of the workers this is.
+        signals: Memory shared with the parent.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    tune_allocator()
+    _here.index, _here.signals = index, signals
+    signals.started[index] = 1
+
+
+def try_out(data: bytes, digest: str, state: TorchState) -> tuple[str, Answer]:
+    """Unpack a problem, to see whether this worker can.
+
+    Returns:
+        The version of gradprobe here, and an answer that is empty if it can.
+    """
+    with _caught() as answers, _turn(state):
+        _here.hold(digest, data)
+    return environment()["gradprobe"], answers[-1]
+
+
+def work(job: Job, data: bytes | None = None) -> Answer:
+    """Compute a unit.
+
+    Args:
+        job: What to compute.
+        data: The packed problem; None if this worker was given it already.
+    """
+    with _caught() as answers, _turn(job.torch):
+        problem = _here.hold(job.digest, data)
+        task = pickle.loads(job.task)
+        _count(-1)
+        unit = compute(problem, task, _here.gradient, job.settings, _count)
+        answers.append(Answer(unit))
+    return answers[-1]
+
+
+def _count(copies: int) -> None:
+    """Tell the parent of copies done (-1: start from 0); stop if it asks for that."""
+    signals = _here.signals
+    if signals is None:
+        return
+    signals.copies[_here.index] = 0 if copies < 0 else signals.copies[_here.index] + copies
+    if signals.stop.value:
+        raise Stopped
+
+
+@contextmanager
+def _turn(state: TorchState) -> Iterator[None]:
+    """One unit at a time in this process, under the parent's settings of torch."""
+    with _here.turn, untouched_globals():
+        before = TorchState.here(torch.get_num_threads())
+        state.set()
+        try:
+            yield
+        finally:
+            before.set()
+
+
+@contextmanager
+def _caught() -> Iterator[list[Answer]]:
+    """Errors as answers: an exception of a class that the parent does not know would break the pool."""
+    answers = [Answer()]
+    try:
+        yield answers
+    except (Stopped, KeyboardInterrupt):
+        answers.append(Answer(stopped=True))
+    except UsageError as error:
+        answers.append(Answer(refused=str(error)))
+    except Exception:
+        answers.append(Answer(crashed=traceback.format_exc()))
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
