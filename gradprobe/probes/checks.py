@@ -9,7 +9,8 @@ from gradprobe.core.layer import Layer
 from gradprobe.engine.preflight import ENGINES, choose_engine
 from gradprobe.layers.find import find_layers
 from gradprobe.probes.plan import Plan
-from gradprobe.probes.unit import Settings, reference_block
+from gradprobe.probes.references import reference_block
+from gradprobe.probes.settings import Settings
 from gradprobe.problems.problem import Problem
 from gradprobe.store.schema import REFERENCES
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import pickle
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +26,6 @@ from gradprobe.core.provenance import environment
 from gradprobe.probes.parcel import Parcel, pack
 from gradprobe.probes.plan import Task
 from gradprobe.probes.scheduler import spread
-from gradprobe.probes.unit import Settings
 from gradprobe.probes.worker import Answer, Job, Signals, TorchState, begin, try_out, work
 from gradprobe.problems.problem import Problem
 
@@ -39,6 +37,8 @@ class Crew(Protocol):
 
     chances: int
     """How often a unit is given to a worker before it counts as failed."""
+    local: bool
+    """Whether the workers see this machine's files."""
 
     def __enter__(self) -> Crew: ...
 
@@ -50,8 +50,8 @@ class Crew(Protocol):
         """Whether another job can be taken."""
         ...
 
-    def submit(self, task: Task, settings: Settings) -> Future[Answer]:
-        """Give a task to a worker."""
+    def submit(self, job: Job) -> Future[Answer]:
+        """Give a job to a worker."""
         ...
 
     def settle(self, future: Future[Answer]) -> Answer:
@@ -140,6 +140,7 @@ class Local:
     """
 
     chances = 3
+    local = True
 
     def __init__(self, size: int, parcel: Parcel, state: TorchState) -> None:
         self.context = multiprocessing.get_context("spawn")
@@ -171,16 +172,16 @@ class Local:
         """Whether a worker is idle."""
         return len(self.busy) < len(self.pools)
 
-    def submit(self, task: Task, settings: Settings) -> Future[Answer]:
-        """Give a task to an idle worker, a new one if it died meanwhile."""
-        job = Job(self.parcel.digest, pickle.dumps(task), settings, self.state)
+    def submit(self, job: Job) -> Future[Answer]:
+        """Give a job to an idle worker, a new one if it died meanwhile."""
         index = min(set(range(len(self.pools))) - set(self.busy.values()))
         self.signals.copies[index] = 0
+        args = (job, self.parcel.digest, self.state)
         try:
-            future = self._send(index, work, job, None if self.loaded[index] else self.parcel.data)
+            future = self._send(index, work, *args, None if self.loaded[index] else self.parcel.data)
         except BrokenExecutor:
             self._bury(index)
-            future = self._send(index, work, job, self.parcel.data)
+            future = self._send(index, work, *args, self.parcel.data)
         self.loaded[index] = True
         self.busy[future] = index
         return future
@@ -260,6 +261,7 @@ class Foreign:
     """
 
     chances = 1
+    local = False
 
     def __init__(self, executor: Executor, parcel: Parcel, state: TorchState) -> None:
         self.executor, self.parcel, self.state = executor, parcel, state
@@ -291,15 +293,14 @@ class Foreign:
         """An executor keeps a queue of its own."""
         return True
 
-    def submit(self, task: Task, settings: Settings) -> Future[Answer]:
-        """Give a task to the executor.
+    def submit(self, job: Job) -> Future[Answer]:
+        """Give a job to the executor.
 
         Raises:
             UsageError: The executor takes no more.
         """
-        job = Job(self.parcel.digest, pickle.dumps(task), settings, self.state)
         try:
-            future = self.executor.submit(work, job, self.data)
+            future = self.executor.submit(work, job, self.parcel.digest, self.state, self.data)
         except RuntimeError as error:
             raise _broken(error) from error
         self.running.add(future)

@@ -45,6 +45,39 @@ class Moments:
         ]
         self._rows["dot"].append(np.array(dots))
 
+    def sums(self) -> np.ndarray:
+        """Sum of the blocks so far ``[D]``, parameters in their order, flat."""
+        return np.concatenate([self._sums[p].cpu().numpy().ravel() for p in self.parameters])
+
+    def squares(self) -> np.ndarray:
+        """Sum of |B_k|^2 so far ``[P]``."""
+        return self._block_squares.copy()
+
+    def resume(
+        self,
+        like: Directions,
+        sums: np.ndarray,
+        squares: np.ndarray,
+        rows: Mapping[str, np.ndarray],
+    ) -> None:
+        """Take the state that another object of the same parameters and references gave.
+
+        Args:
+            like: Tensors of the shapes of the parameters, on the device of the blocks.
+            sums: What :meth:`sums` gave.
+            squares: What :meth:`squares` gave.
+            rows: What :meth:`arrays` gave.
+        """
+        flat = torch.from_numpy(np.array(sums, dtype=np.float64))
+        parts = flat.split([like[p].numel() for p in self.parameters])
+        self._sums = {
+            p: part.view(like[p].shape).to(like[p].device)
+            for p, part in zip(self.parameters, parts, strict=True)
+        }
+        self._block_squares = np.array(squares, dtype=np.float64)
+        self._blocks = rows["sqnorm"].shape[-1]
+        self._rows = {name: [np.array(row) for row in np.moveaxis(rows[name], -1, 0)] for name in self._rows}
+
     def mean(self) -> dict[str, torch.Tensor]:
         """Mean of all blocks so far."""
         return {p: s / self._blocks for p, s in self._sums.items()}

@@ -37,6 +37,16 @@ class Task:
     readouts: dict[str, ReadOut]
     estimator: Estimator | None = None
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters of its layers."""
+        return tuple(p for layer in self.layers for p in layer.parameters)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether one block says it all: the estimator uses no noise."""
+        return self.estimator is not None and not self.estimator.stochastic
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -80,9 +90,8 @@ def make_plan(
     tasks = []
     for seed in seeds:
         for (source, layer), task in wanted.items():
-            fixed = task.estimator is not None and not task.estimator.stochastic
-            if not fixed or seed == seeds[0]:
-                key = UnitKey(source, layer, 0 if fixed else seed)
+            if not task.fixed or seed == seeds[0]:
+                key = UnitKey(source, layer, 0 if task.fixed else seed)
                 tasks.append(Task(key, task.layers, task.draw, task.readouts, task.estimator))
     return Plan(tasks, views)
 

@@ -33,8 +33,10 @@ from gradprobe.probes.checks import (
 from gradprobe.probes.crew import Crew, check_crew, make_crew
 from gradprobe.probes.interrupt import Stop, Stopped, on_signals
 from gradprobe.probes.plan import OWN, Plan, Task, make_plan
+from gradprobe.probes.running import wanted
+from gradprobe.probes.settings import Settings, engine_key
 from gradprobe.probes.share import share_out
-from gradprobe.probes.unit import Settings, compute, engine_key
+from gradprobe.probes.unit import compute
 from gradprobe.problems.problem import Problem
 from gradprobe.store.run import RunInfo, RunStore
 
@@ -106,17 +108,17 @@ def probe(
     check_copies(copies, block)
     reference_copies = whole("reference_copies", reference_copies, 4)
     settings = Settings(block, copies, root_seed, references(reference), reference_copies, engine)
-    wanted = seed_list(seeds)
+    numbers = seed_list(seeds)
     check_crew(workers, executor, threads)
     with untouched_globals(), problem.frozen():
         problem.refresh()
         chosen = layers_of(problem, layers)
         found = layers_of(problem)
         gradient = _gradient(problem, found)
-        plan = make_plan(problem, chosen, made, wanted)
+        plan = make_plan(problem, chosen, made, numbers)
         check_plan(problem, plan, settings, found)
         store = RunStore(out)
-        info = _info(problem, chosen, gradient, plan, settings, wanted, layers)
+        info = _info(problem, chosen, gradient, plan, settings, numbers, layers)
         info.engines = _engines(problem, plan, settings, store.engines())
         with make_crew(workers, executor, threads, problem, gradient, plan.tasks) or nullcontext() as crew:
             joined = store.begin(info)
@@ -225,14 +227,14 @@ def _compute_all(
     crew: Crew | None = None,
 ) -> None:
     todo = [left for task in plan.tasks if (left := _missing(task, settings, store)) is not None]
-    total, done = sum(_copies(task, settings) for task in todo), 0
+    total, done = sum(settings.copies_of(task.fixed) for task in todo), 0
 
     def report(copies: int, label: str) -> None:
         if progress is not None:
             progress(copies, total, label)
 
     if crew is not None:
-        share_out(crew, todo, settings, lambda task: _copies(task, settings), store.add, report, stop)
+        share_out(crew, todo, settings, store, report, stop)
         return
     for task in todo:
 
@@ -242,19 +244,17 @@ def _compute_all(
             report(done, label)
             stop.check()
 
-        store.add(compute(problem, task, gradient, settings, tick))
-
-
-def _copies(task: Task, settings: Settings) -> int:
-    fixed = task.estimator is not None and not task.estimator.stochastic
-    return settings.block if fixed else settings.copies
+        saver = store.saver(wanted(task, settings), settings.copies // settings.block)
+        store.add(compute(problem, task, gradient, settings, tick, saver))
+        saver.stored()
+        stop.check()
 
 
 def _missing(task: Task, settings: Settings, store: RunStore) -> Task | None:
     """What of a task is not stored yet."""
     names = list(task.readouts) or [OWN]
     references = settings.references if task.draw is not None else ("bp",)
-    done = store.done(task.key, names, _copies(task, settings), references)
+    done = store.done(task.key, names, settings.copies_of(task.fixed), references)
     if set(names) <= done:
         return None
     return replace(task, readouts={k: v for k, v in task.readouts.items() if k not in done})

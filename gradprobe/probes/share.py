@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -11,9 +12,12 @@ import numpy as np
 from gradprobe.core.errors import UsageError
 from gradprobe.probes.crew import Crew
 from gradprobe.probes.interrupt import Stop
-from gradprobe.probes.plan import OWN, Task
-from gradprobe.probes.unit import Settings
-from gradprobe.probes.worker import Answer
+from gradprobe.probes.plan import Task
+from gradprobe.probes.running import wanted
+from gradprobe.probes.settings import Settings
+from gradprobe.probes.worker import Answer, Job
+from gradprobe.store.run import RunStore
+from gradprobe.store.saver import Saver
 from gradprobe.store.schema import Unit
 
 POLL = 0.2
@@ -28,22 +32,20 @@ def share_out(
     crew: Crew,
     tasks: Sequence[Task],
     settings: Settings,
-    copies: Callable[[Task], int],
-    add: Callable[[Unit], None],
+    store: RunStore,
     report: Callable[[int, str], None],
     stop: Stop,
 ) -> None:
     """Have a crew compute tasks.
 
-    A unit whose worker dies is given to another; after a few deaths it is stored as failed, and the rest
-    goes on.
+    A unit whose worker dies is given to another, which goes on from the last state that was saved; after a
+    few deaths it is stored as failed, and the rest goes on.
 
     Args:
         crew: The workers.
         tasks: What to compute.
         settings: What all of them share.
-        copies: Copies that a task needs.
-        add: Stores a unit.
+        store: The run.
         report: Called with copies done in all and with what was finished or runs.
         stop: Whether to stop.
 
@@ -61,56 +63,78 @@ def share_out(
                 running = {f: task for f, task in running.items() if f.done()}
         while waiting and crew.free():
             task = waiting.popleft()
-            running[crew.submit(task, settings)] = task
+            running[crew.submit(_job(task, settings, store, crew))] = task
         label = str(next(iter(running.values())).key) if running else ""
         for future in wait(running, POLL, FIRST_COMPLETED).done:
             task = running.pop(future)
             label = str(task.key)
             answer = crew.settle(future)
             deaths[label] += bool(answer.lost)
-            unit = _unit_of(answer, task, deaths[label] >= crew.chances, settings)
-            if unit is not None:
-                add(unit)
-                done += copies(task)
-            elif answer.lost:
+            if answer.lost and deaths[label] < crew.chances:
                 waiting.appendleft(task)
+            elif _kept(answer, task, settings, store):
+                done += settings.copies_of(task.fixed)
         report(done + crew.copies(), label)
 
 
-def _unit_of(answer: Answer, task: Task, given_up: bool, settings: Settings) -> Unit | None:
+def _saver(task: Task, settings: Settings, store: RunStore) -> Saver:
+    return store.saver(wanted(task, settings), settings.copies // settings.block)
+
+
+def _job(task: Task, settings: Settings, store: RunStore, crew: Crew) -> Job:
+    assert store.info is not None
+    shared = store.path is not None and crew.local
+    start = None if shared or task.fixed else _saver(task, settings, store).load()
+    path = None if store.path is None else str(store.path.resolve())
+    return Job(pickle.dumps(task), settings, path, store.info.identity, start)
+
+
+def _kept(answer: Answer, task: Task, settings: Settings, store: RunStore) -> bool:
+    """Keep what an answer brings; return whether its unit is done with.
+
+    Raises:
+        UsageError: The worker refuses the unit.
+        WorkerError: It failed.
+    """
     if answer.refused:
         raise UsageError(answer.refused)
     if answer.crashed:
         raise WorkerError(f"{task.key}, in a worker:\n{answer.crashed}")
-    if answer.lost and given_up:
-        return lost_unit(task, settings, answer.lost)
-    return answer.unit
+    saver = _saver(task, settings, store)
+    unit = lost_unit(task, settings, answer.lost) if answer.lost else answer.unit
+    if unit is None:
+        if answer.state is not None:
+            saver.save(answer.state)
+        return False
+    if answer.final is not None:
+        saver.finish(answer.final)
+    store.add(unit)
+    if unit.status == "ok":
+        saver.stored()
+    return True
 
 
 def lost_unit(task: Task, settings: Settings, why: str) -> Unit:
     """A failed unit in the place of one that no worker could finish."""
-    fixed = task.estimator is not None and not task.estimator.stochastic
-    names = tuple(task.readouts) or (OWN,)
-    parameters = tuple(p for layer in task.layers for p in layer.parameters)
-    references = settings.references if task.draw is not None else ("bp",)
-    steps = 1 if fixed else settings.copies // settings.block
+    of, steps = wanted(task, settings), settings.copies_of(task.fixed) // settings.block
+    many, rows, width = len(of.references), len(of.readouts), len(of.parameters)
 
     def empty(*shape: int) -> np.ndarray:
         return np.full(shape, np.nan)
 
     return Unit(
-        key=task.key,
-        readouts=names,
-        parameters=parameters,
-        block=settings.block,
-        references=references,
-        dot=empty(len(references), len(names), len(parameters), steps),
-        sqnorm=empty(len(names), len(parameters), steps),
-        block_sqnorm=empty(len(names), len(parameters), steps),
-        reference_sqnorm=empty(len(references), len(parameters)),
-        reference_block_sqnorm=empty(len(references), len(parameters)),
-        reference_blocks=empty(len(references), len(parameters)),
-        reference_dot=empty(len(references), len(parameters)),
+        key=of.key,
+        readouts=of.readouts,
+        parameters=of.parameters,
+        block=of.block,
+        references=of.references,
+        dot=empty(many, rows, width, steps),
+        sqnorm=empty(rows, width, steps),
+        block_sqnorm=empty(rows, width, steps),
+        reference_sqnorm=empty(many, width),
+        reference_block_sqnorm=empty(many, width),
+        reference_blocks=empty(many, width),
+        reference_dot=empty(many, width),
         forwards=empty(steps),
         equivalents=empty(steps),
         nonfinite=empty(steps),

@@ -8,10 +8,11 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,9 +23,15 @@ from gradprobe.core.provenance import environment
 from gradprobe.probes.allocator import tune_allocator
 from gradprobe.probes.interrupt import Stopped
 from gradprobe.probes.parcel import unpack
-from gradprobe.probes.unit import Settings, compute
+from gradprobe.probes.plan import Task
+from gradprobe.probes.running import wanted
+from gradprobe.probes.settings import Settings
+from gradprobe.probes.unit import compute
 from gradprobe.problems.problem import Problem
+from gradprobe.store.run import RUN_FILE, RunStore, read_info
+from gradprobe.store.saver import Saver
 from gradprobe.store.schema import Unit
+from gradprobe.store.state import State
 
 
 @dataclass(frozen=True)
@@ -53,16 +60,18 @@ class Job:
     """One unit to compute.
 
     Attributes:
-        digest: Which problem it is for.
         task: The pickled task, so that one which cannot be unpickled is an answer and not a dead worker.
         settings: What all units of the run share.
-        torch: Settings of torch.
+        path: The run directory; states of the unit go there, if this run is what the worker finds there.
+        identity: The run's.
+        start: The state to go on from, for a worker that does not see the directory.
     """
 
-    digest: str
     task: bytes
     settings: Settings
-    torch: TorchState
+    path: str | None
+    identity: Mapping[str, Any]
+    start: State | None = None
 
 
 @dataclass(frozen=True)
@@ -71,14 +80,16 @@ class Answer:
 
     Attributes:
         unit: The unit, if it was finished.
-        stopped: Whether a stop was asked for before it was.
+        final: Its final state.
+        state: The state in which it was stopped, unless the worker has saved it with the run.
         refused: The sentence of a usage error.
         crashed: The traceback of any other error.
         lost: Why there is no answer from the worker itself.
     """
 
     unit: Unit | None = None
-    stopped: bool = False
+    final: State | None = None
+    state: State | None = None
     refused: str = ""
     crashed: str = ""
     lost: str = ""
@@ -108,10 +119,9 @@ class _Here:
         self.problem: Problem | None = None
         self.gradient: dict[str, torch.Tensor] = {}
         self.frozen = ExitStack()
-        self.index, self.signals = 0, None
-
-    index: int
-    signals: Signals | None
+        self.index = 0
+        self.signals: Signals | None = None
+        self.store: RunStore | None = None
 
     def hold(self, digest: str, data: bytes | None) -> Problem:
         """The problem of a digest; the one before it is let go."""
@@ -124,6 +134,15 @@ class _Here:
             self.frozen.enter_context(self.problem.frozen())  # for good: nobody changes its values here
             self.problem.clean_losses()
         return self.problem
+
+    def saver(self, job: Job, task: Task) -> Saver:
+        """Where states of a unit go: to its run, or along with the answer."""
+        path = Path(job.path or "")
+        if job.path is None or not (path / RUN_FILE).is_file() or read_info(path).identity != job.identity:
+            return Saver(job.start)
+        if self.store is None or self.store.path != path:
+            self.store = RunStore(path)
+        return self.store.saver(wanted(task, job.settings), job.settings.copies // job.settings.block)
 
 
 _here = _Here()
@@ -154,23 +173,30 @@ def try_out(data: bytes, digest: str, state: TorchState) -> tuple[str, Answer]:
     """
     with _caught() as answers, _turn(state):
         _here.hold(digest, data)
-    return environment()["gradprobe"], answers[-1]
+    return environment()["gradprobe"], answers[0] if answers else Answer()
 
 
-def work(job: Job, data: bytes | None = None) -> Answer:
+def work(job: Job, digest: str, state: TorchState, data: bytes | None = None) -> Answer:
     """Compute a unit.
 
     Args:
         job: What to compute.
+        digest: For which problem.
+        state: Settings of torch.
         data: The packed problem; None if this worker was given it already.
+
+    Returns:
+        The unit, or why there is none; nothing at all after a stop in a worker that has saved its state.
     """
-    with _caught() as answers, _turn(job.torch):
-        problem = _here.hold(job.digest, data)
+    saver = Saver()
+    with _caught() as answers, _turn(state):
+        problem = _here.hold(digest, data)
         task = pickle.loads(job.task)
+        saver = _here.saver(job, task)
         _count(-1)
-        unit = compute(problem, task, _here.gradient, job.settings, _count)
-        answers.append(Answer(unit))
-    return answers[-1]
+        unit = compute(problem, task, _here.gradient, job.settings, _count, saver)
+        answers.append(Answer(unit, final=saver.final))
+    return answers[0] if answers else Answer(state=saver.state)
 
 
 def _count(copies: int) -> None:
@@ -198,11 +224,11 @@ def _turn(state: TorchState) -> Iterator[None]:
 @contextmanager
 def _caught() -> Iterator[list[Answer]]:
     """Errors as answers: an exception of a class that the parent does not know would break the pool."""
-    answers = [Answer()]
+    answers: list[Answer] = []
     try:
         yield answers
     except (Stopped, KeyboardInterrupt):
-        answers.append(Answer(stopped=True))
+        pass
     except UsageError as error:
         answers.append(Answer(refused=str(error)))
     except Exception:

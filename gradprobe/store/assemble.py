@@ -124,14 +124,14 @@ def _fill_gradient(ds: xr.Dataset, parameter: int, square: float) -> None:
 
 
 def _find(by_key: dict[UnitKey, list[Unit]], view: View, layer: str, seed: int) -> tuple[Unit, int] | None:
-    """The unit with most copies (and most references) that holds this view's read-out of this layer."""
+    """The unit with most copies (finished, and with most references) with this view's read-out of this layer."""
     source, readout = view.sources[layer]
     seed = seed if view.stochastic else 0
     candidates = by_key.get(UnitKey(source, layer, seed), []) + by_key.get(UnitKey(source, None, seed), [])
     serving = [u for u in candidates if readout in u.readouts]
     if not serving:
         return None
-    best = max(serving, key=lambda u: (u.status == "ok", u.copies, len(u.references)))
+    best = max(serving, key=lambda u: (u.status != "failed", u.copies, u.status == "ok", len(u.references)))
     return best, best.readouts.index(readout)
 
 
@@ -147,7 +147,7 @@ def _fill(
 ) -> None:
     e, s = at
     ds["status"].values[e, where, s] = unit.status
-    if unit.status != "ok":
+    if unit.status == "failed":
         return
     n = slice(0, unit.sqnorm.shape[-1]) if stochastic else slice(None)
     rows = [unit.parameters.index(p) for p in layer.parameters]

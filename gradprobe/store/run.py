@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import uuid
-import zipfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from gradprobe.core.errors import UsageError
@@ -22,11 +16,13 @@ from gradprobe.core.provenance import environment
 from gradprobe.core.spec import digest
 from gradprobe.store.assemble import assemble
 from gradprobe.store.export import read_export
+from gradprobe.store.files import cannot_write, locked, write_atomically
+from gradprobe.store.saver import Pace, RunSaver, Saver
 from gradprobe.store.schema import SCHEMA_VERSION, Unit, UnitKey, View
+from gradprobe.store.state import States, Wanted
+from gradprobe.store.unitfile import packed, read_unit, unit_arrays, unit_meta
 
 RUN_FILE = "run.json"
-_ARRAYS = tuple(f.name for f in fields(Unit) if f.type == "Array")
-_SCALARS = ("block", "seconds", "peak_bytes", "status", "note")
 
 
 @dataclass
@@ -116,6 +112,9 @@ class RunStore:
         self.info: RunInfo | None = None
         self._units: list[Unit] = []
         self._by_key: dict[UnitKey, list[Unit]] | None = None
+        self._partial = States(self.path / "partial" if self.path else None)
+        self._sums = States(self.path / "sums" if self.path else None, final=True)
+        self._pace = Pace() if self.path else None
 
     def begin(self, info: RunInfo) -> RunInfo:
         """Create the run, or join the one that is there.
@@ -138,8 +137,8 @@ class RunStore:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
-        with _locked(self.path):
+            raise cannot_write(self.path, error) from error
+        with locked(self.path):
             self.info = self._joined(self._existing(), info)
             write_atomically(self.path / RUN_FILE, json.dumps(self.info.to_dict(), indent=1).encode())
         self._units_folder().mkdir(exist_ok=True)
@@ -182,15 +181,22 @@ class RunStore:
             self._units.append(unit)
             return
         name = digest([str(unit.key), unit.readouts, unit.copies, unit.references])[:32]
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **_packed(unit))
-        write_atomically(self._units_folder() / f"{name}.npz", buffer.getvalue())
+        write_atomically(self._units_folder() / f"{name}.npz", packed(unit_meta(unit), unit_arrays(unit)))
+
+    def saver(self, wanted: Wanted, blocks: int) -> Saver:
+        """Where the states of a unit go while it is computed.
+
+        Args:
+            wanted: What is computed.
+            blocks: How many blocks it will have.
+        """
+        return RunSaver(wanted, blocks, self._partial, None, self._pace, older=self._sums)
 
     def units(self) -> Iterable[Unit]:
-        """All stored units."""
+        """All finished units."""
         if self.path is None:
             return list(self._units)
-        return [_read_unit(file) for file in sorted(self._units_folder().glob("*.npz"))]
+        return [read_unit(file) for file in sorted(self._units_folder().glob("*.npz"))]
 
     def dataset(self) -> xr.Dataset:
         """Everything stored so far, labelled; see :mod:`gradprobe.store.schema`."""
@@ -203,7 +209,11 @@ class RunStore:
         )
         block, references = int(info.identity["block"]), tuple(info.references)
         copies = info.configuration.get("copies", 0)
-        return assemble(layers, info.views, self.units(), info.seeds, block, references, facts, copies)
+        units = [
+            *self._partial.units(),
+            *self.units(),
+        ]  # in this order: a unit that is finished between is there
+        return assemble(layers, info.views, units, info.seeds, block, references, facts, copies)
 
     def _existing(self) -> RunInfo | None:
         if self.path is None:
@@ -263,81 +273,6 @@ def read_info(path: Path) -> RunInfo:
         raise
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{file} is damaged or was not written by gradprobe: {error!r}.") from error
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write a file so that it is either absent (or old) or whole: temporary file, fsync, rename.
-
-    Raises:
-        UsageError: It cannot be written (disk full, no permission).
-    """
-    temporary = file.parent / f".tmp-{uuid.uuid4().hex}"
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-        _sync_folder(file.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _cannot_write(file, error) from error
-        raise
-
-
-def _cannot_write(file: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"cannot write {file}: {error.strerror}; what was finished is kept, and the same call goes on once there is "
-        "room (or choose another out=)."
-    )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from changing ``run.json`` meanwhile; the lock goes with the process."""
-    with (folder / ".lock").open("w") as stream:
-        try:
-            import fcntl
-        except ImportError:  # no such locks on Windows: there the last writer wins
-            yield
-            return
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in a folder last; systems that cannot open folders do without."""
-    with suppress(OSError, AttributeError):
-        handle = os.open(folder, os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _packed(unit: Unit) -> dict[str, Any]:
-    meta = {
-        "schema_version": SCHEMA_VERSION,
-        "key": [unit.key.source, unit.key.layer, unit.key.seed],
-        **{name: list(getattr(unit, name)) for name in ("readouts", "parameters", "references")},
-        **{name: getattr(unit, name) for name in _SCALARS},
-    }
-    return {"meta": np.array(json.dumps(meta)), **{name: getattr(unit, name) for name in _ARRAYS}}
-
-
-def _read_unit(file: Path) -> Unit:
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
-            meta = json.loads(str(data["meta"]))
-            arrays = {name: data[name] for name in _ARRAYS}
-        tuples: dict[str, Any] = {
-            name: tuple(meta[name]) for name in ("readouts", "parameters", "references")
-        }
-        return Unit(key=UnitKey(*meta["key"]), **tuples, **{name: meta[name] for name in _SCALARS}, **arrays)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{file} is damaged ({error!r}); delete it and run the probe again.") from error
 
 
 def _same_numbers(new: dict[str, Any], old: dict[str, Any]) -> bool:

@@ -22,7 +22,7 @@ equivalents              estimator, parameter, seed, copies            the same 
 seconds                  estimator, parameter, seed                    time of the unit
 peak_bytes               estimator, parameter, seed                    peak memory of the unit
 nonfinite                estimator, parameter, seed, copies            copies that count as 0: loss not finite
-status                   estimator, parameter, seed                    ok, failed, refused or missing
+status                   estimator, parameter, seed                    ok, partial, failed, refused or missing
 ======================== ============================================= ==================================
 
 Everything numeric is additive over parameters, so layers, groups and the model are sums. What belongs to a
@@ -31,7 +31,9 @@ parameter that the unit serves and is 0 on its others.
 
 Coordinates: ``layer``, ``numel`` and ``order`` (execution order) on ``parameter``; ``color``, ``target``,
 ``stochastic`` and ``summary`` on ``estimator``. An estimator may end at fewer copies than another (NaN
-after). A deterministic estimator is stored once and broadcast on reading.
+after). A deterministic estimator is stored once and broadcast on reading. A unit that is being computed, or
+was stopped, is "partial": the blocks that it has so far are there, NaN after. Where other seeds are whole,
+statistics leave it out.
 """
 
 from __future__ import annotations
@@ -131,7 +133,7 @@ class Unit:
         nonfinite: ``[K]`` copies left out up to each boundary.
         seconds: Time taken.
         peak_bytes: Peak memory, NaN where it was not measured.
-        status: ``ok`` or ``failed``.
+        status: ``ok``, ``partial`` or ``failed``.
         note: Why it failed.
     """
 

@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 import gradprobe as gp
+from gradprobe.store import files
 from gradprobe.store import run as run_file
 from gradprobe.store.schema import SCHEMA_VERSION
 from tests.problems_tiny import classifier, linear_problem
@@ -66,7 +67,9 @@ def test_a_stopped_run_keeps_what_it_finished(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         gp.probe(classifier(), ["lr"], out=tmp_path / "run", progress=stop, **SMALL)
     part = gp.open_run(tmp_path / "run")
-    assert set(np.unique(part.status.values)) == {"ok", "missing"}
+    assert set(np.unique(part.status.values)) == {"ok", "partial", "missing"}
+    started = part.where(part.status == "partial", drop=True)
+    assert list(started["sqnorm"].notnull().any("parameter").squeeze().values) == [True, False, False]
     assert not list((tmp_path / "run").rglob(".tmp-*"))
     whole = gp.probe(classifier(), ["lr"], out=tmp_path / "run", **SMALL)
     equal(whole, gp.probe(classifier(), ["lr"], **SMALL))
@@ -130,9 +133,9 @@ def test_atomic_write_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mo
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_file.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(gp.UsageError, match="No space left on device; what was finished is kept"):
-        run_file.write_atomically(tmp_path / "x", b"new")
+        files.write_atomically(tmp_path / "x", b"new")
     assert [f.name for f in tmp_path.iterdir()] == ["x"]
     assert (tmp_path / "x").read_text() == "old"
 

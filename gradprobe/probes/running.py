@@ -1,0 +1,135 @@
+"""A unit while it is computed: it grows by blocks, and gives and takes its state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from gradprobe.probes.moments import Moments
+from gradprobe.probes.plan import OWN, Task
+from gradprobe.probes.references import Reference
+from gradprobe.probes.settings import Settings
+from gradprobe.store.schema import Unit
+from gradprobe.store.state import State, Wanted
+
+Directions = Mapping[str, torch.Tensor]
+
+
+def wanted(task: Task, settings: Settings) -> Wanted:
+    """What a kept state must be of, to be of use to a task."""
+    smoothed = "smoothed" in settings.references and task.draw is not None
+    return Wanted(
+        key=task.key,
+        readouts=tuple(task.readouts) or (OWN,),
+        parameters=task.parameters,
+        sizes=tuple(int(np.prod(shape)) for layer in task.layers for shape in layer.shapes),
+        block=settings.block,
+        references=settings.references if task.draw is not None else ("bp",),
+        reference_copies=settings.reference_copies if smoothed else 0,
+    )
+
+
+@dataclass
+class Running:
+    """Moments of every read-out so far.
+
+    Attributes:
+        task: What is computed.
+        of: What its states are of.
+        references: Reference name -> direction with its own moments.
+        nonfinite: Copies that each block lost.
+        forwards: For an estimator that is no read-out, forward passes up to the end of each block.
+        seconds: Time that earlier processes took.
+    """
+
+    task: Task
+    of: Wanted
+    references: Mapping[str, Reference]
+    nonfinite: list[int] = field(default_factory=list)
+    forwards: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        directions = {name: r.direction for name, r in self.references.items()}
+        self._moments = [Moments(self.of.parameters, directions) for _ in self.of.readouts]
+
+    @property
+    def blocks(self) -> int:
+        """Blocks so far."""
+        return len(self.nonfinite)
+
+    def add(self, directions: Sequence[Directions], nonfinite: int, forwards: float) -> None:
+        """Add the next block: a direction for each read-out, lost copies, forwards up to its end."""
+        for moments, found in zip(self._moments, directions, strict=True):
+            moments.add(found)
+        self.nonfinite.append(nonfinite)
+        self.forwards.append(forwards)
+
+    def resume(self, state: State, like: Directions) -> None:
+        """Go on from a state; ``like`` has the shapes and the device of the parameters."""
+        u = state.unit
+        for r, moments in enumerate(self._moments):
+            rows = {"dot": u.dot[:, r], "sqnorm": u.sqnorm[r], "block_sqnorm": u.block_sqnorm[r]}
+            moments.resume(like, state.sums[r], state.squares[r], rows)
+        self.nonfinite = [int(n) for n in np.diff(u.nonfinite, prepend=0.0)]
+        self.forwards = [float(n) for n in u.forwards]
+        self.seconds = u.seconds
+
+    def state(self, unit: Unit) -> State:
+        """The state, with the unit so far."""
+        return State(
+            unit=unit,
+            sums=np.stack([m.sums() for m in self._moments]),
+            squares=np.stack([m.squares() for m in self._moments]),
+            sizes=self.of.sizes,
+            reference_copies=self.of.reference_copies,
+        )
+
+    def unit(self, status: str, note: str, seconds: float, count: int) -> Unit:
+        """The unit so far, or a failed one of ``count`` blocks."""
+        boundaries = self.of.block * np.arange(1.0, count + 1)
+        lost = self.nonfinite + [0] * (count - self.blocks)
+        unit = Unit(
+            key=self.task.key,
+            readouts=self.of.readouts,
+            parameters=self.of.parameters,
+            block=self.of.block,
+            references=tuple(self.references),
+            status=status,
+            note=note,
+            seconds=self.seconds + seconds,
+            forwards=boundaries,
+            equivalents=boundaries,
+            nonfinite=np.cumsum(np.array(lost, dtype=np.float64)),
+            **(self._nothing(count) if status == "failed" else self._arrays()),
+            **self._reference_arrays(),
+        )
+        if self.task.estimator is not None:
+            unit.forwards = np.array(self.forwards + [np.nan] * (count - self.blocks))
+            unit.equivalents = unit.forwards * (3 if self.task.estimator.uses_backward else 1)
+        return unit
+
+    def _nothing(self, count: int) -> dict[str, Any]:
+        shape = (len(self.of.readouts), len(self.of.parameters), count)
+        found = {name: np.full(shape, np.nan) for name in ("sqnorm", "block_sqnorm")}
+        return found | {"dot": np.full((len(self.references), *shape), np.nan)}
+
+    def _arrays(self) -> dict[str, Any]:
+        each = [m.arrays() for m in self._moments]
+        found = {name: np.stack([a[name] for a in each]) for name in ("sqnorm", "block_sqnorm")}
+        return found | {"dot": np.stack([a["dot"] for a in each], axis=1)}
+
+    def _reference_arrays(self) -> dict[str, Any]:
+        found, own = self.references.values(), self.references["bp"].direction
+        names = self.of.parameters
+        arrays: dict[str, Any] = {
+            "reference_sqnorm": [[float((r.direction[p] ** 2).sum()) for p in names] for r in found],
+            "reference_block_sqnorm": [r.block_sqnorm for r in found],
+            "reference_blocks": [[r.blocks] * len(names) for r in found],
+            "reference_dot": [[float((r.direction[p] * own[p]).sum()) for p in names] for r in found],
+        }
+        return {name: np.asarray(value, dtype=np.float64) for name, value in arrays.items()}

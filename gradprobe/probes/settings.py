@@ -1,0 +1,41 @@
+"""What all units of a run share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gradprobe.core.layer import Layer
+from gradprobe.engine.draw import Draw
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all units of a run share.
+
+    Attributes:
+        block: Copies in a block.
+        copies: Copies in all.
+        root_seed: Root of all noise keys.
+        references: ``("bp",)`` or ``("bp", "smoothed")``.
+        reference_copies: Copies behind a smoothed reference.
+        engine: ``"auto"``, ``"loop"``, ``"tile"`` or ``"vmap"``.
+        engines: The engine of each unit, by :func:`engine_key`; it takes the place of ``"auto"``.
+    """
+
+    block: int
+    copies: int
+    root_seed: int = 0
+    references: tuple[str, ...] = ("bp",)
+    reference_copies: int = 64
+    engine: str = "auto"
+    engines: Mapping[str, str] = field(default_factory=dict)
+
+    def copies_of(self, fixed: bool) -> int:
+        """Copies that a unit needs: one block of an estimator without noise, else all."""
+        return self.block if fixed else self.copies
+
+
+def engine_key(draw: Draw, layers: Sequence[Layer]) -> str:
+    """What an engine is chosen for: kind of draw, and the layers that are noisy together."""
+    return f"{draw.where} {draw.injection} {draw.share} | {', '.join(layer.name for layer in layers)}"

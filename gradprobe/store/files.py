@@ -1,0 +1,64 @@
+"""Writing so that a crash, a full disk or a second process does no harm."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from gradprobe.core.errors import UsageError
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write a file so that it is either absent (or old) or whole: temporary file, fsync, rename.
+
+    Raises:
+        UsageError: It cannot be written (disk full, no permission).
+    """
+    temporary = file.parent / f".tmp-{uuid.uuid4().hex}"
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+        _sync_folder(file.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise cannot_write(file, error) from error
+        raise
+
+
+def cannot_write(file: Path, error: OSError) -> UsageError:
+    """The one sentence for a file that cannot be written."""
+    return UsageError(
+        f"cannot write {file}: {error.strerror}; what was finished is kept, and the same call goes on once there is "
+        "room (or choose another out=)."
+    )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from changing ``run.json`` meanwhile; the lock goes with the process."""
+    with (folder / ".lock").open("w") as stream:
+        try:
+            import fcntl
+        except ImportError:  # no such locks on Windows: there the last writer wins
+            yield
+            return
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in a folder last; systems that cannot open folders do without."""
+    with suppress(OSError, AttributeError):
+        handle = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
