@@ -164,6 +164,8 @@ def _probe(configuration: dict[str, Any]) -> None:
     problem = load_problem(**named)
     rest = {k: v for k, v in configuration.items() if k not in (*PROBLEM_KEYS, "threads", "scheduler")}
     check_crew(rest.get("workers"), None, None)
+    if "workers" in rest and "scheduler" in configuration:
+        raise UsageError("give --workers or --scheduler, not both: a scheduler has workers of its own.")
     shared = rest.get("workers", 1) > 1 or "scheduler" in configuration
     threads = _set_threads(problem, configuration.get("threads"), Path(rest["out"]), 1 if shared else None)
     if shared:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from gradprobe.core.errors import UsageError
 
@@ -18,7 +22,7 @@ def connected(address: str) -> Iterator[Executor]:
     """An executor on the workers of a Dask scheduler.
 
     Args:
-        address: Such as ``"tcp://10.0.0.1:8786"``, or a scheduler file.
+        address: Such as ``"tcp://10.0.0.1:8786"``, or the scheduler file that Dask wrote.
 
     Yields:
         The executor.
@@ -30,15 +34,11 @@ def connected(address: str) -> Iterator[Executor]:
         from distributed import Client
     except ImportError as error:
         raise UsageError("--scheduler needs Dask: pip install 'gradprobe[distributed]'.") from error
-    if not address.strip():
-        raise UsageError("--scheduler needs an address such as tcp://127.0.0.1:8786.")
+    address = _found(address)
     try:
         client = Client(address, timeout=PATIENCE, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:  # a timeout is an OSError
-        raise UsageError(
-            f"no Dask scheduler answers at {address!r} ({str(error) or type(error).__name__}); start one with: "
-            "dask scheduler, or give the address that it prints."
-        ) from error
+    except (OSError, ValueError) as error:  # a timeout is an OSError
+        raise _silent(address, error) from error
     try:
         try:
             client.wait_for_workers(1, timeout=PATIENCE)
@@ -49,6 +49,31 @@ def connected(address: str) -> Iterator[Executor]:
         yield client.get_executor()
     finally:
         client.close()
+
+
+def _found(given: str) -> str:
+    """The address, once something listens there: Dask's own client tries for long, and complains at length.
+
+    Raises:
+        UsageError: It is no address, or nothing listens.
+    """
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        given = str(json.loads(Path(given).read_text(encoding="utf-8"))["address"])
+    try:
+        parts = urlsplit(given if "://" in given else f"tcp://{given}")
+        if parts.scheme not in ("tcp", "tls", "ws", "wss") or not parts.hostname or not parts.port:
+            raise ValueError("an address is written as tcp://127.0.0.1:8786")
+        socket.create_connection((parts.hostname, parts.port), PATIENCE).close()
+    except (OSError, ValueError) as error:
+        raise _silent(given, error) from error
+    return given
+
+
+def _silent(address: str, error: Exception) -> UsageError:
+    return UsageError(
+        f"no Dask scheduler answers at {address!r} ({str(error) or type(error).__name__}); start one with: dask "
+        "scheduler, and give the address that it prints."
+    )
 
 
 def spread(executor: Executor, data: bytes) -> Any:
