@@ -79,6 +79,9 @@ def probe(
     ] = None,
     root_seed: Annotated[int | None, typer.Option(help="Root of all noise keys.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, loop or tile.")] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="products (of seeds), moments alone, or sums to add copies later.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples in the batch.")] = None,
     split: Annotated[str | None, typer.Option(help="Split that the batch comes from.")] = None,
     first: Annotated[int | None, typer.Option(help="Position of the first sample in the split.")] = None,

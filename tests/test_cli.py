@@ -79,6 +79,17 @@ def test_options_override_the_configuration(run: Path, tmp_path: Path) -> None:
     assert ds.sizes["copies"] == 2
 
 
+def test_more_copies_go_on_from_kept_sums(tmp_path: Path) -> None:
+    words = ["--checkpoint", "trained", "--estimators", "lr,es", *QUICK, "--out", str(tmp_path / "run")]
+    assert command("probe", *words, "--keep", "sums").returncode == 0
+    done = command("probe", "--config", str(tmp_path / "run" / "run.json"), *words, "--copies", "60")
+    assert done.returncode == 0, done.stderr
+    ds = gp.open_run(tmp_path / "run")
+    assert ds["seed_product"].notnull().all()
+    assert "120 of 120 copies" in done.stderr or "360 of 360 copies" in done.stderr
+    assert len(list((tmp_path / "run" / "sums").iterdir())) == 6
+
+
 WRONG = [
     (["--estimators", "lrr"], "Did you mean 'lr'"),
     (["--estimators", "lr(sigma=0.1"], "write it as name"),
@@ -95,6 +106,7 @@ WRONG = [
     (["--model-arg", "width"], "name=value"),
     (["--config", "nowhere.toml"], "no configuration file"),
     (["--reference", "smooth"], "Did you mean 'smoothed'"),
+    (["--keep", "sum"], "Did you mean 'sums'"),
     (["--batch-size", "100000"], "does not fit"),
 ]
 

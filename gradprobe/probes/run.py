@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import xarray as xr
 
-from gradprobe.core.errors import UsageError, unknown, whole
+from gradprobe.core.errors import UsageError, one_of, unknown, whole
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import NOISE_VERSION, Block, Streams
@@ -32,6 +32,7 @@ from gradprobe.probes.checks import (
 )
 from gradprobe.probes.crew import Crew, check_crew, make_crew
 from gradprobe.probes.interrupt import Stop, Stopped, on_signals
+from gradprobe.probes.keep import Groups, plan_products
 from gradprobe.probes.plan import OWN, Plan, Task, make_plan
 from gradprobe.probes.running import wanted
 from gradprobe.probes.settings import Settings, engine_key
@@ -39,6 +40,7 @@ from gradprobe.probes.share import share_out
 from gradprobe.probes.unit import compute
 from gradprobe.problems.problem import Problem
 from gradprobe.store.run import RunInfo, RunStore
+from gradprobe.store.schema import KEEP
 
 Progress = Callable[[int, int, str], None]
 
@@ -55,6 +57,7 @@ def probe(
     reference_copies: int = 64,
     root_seed: int = 0,
     engine: str = "auto",
+    keep: str = "products",
     out: str | Path | None = None,
     progress: Progress | None = None,
     workers: int | None = None,
@@ -78,6 +81,10 @@ def probe(
         root_seed: Root of all noise keys.
         engine: ``"auto"`` (for each layer the fastest of those that agree with the loop, timed once and kept
             with the run; short probes are not timed), ``"loop"``, ``"tile"`` or ``"vmap"``.
+        keep: What to keep besides moments. ``"products"``: the products of the seeds' final directions
+            (``seed_product``), from their sums, which are scratch. ``"sums"``: the sums themselves too, so that
+            the same call with more copies goes on from there. ``"moments"``: nothing else. A run that is
+            there keeps at least what it kept.
         out: Run directory; one that holds a run of the same identity is added to. In memory by default.
         progress: Called with (copies done, copies in all, what is running).
         workers: Processes that share the units; by default this one alone. The numbers are bitwise those of
@@ -109,6 +116,7 @@ def probe(
     reference_copies = whole("reference_copies", reference_copies, 4)
     settings = Settings(block, copies, root_seed, references(reference), reference_copies, engine)
     numbers = seed_list(seeds)
+    one_of("keep", keep, KEEP)
     check_crew(workers, executor, threads)
     with untouched_globals(), problem.frozen():
         problem.refresh()
@@ -119,6 +127,8 @@ def probe(
         check_plan(problem, plan, settings, found)
         store = RunStore(out)
         info = _info(problem, chosen, gradient, plan, settings, numbers, layers)
+        info.configuration["keep"] = store.keep(keep)
+        info.products = plan_products(plan, settings, info.keep)
         info.engines = _engines(problem, plan, settings, store.engines())
         with make_crew(workers, executor, threads, problem, gradient, plan.tasks) or nullcontext() as crew:
             joined = store.begin(info)
@@ -233,10 +243,10 @@ def _compute_all(
         if progress is not None:
             progress(copies, total, label)
 
+    groups = Groups(plan.tasks, todo, settings, store)
     if crew is not None:
-        share_out(crew, todo, settings, store, report, stop)
-        return
-    for task in todo:
+        share_out(crew, todo, settings, store, groups, report, stop)
+    for task in todo if crew is None else ():
 
         def tick(copies: int, label: str = str(task.key)) -> None:
             nonlocal done
@@ -245,9 +255,15 @@ def _compute_all(
             stop.check()
 
         saver = store.saver(wanted(task, settings), settings.copies // settings.block)
-        store.add(compute(problem, task, gradient, settings, tick, saver))
-        saver.stored()
-        stop.check()
+        try:
+            store.add(compute(problem, task, gradient, settings, tick, saver))
+            saver.stored()
+            groups.finished(task)
+            stop.check()
+        except Stopped:
+            groups.stopped()
+            raise
+    store.tidy()
 
 
 def _missing(task: Task, settings: Settings, store: RunStore) -> Task | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,10 +36,7 @@ def connected(address: str) -> Iterator[Executor]:
     except ImportError as error:
         raise UsageError("--scheduler needs Dask: pip install 'gradprobe[distributed]'.") from error
     address = _found(address)
-    try:
-        client = Client(address, timeout=PATIENCE, set_as_default=False)
-    except (OSError, ValueError) as error:  # a timeout is an OSError
-        raise _silent(address, error) from error
+    client = _in_time(address, lambda: Client(address, timeout=PATIENCE, set_as_default=False))
     try:
         try:
             client.wait_for_workers(1, timeout=PATIENCE)
@@ -67,6 +65,29 @@ def _found(given: str) -> str:
     except (OSError, ValueError) as error:
         raise _silent(given, error) from error
     return given
+
+
+def _in_time(address: str, connect: Callable[[], Any]) -> Any:
+    """A client, unless what listens there never answers: Dask itself would wait for ever then.
+
+    Raises:
+        UsageError: No scheduler answers.
+    """
+    found: list[Any] = []
+    errors: list[Exception] = [TimeoutError("what listens there is no Dask scheduler")]
+
+    def attempt() -> None:
+        try:
+            found.append(connect())
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(2 * PATIENCE)
+    if not found:
+        raise _silent(address, errors[-1]) from errors[-1]
+    return found[0]
 
 
 def _silent(address: str, error: Exception) -> UsageError:

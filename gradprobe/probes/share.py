@@ -11,7 +11,8 @@ import numpy as np
 
 from gradprobe.core.errors import UsageError
 from gradprobe.probes.crew import Crew
-from gradprobe.probes.interrupt import Stop
+from gradprobe.probes.interrupt import Stop, Stopped
+from gradprobe.probes.keep import Groups
 from gradprobe.probes.plan import Task
 from gradprobe.probes.running import wanted
 from gradprobe.probes.settings import Settings
@@ -33,6 +34,7 @@ def share_out(
     tasks: Sequence[Task],
     settings: Settings,
     store: RunStore,
+    groups: Groups,
     report: Callable[[int, str], None],
     stop: Stop,
 ) -> None:
@@ -46,10 +48,12 @@ def share_out(
         tasks: What to compute.
         settings: What all of them share.
         store: The run.
+        groups: Told of every unit that is stored.
         report: Called with copies done in all and with what was finished or runs.
         stop: Whether to stop.
 
     Raises:
+        Stopped: A stop was asked for.
         UsageError: A worker refuses a unit, or the executor is broken.
         WorkerError: Anything else that went wrong in a worker.
     """
@@ -74,7 +78,11 @@ def share_out(
                 waiting.appendleft(task)
             elif _kept(answer, task, settings, store):
                 done += settings.copies_of(task.fixed)
+                groups.finished(task)
         report(done + crew.copies(), label)
+    if stop.asked:
+        groups.stopped()
+        raise Stopped
 
 
 def _saver(task: Task, settings: Settings, store: RunStore) -> Saver:
@@ -86,7 +94,8 @@ def _job(task: Task, settings: Settings, store: RunStore, crew: Crew) -> Job:
     shared = store.path is not None and crew.local
     start = None if shared or task.fixed else _saver(task, settings, store).load()
     path = None if store.path is None else str(store.path.resolve())
-    return Job(pickle.dumps(task), settings, path, store.info.identity, start)
+    final = store.keeps_sums(task.key)
+    return Job(pickle.dumps(task), settings, path, store.info.identity, final, start)
 
 
 def _kept(answer: Answer, task: Task, settings: Settings, store: RunStore) -> bool:

@@ -28,7 +28,8 @@ from gradprobe.probes.running import wanted
 from gradprobe.probes.settings import Settings
 from gradprobe.probes.unit import compute
 from gradprobe.problems.problem import Problem
-from gradprobe.store.run import RUN_FILE, RunStore, read_info
+from gradprobe.store.kept import Kept
+from gradprobe.store.run import RUN_FILE, read_info
 from gradprobe.store.saver import Saver
 from gradprobe.store.schema import Unit
 from gradprobe.store.state import State
@@ -64,6 +65,7 @@ class Job:
         settings: What all units of the run share.
         path: The run directory; states of the unit go there, if this run is what the worker finds there.
         identity: The run's.
+        final: Whether the final state is kept.
         start: The state to go on from, for a worker that does not see the directory.
     """
 
@@ -71,6 +73,7 @@ class Job:
     settings: Settings
     path: str | None
     identity: Mapping[str, Any]
+    final: bool
     start: State | None = None
 
 
@@ -80,8 +83,8 @@ class Answer:
 
     Attributes:
         unit: The unit, if it was finished.
-        final: Its final state.
-        state: The state in which it was stopped, unless the worker has saved it with the run.
+        final: Its final state, likewise.
+        state: The state in which it was stopped, unless the worker has saved it with the run itself.
         refused: The sentence of a usage error.
         crashed: The traceback of any other error.
         lost: Why there is no answer from the worker itself.
@@ -121,7 +124,8 @@ class _Here:
         self.frozen = ExitStack()
         self.index = 0
         self.signals: Signals | None = None
-        self.store: RunStore | None = None
+        self.path: Path | None = None
+        self.kept = Kept(None)
 
     def hold(self, digest: str, data: bytes | None) -> Problem:
         """The problem of a digest; the one before it is let go."""
@@ -140,9 +144,10 @@ class _Here:
         path = Path(job.path or "")
         if job.path is None or not (path / RUN_FILE).is_file() or read_info(path).identity != job.identity:
             return Saver(job.start)
-        if self.store is None or self.store.path != path:
-            self.store = RunStore(path)
-        return self.store.saver(wanted(task, job.settings), job.settings.copies // job.settings.block)
+        if self.path != path:
+            self.path, self.kept = path, Kept(path)
+        blocks = job.settings.copies // job.settings.block
+        return self.kept.saver(wanted(task, job.settings), blocks, job.final)
 
 
 _here = _Here()
@@ -195,7 +200,7 @@ def work(job: Job, digest: str, state: TorchState, data: bytes | None = None) ->
         saver = _here.saver(job, task)
         _count(-1)
         unit = compute(problem, task, _here.gradient, job.settings, _count, saver)
-        answers.append(Answer(unit, final=saver.final))
+        answers.append(Answer(unit, final=saver.final if job.final and type(saver) is Saver else None))
     return answers[0] if answers else Answer(state=saver.state)
 
 

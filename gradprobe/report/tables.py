@@ -121,12 +121,21 @@ def notes(ds: xr.Dataset) -> list[str]:
     for label, refused in (attribute(ds, "refused") or {}).items():
         found.extend(f"{label} does not serve layer {name!r}: {why}." for name, why in refused.items())
     status = ds["status"]
-    for word, text in (("failed", "failed"), ("missing", "not computed yet")):
+    for word, text in (
+        ("failed", "failed"),
+        ("partial", "computed in part"),
+        ("missing", "not computed yet"),
+    ):
         for label in ds["estimator"].values[(status == word).any(("parameter", "seed")).values]:
             where = np.unique(ds["layer"].values[(status.sel(estimator=label) == word).any("seed").values])
             found.append(f"{label}: {text} for {', '.join(where)}.")
     for label, reasons in (attribute(ds, "notes") or {}).items():
         found.extend(f"{label}, layer {layer!r}: {reason}." for reason, layer in reasons.items())
+    for label, layers in (attribute(ds, "without_products") or {}).items():
+        found.append(
+            f"{label}: no products of seeds for {', '.join(layers)}: the seeds' sums would take too much room; probe "
+            "fewer seeds, layers or methods at a time."
+        )
     lost = ds["nonfinite"].max("copies").sum(("parameter", "seed"))
     for label in ds["estimator"].values[(lost > 0).values]:
         count = int(lost.sel(estimator=label))

@@ -165,10 +165,12 @@ def _read(ds: xr.Dataset, reference: str) -> Moments:
     coords |= {"parameter": ds["parameter"].values, "seed": ds["seed"].values}
     coords |= {k: ("parameter", ds[k].values) for k in ("layer", "numel", "order")}
     status = ds["status"].transpose(*_DIMS[:3]).values
+    reached = np.isfinite(get("sqnorm")).sum(-1)
+    least = np.where(status == "ok", reached, reached.max(initial=0) + 1).min(-1, keepdims=True)
+    left_out = (status == "partial") & (status == "ok").any(-1, keepdims=True) & (reached < least)
+    shown = {k: np.where(left_out[..., None], np.nan, get(k)) for k in ("dot", "sqnorm", "block_sqnorm")}
     return Moments(
-        dot=get("dot"),
-        sqnorm=get("sqnorm"),
-        block_sqnorm=get("block_sqnorm"),
+        **shown,
         reference=unbiased,
         noisy=np.asarray((blocks > 1).any(-1)),
         served=np.asarray(~(status == "refused").all(-1)),

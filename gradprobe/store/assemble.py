@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from gradprobe.core.spec import canonical_json
+from gradprobe.store.products import Products, fill_products
 from gradprobe.store.schema import REFERENCE_SCALARS, SCHEMA_VERSION, LayerInfo, Unit, UnitKey, View
 
 _BY_COPIES = ("forwards", "equivalents", "nonfinite")
@@ -25,6 +26,7 @@ def assemble(
     references: tuple[str, ...],
     facts: dict[str, Any] | None = None,
     copies: int = 0,
+    products: Sequence[Products] = (),
 ) -> xr.Dataset:
     """Put units into the Dataset that every statistic reads.
 
@@ -38,8 +40,8 @@ def assemble(
         facts: JSON-able facts about the run; kept in ``attrs`` (nested ones as JSON text). The entry
             ``gradient_sqnorm``, |g_bp|^2 by parameter, fills the reference of layers that an estimator does
             not serve, so that the whole model's norm is known.
-
         copies: Copies that were asked for: the grid reaches at least this far.
+        products: Products of seeds.
 
     Returns:
         Dataset as described in :mod:`gradprobe.store.schema`. What is missing is NaN, with status "missing".
@@ -62,14 +64,22 @@ def assemble(
                 ds["status"].values[e, where, :] = "refused"
             if layer.name not in view.sources:
                 continue
+            shown: list[Unit | None] = []
             for s, seed in enumerate(seeds):
                 found = _find(by_key, view, layer.name, seed)
+                shown.append(found[0] if found is not None else None)
                 if found is not None and found[0].note:
                     notes.setdefault(view.label, {}).setdefault(found[0].note, layer.name)
                 if found is not None:
                     first = (id(found[0]), s) not in booked
                     booked.add((id(found[0]), s))
                     _fill(ds, found[0], found[1], layer, where, (e, s), first, view.stochastic)
+            if view.stochastic and products:
+                table = ds["seed_product"].values[e, where]
+                fill_products(
+                    table, products, view.sources[layer.name], (layer.name, layer.parameters), seeds, shown
+                )
+                ds["seed_product"].values[e, where] = table
     ds.attrs = {"schema_version": SCHEMA_VERSION, "block": block} | _flat(facts)
     ds.attrs["notes"] = canonical_json(notes)
     ds.attrs["refused"] = canonical_json({v.label: v.refused for v in views if v.refused})
@@ -94,6 +104,7 @@ def _empty(
         "parameter": [p for layer in layers for p in layer.parameters],
         "seed": seeds,
         "copies": copies,
+        "other_seed": seeds,
         "layer": ("parameter", [layer.name for layer in owners]),
         "numel": ("parameter", [int(np.prod(shape)) for shape in shapes]),
         "order": ("parameter", [layers.index(layer) for layer in owners]),
@@ -105,10 +116,10 @@ def _empty(
     ds = xr.Dataset(coords=coords)
     per_seed = ("estimator", "parameter", "seed")
     dims = {"dot": ("reference", *per_seed, "copies"), "sqnorm": (*per_seed, "copies")}
-    dims |= {"block_sqnorm": (*per_seed, "copies")}
+    dims |= {"block_sqnorm": (*per_seed, "copies"), "seed_product": (*per_seed, "other_seed")}
     dims |= {name: ("reference", *per_seed) for name in REFERENCE_SCALARS}
     dims |= {name: (*per_seed, "copies") for name in _BY_COPIES} | {name: per_seed for name in _BY_UNIT}
-    sizes = {d: len(coords[d]) for d in ("reference", *per_seed, "copies")}
+    sizes = {d: len(coords[d]) for d in ("reference", *per_seed, "copies", "other_seed")}
     for name, names in dims.items():
         ds[name] = (names, np.full([sizes[d] for d in names], np.nan))
     ds["status"] = (per_seed, np.full([sizes[d] for d in per_seed], "missing", dtype="<U7"))
@@ -160,9 +171,10 @@ def _fill(
         for name in REFERENCE_SCALARS:
             ds[name].values[i, e, where, s] = getattr(unit, name)[j][rows]
     for name in _BY_COPIES + _BY_UNIT:
-        ds[name].values[e, where, s] = 0.0
+        tail = (n,) if name in _BY_COPIES else ()
+        for p in where:
+            ds[name].values[(e, p, s, *tail)] = 0.0
         if first:
-            tail = (n,) if name in _BY_COPIES else ()
             ds[name].values[(e, where[0], s, *tail)] = getattr(unit, name)
 
 

@@ -7,6 +7,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 from gradprobe.core.errors import UsageError
@@ -69,7 +70,17 @@ def read_export(path: str | Path) -> xr.Dataset:
     ordered = xr.Dataset(data, {name: ds[name].variable for name in coords or ds.coords}, attrs)
     for variable in ordered.variables.values():
         variable.encoding.clear()
-    return ordered
+    return _with_products(ordered)
+
+
+def _with_products(ds: xr.Dataset) -> xr.Dataset:
+    """Results of schema 1 with products of seeds, which nobody knew then."""
+    dims = ("estimator", "parameter", "seed")
+    if ds.attrs.get("schema_version") != 1 or not set(dims) <= set(ds.dims) or "seed_product" in ds:
+        return ds
+    shape = [ds.sizes[d] for d in (*dims, "seed")]
+    ds = ds.assign_coords(other_seed=("other_seed", ds["seed"].values))
+    return ds.assign(seed_product=((*dims, "other_seed"), np.full(shape, np.nan)))
 
 
 def _need_netcdf() -> None:

@@ -54,6 +54,14 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def names_in(folder: Path) -> list[str]:
+    """Names of the ``.npz`` files in a folder, sorted; none if it is not there."""
+    try:
+        return sorted(n for n in os.listdir(folder) if n.endswith(".npz") and not n.startswith("."))
+    except OSError:
+        return []
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename in a folder last; systems that cannot open folders do without."""
     with suppress(OSError, AttributeError):

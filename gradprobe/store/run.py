@@ -1,4 +1,10 @@
-"""A run: its identity in ``run.json`` and one immutable file for each finished unit; or all of it in memory."""
+"""A run: its identity in ``run.json`` and one immutable file for each finished unit; or all of it in memory.
+
+Folders of a run directory: ``units`` (finished units), ``partial`` (states of units that are not finished, to go on
+from), ``sums`` (final states: scratch for products of seeds, or kept to go on to more copies) and ``products``
+(products of seeds). Every file is written whole or not at all. What is not in ``units`` can be deleted at any time:
+it is computed anew or, for products, NaN.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +22,11 @@ from gradprobe.core.provenance import environment
 from gradprobe.core.spec import digest
 from gradprobe.store.assemble import assemble
 from gradprobe.store.export import read_export
-from gradprobe.store.files import cannot_write, locked, write_atomically
-from gradprobe.store.saver import Pace, RunSaver, Saver
-from gradprobe.store.schema import SCHEMA_VERSION, Unit, UnitKey, View
-from gradprobe.store.state import States, Wanted
+from gradprobe.store.files import cannot_write, locked, names_in, write_atomically
+from gradprobe.store.kept import Kept
+from gradprobe.store.saver import Saver
+from gradprobe.store.schema import KEEP, KEPT, SCHEMA_VERSION, TOO_LARGE, Unit, UnitKey, View
+from gradprobe.store.state import Wanted
 from gradprobe.store.unitfile import packed, read_unit, unit_arrays, unit_meta
 
 RUN_FILE = "run.json"
@@ -41,6 +48,7 @@ class RunInfo:
         facts: Further facts that go into the attributes of the results.
         environment: Versions and machine.
         engines: The engine of each kind of unit; kept so that a run goes on to the same bits.
+        products: For each draw and layer, whether products of seeds are kept.
     """
 
     identity: dict[str, Any]
@@ -53,6 +61,12 @@ class RunInfo:
     facts: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=environment)
     engines: dict[str, str] = field(default_factory=dict)
+    products: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def keep(self) -> str:
+        """What is kept; runs of schema 1 kept moments."""
+        return str(self.configuration.get("keep", KEEP[0]))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
@@ -78,6 +92,7 @@ class RunInfo:
             "seeds": sorted({*older.seeds, *self.seeds}),
             "selected": [x.name for x in self.layers if x.name in {*older.selected, *self.selected}],
             "engines": self.engines | older.engines,
+            "products": older.products | self.products,
             "references": list(dict.fromkeys([*older.references, *self.references])),
         }
         configuration = self.configuration | {
@@ -87,6 +102,7 @@ class RunInfo:
         }
         if set(merged["selected"]) != set(self.selected):
             configuration["layers"] = merged["selected"]
+        configuration["keep"] = max(self.keep, older.keep, key=KEEP.index)
         configuration["copies"] = max(
             self.configuration.get("copies", 0), older.configuration.get("copies", 0)
         )
@@ -112,9 +128,7 @@ class RunStore:
         self.info: RunInfo | None = None
         self._units: list[Unit] = []
         self._by_key: dict[UnitKey, list[Unit]] | None = None
-        self._partial = States(self.path / "partial" if self.path else None)
-        self._sums = States(self.path / "sums" if self.path else None, final=True)
-        self._pace = Pace() if self.path else None
+        self.kept = Kept(self.path)
 
     def begin(self, info: RunInfo) -> RunInfo:
         """Create the run, or join the one that is there.
@@ -162,6 +176,11 @@ class RunStore:
         old = self._existing()
         return dict(old.engines) if old is not None else {}
 
+    def keep(self, least: str) -> str:
+        """What the run keeps: at least what is asked for, and what it kept before."""
+        old = self._existing()
+        return max(least, old.keep, key=KEEP.index) if old is not None else least
+
     def done(self, key: UnitKey, readouts: Sequence[str], copies: int, references: Sequence[str]) -> set[str]:
         """The read-outs of a unit that are stored already, with enough copies and references."""
         found: set[str] = set()
@@ -190,13 +209,33 @@ class RunStore:
             wanted: What is computed.
             blocks: How many blocks it will have.
         """
-        return RunSaver(wanted, blocks, self._partial, None, self._pace, older=self._sums)
+        return self.kept.saver(wanted, blocks, self.keeps_sums(wanted.key))
+
+    def keeps_sums(self, key: UnitKey) -> bool:
+        """Whether the final state of a unit is kept, for good or until products are made of it."""
+        assert self.info is not None
+        return self.info.keep == "sums" or self.info.products.get(key.group) == KEPT
+
+    def settle(self, wanted: Sequence[Wanted], blocks: int) -> None:
+        """Store the products of a draw and layer whose units are done; forget their sums, unless they are kept.
+
+        Args:
+            wanted: Its units, one for each seed of the request.
+            blocks: How many blocks they have.
+        """
+        assert self.info is not None
+        if self.info.products.get(wanted[0].key.group) == KEPT:
+            self.kept.make_products(wanted, blocks, self.info.seeds)
+        keep = (
+            self.info.keep if self.path is None else read_info(self.path).keep
+        )  # another process may have asked
+        self.kept.forget_sums(wanted, blocks, superseded_only=keep == "sums")
 
     def units(self) -> Iterable[Unit]:
         """All finished units."""
         if self.path is None:
             return list(self._units)
-        return [read_unit(file) for file in sorted(self._units_folder().glob("*.npz"))]
+        return [read_unit(self._units_folder() / name) for name in names_in(self._units_folder())]
 
     def dataset(self) -> xr.Dataset:
         """Everything stored so far, labelled; see :mod:`gradprobe.store.schema`."""
@@ -204,16 +243,41 @@ class RunStore:
         assert info is not None
         layers = [layer for layer in info.layers if layer.name in info.selected]
         facts = info.facts | {"configuration": info.configuration, "environment": info.environment}
+        facts |= {"without_products": self._without_products()}
         facts |= {"identity": info.identity, "engines": info.engines} | (
             {"path": str(self.path)} if self.path else {}
         )
         block, references = int(info.identity["block"]), tuple(info.references)
         copies = info.configuration.get("copies", 0)
-        units = [
-            *self._partial.units(),
-            *self.units(),
-        ]  # in this order: a unit that is finished between is there
-        return assemble(layers, info.views, units, info.seeds, block, references, facts, copies)
+        partial = [
+            state.unit for state in self.kept.partial.all()
+        ]  # before units: nothing is missed meanwhile
+        units = [*partial, *self.units()]
+        return assemble(
+            layers, info.views, units, info.seeds, block, references, facts, copies, self.kept.products.all()
+        )
+
+    def _without_products(self) -> dict[str, list[str]] | None:
+        """Labels -> layers whose products of seeds would have taken too much room."""
+        assert self.info is not None
+        gone = {group for group, what in self.info.products.items() if what == TOO_LARGE}
+        found = {
+            view.label: [
+                layer
+                for layer, (source, _) in view.sources.items()
+                if not gone.isdisjoint(UnitKey(source, at, 0).group for at in (layer, None))
+            ]
+            for view in self.info.views
+        }
+        return {label: layers for label, layers in found.items() if layers} or None
+
+    def tidy(self) -> None:
+        """Forget what a process that was killed could not forget."""
+
+        def stored(unit: Unit) -> bool:
+            return set(unit.readouts) <= self.done(unit.key, unit.readouts, unit.copies, unit.references)
+
+        self.kept.tidy(stored)
 
     def _existing(self) -> RunInfo | None:
         if self.path is None:

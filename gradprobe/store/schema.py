@@ -13,6 +13,7 @@ variable                 dims                                          meaning
 dot                      reference, estimator, parameter, seed, copies <g_n, g>, g_n the mean of n copies
 sqnorm                   estimator, parameter, seed, copies            |g_n|^2
 block_sqnorm             estimator, parameter, seed, copies            mean of |B_k|^2 over the blocks so far
+seed_product             estimator, parameter, seed, other_seed        <g_N^(s), g_N^(t)>, N the last copies
 reference_sqnorm         reference, estimator, parameter, seed         |g|^2
 reference_block_sqnorm   reference, estimator, parameter, seed         mean of |R_k|^2 over its blocks
 reference_blocks         reference, estimator, parameter, seed         number of those blocks (1: no noise)
@@ -32,8 +33,13 @@ parameter that the unit serves and is 0 on its others.
 Coordinates: ``layer``, ``numel`` and ``order`` (execution order) on ``parameter``; ``color``, ``target``,
 ``stochastic`` and ``summary`` on ``estimator``. An estimator may end at fewer copies than another (NaN
 after). A deterministic estimator is stored once and broadcast on reading. A unit that is being computed, or
-was stopped, is "partial": the blocks that it has so far are there, NaN after. Where other seeds are whole,
-statistics leave it out.
+was stopped, is "partial": the blocks that it has so far are there, NaN after. Statistics leave
+it out as long as it has fewer copies than every seed that is whole.
+
+``seed_product`` is symmetric over seeds, with |g_N|^2 on its diagonal. It is NaN where it is not known: for
+deterministic estimators, where only moments were kept, for pairs of seeds that did not end at the same copies
+or whose sums were not there together, and for units that are not finished. Its mean over pairs of different
+seeds is an unbiased estimate of |mu|^2, mu the mean direction, whatever the dependence between blocks.
 """
 
 from __future__ import annotations
@@ -48,7 +54,14 @@ from gradprobe.core.layer import Layer as LayerInfo
 
 __all__ = ["LayerInfo", "SCHEMA_VERSION", "Unit", "UnitKey", "View"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: ``products`` in run.json, products of seeds beside the units; runs of 1 can be read and added to."""
+
+KEEP = ("moments", "products", "sums")
+"""What a run may keep, from least to most."""
+
+KEPT, TOO_LARGE = "kept", "too large"
+"""What became of the products of a draw and layer."""
 
 REFERENCES = ("bp", "smoothed")
 REFERENCE_SCALARS = (
@@ -110,8 +123,13 @@ class UnitKey:
     layer: str | None
     seed: int
 
+    @property
+    def group(self) -> str:
+        """Draw (or estimator) and layer: what the units of all seeds have in common."""
+        return f"{self.source} | {self.layer if self.layer is not None else 'all layers'}"
+
     def __str__(self) -> str:
-        return f"{self.source} | {self.layer if self.layer is not None else 'all layers'} | seed {self.seed}"
+        return f"{self.group} | seed {self.seed}"
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from gradprobe.core.spec import digest
-from gradprobe.store.files import cannot_write, write_atomically
+from gradprobe.store.files import cannot_write, names_in, write_atomically
 from gradprobe.store.schema import Array, Unit, UnitKey
 from gradprobe.store.unitfile import DAMAGED, packed, unit_arrays, unit_meta, unit_of
 
@@ -113,6 +113,16 @@ def _joined(by_name: dict[str, State], readouts: Sequence[str]) -> State:
     )
 
 
+def superseded(state: State, others: Iterable[State]) -> bool:
+    """Whether one of the others has more blocks of all that this state has."""
+    return any(
+        other.blocks > state.blocks
+        and replace(other.wanted, readouts=state.unit.readouts) == state.wanted
+        and set(state.unit.readouts) <= set(other.unit.readouts)
+        for other in others
+    )
+
+
 class States:
     """States of units, each under a name of its own, in a folder or in memory.
 
@@ -147,15 +157,26 @@ class States:
             raise cannot_write(self.folder, error) from error
         write_atomically(self.folder / name, packed(meta, arrays))
 
-    def of(self, key: UnitKey) -> list[State]:
-        """The states of a unit; a file that cannot be read counts as not there."""
-        return self._all(f"{_mark(str(key))}-*.npz", key)
+    def of(self, *keys: UnitKey, sums: bool = True) -> list[State]:
+        """The states of units; a file that cannot be read counts as not there.
 
-    def units(self) -> list[Unit]:
-        """The units of all states, without what they need to go on."""
+        Args:
+            *keys: The units.
+            sums: False: sums that are in files are not read and stand as NaN.
+        """
         if self.folder is None:
-            return [state.unit for state in self._held.values()]
-        return [state.unit for state in self._all("*.npz", None, sums=False)]
+            return [state for state in self._held.values() if state.unit.key in keys]
+        marks = {_mark(str(key)) for key in keys}
+        names = [name for name in names_in(self.folder) if name.partition("-")[0] in marks]
+        found = (_read(self.folder / name, sums) for name in names)
+        return [state for state in found if state is not None and state.unit.key in keys]
+
+    def all(self) -> list[State]:
+        """All states; sums that are in files are not read and stand as NaN."""
+        if self.folder is None:
+            return list(self._held.values())
+        found = (_read(self.folder / name, False) for name in names_in(self.folder))
+        return [state for state in found if state is not None]
 
     def drop(self, state: State) -> None:
         """Forget a state, if it is there."""
@@ -177,12 +198,6 @@ class States:
 
     def _name(self, state: State) -> str:
         return self.name_of(state.wanted, state.blocks)
-
-    def _all(self, pattern: str, key: UnitKey | None, sums: bool = True) -> list[State]:
-        if self.folder is None:
-            return [state for state in self._held.values() if key in (None, state.unit.key)]
-        found = (_read(file, sums) for file in sorted(self.folder.glob(pattern)))
-        return [state for state in found if state is not None and key in (None, state.unit.key)]
 
 
 def _mark(value: object) -> str:

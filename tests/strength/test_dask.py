@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -117,6 +118,17 @@ def test_the_command_uses_a_scheduler(client: Any, tmp_path: Path) -> None:
     done = command("--scheduler", client.scheduler.address, "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     assert (gp.open_run(tmp_path / "run").status == "ok").all()
+
+
+def test_the_example_of_the_readme(client: Any, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "Client(" in b]
+    (tmp_path / "script.py").write_text(code.replace("tcp://10.0.0.1:8786", client.scheduler.address))
+    done = subprocess.run(
+        [sys.executable, "script.py"], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert (gp.open_run(tmp_path / "runs" / "cluster").status == "ok").all()
 
 
 @pytest.mark.parametrize(

@@ -14,17 +14,28 @@ import pytest
 import xarray as xr
 
 import gradprobe as gp
+from gradprobe.store.run import RunStore
 
 CODE = """
 import sys, torch
 torch.set_num_threads(1)
 import gradprobe as gp
+from gradprobe.probes import unit
+true, count = unit.read_block, 0
+def counted(*given):
+    global count
+    count += 1
+    return true(*given)
+unit.read_block = counted
 problem = gp.load_problem(checkpoint="early", batch_size=8)
 print("ready", flush=True)
 ds = gp.probe(problem, "lr,alr,es", copies=60, block=1, seeds=3, layers=["conv4", "fc"], out=sys.argv[1])
+print(count)
 sys.exit(130 if "stopped" in ds.attrs else 0)
 """
 MEASURED = ("seconds",)
+BLOCKS = 60
+"""In each unit, of which there are 4 for each seed."""
 
 
 def start(out: Path) -> subprocess.Popen[str]:
@@ -36,8 +47,26 @@ def start(out: Path) -> subprocess.Popen[str]:
 
 def end(process: subprocess.Popen[str]) -> int:
     assert process.stdout is not None
+    code = process.wait()
     process.stdout.close()
-    return process.wait()
+    return code
+
+
+def computed(process: subprocess.Popen[str]) -> int:
+    """Wait for a process that ends well; how many blocks it computed."""
+    assert process.stdout is not None
+    number = int(process.stdout.read())
+    assert end(process) == 0
+    return number
+
+
+def kept(out: Path) -> int:
+    """Blocks that are there: of finished units, or saved on the way."""
+    store = RunStore(out)
+    states = [*store.kept.partial.all(), *store.kept.sums.all()]
+    found = {state.unit.key: state.blocks for state in states}
+    found |= {unit.key: BLOCKS for unit in store.units()}
+    return sum(found.values())
 
 
 def assert_same(out: Path, unbroken: xr.Dataset) -> None:
@@ -71,7 +100,8 @@ def test_sigkill_at_any_moment(unbroken: tuple[xr.Dataset, float], tmp_path: Pat
         finished = {f: f.read_bytes() for f in out.glob("units/*.npz")}
         if (out / "run.json").exists():
             gp.open_run(out)
-        assert end(start(out)) == 0
+        there = kept(out)
+        assert computed(start(out)) == 3 * 4 * BLOCKS - there
         assert all(f.read_bytes() == content for f, content in finished.items())
         assert_same(out, whole)
 
@@ -87,8 +117,22 @@ def test_a_signal_finishes_the_block_and_exits_130(
     process.send_signal(number)
     assert end(process) == 130
     assert (gp.open_run(tmp_path / "run").status == "missing").any()
-    assert end(start(tmp_path / "run")) == 0
+    there = kept(tmp_path / "run")
+    assert computed(start(tmp_path / "run")) == 3 * 4 * BLOCKS - there
+    assert list((tmp_path / "run" / "partial").iterdir()) == []
     assert_same(tmp_path / "run", whole)
+
+
+def test_sigkill_within_the_first_unit(unbroken: tuple[xr.Dataset, float], tmp_path: Path) -> None:
+    process = start(tmp_path / "run")
+    while not list(tmp_path.glob("run/partial/*.npz")):
+        time.sleep(0.001)
+    process.kill()
+    end(process)
+    there = kept(tmp_path / "run")
+    assert there > 0
+    assert computed(start(tmp_path / "run")) == 3 * 4 * BLOCKS - there
+    assert_same(tmp_path / "run", unbroken[0])
 
 
 def test_two_writers_do_no_harm(unbroken: tuple[xr.Dataset, float], tmp_path: Path) -> None:

@@ -55,6 +55,23 @@ def test_the_numbers_are_those_of_one_process(tmp_path: Path) -> None:
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
     assert seen[-1][0] == seen[-1][1]
     assert not multiprocessing.active_children()
+    assert one["seed_product"].notnull().any()
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_kept_sums_go_on_to_more_copies(seen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that see the directory keep states there; else states travel with jobs and answers."""
+    given = {"block": 4, "seeds": 2, "keep": "sums"}
+    one = gp.probe(problem(), ["lr"], copies=24, **given)
+    out = tmp_path / "run"
+    workers: dict[str, Any] = {"workers": 2} if seen else {"executor": Inline()}
+    if not seen:
+        monkeypatch.setattr("gradprobe.probes.worker.RUN_FILE", "nothing.json")
+    gp.probe(problem(), ["lr"], copies=12, out=out, **workers, **given)
+    first = set((out / "sums").glob("*.npz"))
+    assert len(first) == 4
+    same(one, gp.probe(problem(), ["lr"], copies=24, out=out, **workers, **given))
+    assert not first & set((out / "sums").glob("*.npz"))
 
 
 def test_other_values_and_the_type_travel_along() -> None:
@@ -76,6 +93,22 @@ def test_an_executor_of_processes() -> None:
         with pytest.raises(gp.UsageError, match="in a worker|cannot be sent"):
             gp.probe(problem(loss=lambda o, t: halved(o, t)), ["lr"], executor=executor, **SMALL)
         same(one, gp.probe(problem(), ["lr", "es"], executor=executor, **SMALL))
+
+
+class Inline(Executor):
+    """Threads that take turns; one job is given up."""
+
+    def __init__(self, given_up: int = 0) -> None:
+        self.taken, self.given_up = 0, given_up
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.taken += 1
+        if self.taken == self.given_up:
+            future.set_exception(OSError("all workers died"))
+            return future
+        threading.Thread(target=lambda: future.set_result(fn(*args, **kwargs))).start()
+        return future
 
 
 class Kills:
@@ -299,22 +332,11 @@ def test_careless_wishes_are_one_sentence_and_write_nothing(
 def test_an_executor_that_gives_units_up() -> None:
     """As Dask does after several of its workers died of one."""
 
-    class Inline(Executor):
-        taken = 0
-
-        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-            future: Future[Any] = Future()
-            self.taken += 1
-            if self.taken == 3:
-                future.set_exception(OSError("all workers died"))
-                return future
-            threading.Thread(target=lambda: future.set_result(fn(*args, **kwargs))).start()
-            return future
-
-    ds = gp.probe(classifier(), ["lr"], executor=Inline(), **SMALL)
+    ds = gp.probe(classifier(), ["lr"], executor=Inline(3), **SMALL)
     assert (ds.status == "failed").sum() == 2
     assert "all workers died" in ds.attrs["notes"]
-    same(gp.probe(classifier(), ["lr"], **SMALL).sel(seed=1), ds.sel(seed=1))
+    rest = {"seed": 1, "other_seed": 1}
+    same(gp.probe(classifier(), ["lr"], **SMALL).sel(rest), ds.sel(rest))
 
 
 def test_a_problem_is_pickled_with_what_it_shares() -> None:
