@@ -164,13 +164,13 @@ def test_a_stop_keeps_what_there_is(tmp_path: Path) -> None:
     pressed: list[Path | None] = []
 
     def press(done: int, total: int, label: str) -> None:
-        if done * 3 >= total and out not in pressed:
+        if done * 2 >= total and out not in pressed:
             pressed.append(out)
             signal.raise_signal(signal.SIGINT)
 
-    given = {"copies": 40, "block": 2, "seeds": 3}
+    given = {"copies": 80, "block": 2, "seeds": 3}
     for out in (None, tmp_path / "run"):
-        ds = gp.probe(problem(wait=0.01), ["lr"], workers=2, out=out, progress=press, **given)
+        ds = gp.probe(problem(wait=0.02), ["lr"], workers=2, out=out, progress=press, **given)
         assert ds.attrs["stopped"] == 1
         assert set(ds.status.values.ravel()) <= {"ok", "missing", "partial"}
         assert "partial" in ds.status.values
