@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from gradprobe.core.errors import UsageError
+from gradprobe.engine.noise import NOISE
+from gradprobe.layers import RULES
 from gradprobe.probes.plan import Task
 from gradprobe.problems.problem import Problem
 
@@ -44,7 +46,7 @@ def pack(problem: Problem, gradient: Mapping[str, torch.Tensor], tasks: Sequence
     """
     kinds = list({(task.key.source, task.key.layer): task for task in tasks}.values())
     try:
-        data = _bytes((problem, dict(gradient), kinds))
+        data = _bytes((problem, dict(gradient), kinds, RULES.names()))
     except Exception as error:
         raise _refused(problem, kinds, error) from error
     return Parcel(data, hashlib.sha256(data).hexdigest())
@@ -58,16 +60,24 @@ def unpack(data: bytes, device: str | None = None) -> tuple[Problem, dict[str, t
         device: Where tensors go; by default where they were.
 
     Raises:
-        UsageError: A class or function is not known here.
+        UsageError: A class or function is not known here, or a noise family or a layer rule.
     """
     try:
         # not a file that a user was given: the bytes come from the process that started this one
-        problem, gradient, _ = torch.load(io.BytesIO(data), map_location=device, weights_only=False)
+        problem, gradient, kinds, rules = torch.load(
+            io.BytesIO(data), map_location=device, weights_only=False
+        )
     except Exception as error:
         raise UsageError(
             f"a worker cannot load the problem ({_short(error)}); define model, loss and estimators in a module "
             f"file that the workers can import, not in a notebook or a session, {HERE}."
         ) from error
+    needed = [("noise", t.draw.noise, NOISE) for t in kinds if t.draw is not None]
+    for what, name, registry in [*needed, *(("layer rule", rule, RULES) for rule in rules)]:
+        if name not in registry:
+            raise UsageError(
+                f"a worker does not know the {what} {name!r}; install what registers it, {HERE}."
+            )
     return problem, gradient
 
 

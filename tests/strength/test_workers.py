@@ -21,6 +21,7 @@ import xarray as xr
 from torch import nn
 
 import gradprobe as gp
+from gradprobe.engine.noise import NOISE
 from gradprobe.probes.allocator import tune_allocator
 from tests.problems_tiny import classifier
 from tests.strength.model_file import Half, halved, problem
@@ -253,6 +254,17 @@ def test_what_cannot_be_pickled_is_named_before_anything_is_written(
         gp.probe(given, estimators, workers=2, out=tmp_path / "run", **SMALL)
     assert "\n" not in str(caught.value)
     assert "workers=1" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_noise_family_that_the_workers_lack_is_named(tmp_path: Path) -> None:
+    family = NOISE.get("gaussian")
+    NOISE.register("normal", summary="by another name")(family)
+    try:
+        with pytest.raises(gp.UsageError, match="does not know the noise 'normal'"):
+            gp.probe(problem(), ["lr(noise=normal)"], workers=2, out=tmp_path / "run", **SMALL)
+    finally:
+        del NOISE._entries["normal"]
     assert not (tmp_path / "run").exists()
 
 
