@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 import xarray as xr
 
 import gradprobe as gp
+from gradprobe.estimators.base import make_all
 from gradprobe.probes import unit as unit_file
 from gradprobe.store import saver as saver_file
 from gradprobe.store.run import RunStore
@@ -99,6 +101,75 @@ def test_what_was_stopped_goes_on_to_the_same_bits(blocks: int, unbroken: xr.Dat
     equal(ds, unbroken)
     equal(gp.open_run(out), unbroken)
     assert list((out / "partial").iterdir()) == []
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 4])
+def test_the_smoothed_reference_too(blocks: int, tmp_path: Path) -> None:
+    options = {"reference": "smoothed", "reference_copies": 8, "out": tmp_path / "run"} | SMALL
+    gp.probe(classifier(), ["lr", "alr"], progress=stop_after(blocks), **options)
+    ds = gp.probe(classifier(), ["lr", "alr"], **options)
+    equal(ds, gp.probe(classifier(), ["lr", "alr"], **(options | {"out": None})))
+
+
+@dataclass(frozen=True)
+class Leaky(Shaky):
+    """Loses every other block."""
+
+    def directions(self, problem, layers, block, streams) -> dict:  # type: ignore[no-untyped-def]
+        found = super().directions(problem, layers, block, streams)
+        return {name: g * (float("nan") if block.index % 2 else 1.0) for name, g in found.items()}
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_lost_copies_are_counted_once(blocks: int, tmp_path: Path) -> None:
+    options = SMALL | {"copies": 16, "out": tmp_path / "run"}
+    gp.probe(classifier(), [Leaky()], progress=stop_after(blocks), **options)
+    ds = gp.probe(classifier(), [Leaky()], **options)
+    at = {"estimator": "Leaky", "parameter": "first.weight", "seed": 0}
+    assert ds["nonfinite"].sel(at).values.tolist() == [0, 4, 4, 8]
+    equal(ds, gp.probe(classifier(), [Leaky()], **(options | {"out": None})))
+
+
+def test_time_adds_up(tmp_path: Path) -> None:
+    part = gp.probe(classifier(), ["lr"], out=tmp_path / "run", progress=stop_after(2), **SMALL)
+    ds = gp.probe(classifier(), ["lr"], out=tmp_path / "run", **SMALL)
+    at = {"estimator": "lr", "parameter": "first.weight", "seed": 0}
+    assert 0 < float(part["seconds"].sel(at)) < float(ds["seconds"].sel(at))
+
+
+def test_who_computes_elsewhere_hands_the_states_over() -> None:
+    """A process without access to the run takes a start and gives back what it got to."""
+    from gradprobe.probes.checks import layers_of
+    from gradprobe.probes.interrupt import Stopped
+    from gradprobe.probes.plan import make_plan
+    from gradprobe.probes.settings import Settings
+    from gradprobe.store.saver import Saver
+
+    problem, settings = classifier(), Settings(block=4, copies=12)
+    layers, done = layers_of(problem), 0
+    (task, *_) = make_plan(problem, layers, make_all("lr,alr"), [0]).tasks
+    gradient = gp.estimate(problem, "bp", copies=1)
+
+    def tick(copies: int) -> None:
+        nonlocal done
+        done += copies
+        if done == 8:
+            raise Stopped
+
+    first = Saver()
+    with pytest.raises(Stopped):
+        unit_file.compute(problem, task, gradient, settings, tick, first)
+    assert first.state is not None
+    assert (first.state.blocks, first.final) == (2, None)
+    second, whole = Saver(first.state), Saver()
+    units = [unit_file.compute(problem, task, gradient, settings, saver=saver) for saver in (second, whole)]
+    assert second.final is not None
+    assert whole.final is not None
+    for name in ("dot", "sqnorm", "block_sqnorm", "nonfinite", "forwards", "reference_sqnorm"):
+        assert np.array_equal(getattr(units[0], name), getattr(units[1], name))
+    assert np.array_equal(second.final.sums, whole.final.sums)
+    assert np.array_equal(second.final.squares, whole.final.squares)
+    assert unit_file.compute(problem, task, gradient, settings).status == "ok"  # and without any saver
 
 
 @pytest.mark.usefixtures("often")

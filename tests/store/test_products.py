@@ -163,6 +163,15 @@ def test_without_kept_sums_more_copies_are_computed_anew(tmp_path: Path) -> None
     equal(ds, gp.probe(classifier(), ["lr"], copies=12, block=4, seeds=2))
 
 
+def test_sums_of_more_copies_than_are_wanted_are_of_no_use(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    gp.probe(classifier(), ["lr"], copies=12, block=4, seeds=2, out=out, keep="sums")
+    for file in (out / "units").iterdir():
+        file.unlink()
+    ds = gp.probe(classifier(), ["lr"], copies=8, block=4, seeds=2, out=out).isel(copies=[0, 1])
+    equal(ds, gp.probe(classifier(), ["lr"], copies=8, block=4, seeds=2))
+
+
 def test_moments_alone(tmp_path: Path) -> None:
     out = tmp_path / "run"
     ds = gp.probe(classifier(), ["lr"], out=out, keep="moments", **SMALL)
