@@ -34,6 +34,9 @@ from gradprobe.store.saver import Saver
 from gradprobe.store.schema import Unit
 from gradprobe.store.state import State
 
+GUARD = 'if __name__ == "__main__":'
+"""What a script needs around a probe with workers: they read the script too."""
+
 
 @dataclass(frozen=True)
 class TorchState:
@@ -179,6 +182,24 @@ def try_out(data: bytes, digest: str, state: TorchState) -> tuple[str, Answer]:
     with _caught() as answers, _turn(state):
         _here.hold(digest, data)
     return environment()["gradprobe"], answers[0] if answers else Answer()
+
+
+def check_trial(found: tuple[str, Answer]) -> None:
+    """Look at what :func:`try_out` returned.
+
+    Raises:
+        UsageError: The worker cannot run the problem, or has another gradprobe.
+    """
+    version, answer = found
+    own = environment()["gradprobe"]
+    if answer.refused or answer.crashed:
+        raise UsageError(answer.refused or f"a worker cannot run the problem: {_last_line(answer.crashed)}")
+    if version != own:
+        raise UsageError(f"the workers have gradprobe {version}, this process {own}; install the same there.")
+
+
+def _last_line(trace: str) -> str:
+    return trace.strip().rpartition("\n")[2]
 
 
 def work(job: Job, digest: str, state: TorchState, data: bytes | None = None) -> Answer:
