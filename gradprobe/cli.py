@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import shlex
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,9 +78,16 @@ def probe(
         int | None, typer.Option(help="Copies behind the smoothed reference.")
     ] = None,
     root_seed: Annotated[int | None, typer.Option(help="Root of all noise keys.")] = None,
-    engine: Annotated[str | None, typer.Option(help="auto, loop or tile.")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, loop, tile or vmap.")] = None,
     keep: Annotated[
         str | None, typer.Option(help="products (of seeds), moments alone, or sums to add copies later.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="What may be used, such as 2GiB; half of what is free.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Where to run: cpu, cuda, cuda:1.")] = None,
+    noise_on: Annotated[
+        str | None, typer.Option(help="device, or cpu for the same numbers on every machine.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples in the batch.")] = None,
     split: Annotated[str | None, typer.Option(help="Split that the batch comes from.")] = None,
@@ -88,6 +96,12 @@ def probe(
     model_arg: Annotated[list[str] | None, typer.Option(help="Option of the network, name=value.")] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of torch; one, unless more are much faster.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that share the work, of one thread each by default.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler whose workers share the work.")
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with these options, or the run.json of a run.")
@@ -139,11 +153,13 @@ def list_() -> None:
 def _probe(configuration: dict[str, Any]) -> None:
     from rich.console import Console
 
+    from gradprobe.probes.allocator import tune_allocator
+    from gradprobe.probes.crew import check_crew
     from gradprobe.probes.progress import shown
     from gradprobe.probes.run import probe as run_probe
     from gradprobe.problems.load import load_problem
 
-    known = [*PROBLEM_KEYS, *_probe_options(), "sigma", "threads"]
+    known = [*PROBLEM_KEYS, *_probe_options(), "sigma", "scheduler"]
     for key in configuration:
         if key not in known:
             raise unknown("configuration key", key, known)
@@ -156,11 +172,18 @@ def _probe(configuration: dict[str, Any]) -> None:
     if configuration["sigma"] is None:
         del configuration["sigma"]
     named = {k: v for k, v in configuration.items() if k in PROBLEM_KEYS}
+    tune_allocator()
     problem = load_problem(**named)
-    rest = {k: v for k, v in configuration.items() if k not in (*PROBLEM_KEYS, "threads")}
-    _set_threads(problem, configuration.get("threads"), Path(rest["out"]))
-    with shown(Console(stderr=True)) as progress:
-        ds = run_probe(problem, progress=progress, **rest)
+    rest = {k: v for k, v in configuration.items() if k not in (*PROBLEM_KEYS, "threads", "scheduler")}
+    check_crew(rest.get("workers"), None, None)
+    if "workers" in rest and "scheduler" in configuration:
+        raise UsageError("give --workers or --scheduler, not both: a scheduler has workers of its own.")
+    shared = rest.get("workers", 1) > 1 or "scheduler" in configuration
+    threads = _set_threads(problem, configuration.get("threads"), Path(rest["out"]), 1 if shared else None)
+    if shared:
+        rest["threads"] = threads
+    with _executor(configuration) as executor, shown(Console(stderr=True)) as progress:
+        ds = run_probe(problem, progress=progress, executor=executor, **rest)
     if configuration.get("checkpoint") is None:
         typer.echo("No --checkpoint was given: the weights are random (seed 0).", err=True)
     if bool((ds["status"] == "failed").any()):
@@ -172,8 +195,18 @@ def _probe(configuration: dict[str, Any]) -> None:
         raise typer.Exit(INTERRUPTED)
 
 
-def _set_threads(problem: Any, wish: Any, out: Path) -> None:
-    """Set torch's threads: as asked, as in the run that is there (for the same bits), or as is worth while."""
+def _executor(configuration: dict[str, Any]) -> AbstractContextManager[Any]:
+    """The workers of ``--scheduler``, or nothing."""
+    from gradprobe.probes.scheduler import connected
+
+    return connected(configuration["scheduler"]) if "scheduler" in configuration else nullcontext()
+
+
+def _set_threads(problem: Any, wish: Any, out: Path, usual: int | None) -> int:
+    """Set torch's threads, and return them: as asked, as in the run that is there (for the same bits), or as usual.
+
+    Without anything usual, as is worth while.
+    """
     import torch
 
     from gradprobe.core.errors import whole
@@ -182,15 +215,18 @@ def _set_threads(problem: Any, wish: Any, out: Path) -> None:
 
     if wish is None and (out / RUN_FILE).is_file():
         wish = read_info(out).configuration.get("threads")
+    wish = usual if wish is None else wish
     threads = best_threads(problem) if wish is None else whole("threads", wish)
     torch.set_num_threads(threads)
     problem.facts["source"]["threads"] = threads
+    return threads
 
 
 def _probe_options() -> list[str]:
     from gradprobe.probes.run import probe as function
 
-    return [n for n in inspect.signature(function).parameters if n not in ("problem", "progress", "options")]
+    inner = ("problem", "progress", "executor", "options")
+    return [n for n in inspect.signature(function).parameters if n not in inner]
 
 
 def _report(run: Path, out: Path, copies: tuple[int, int] | None, reference: str) -> None:

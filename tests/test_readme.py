@@ -25,7 +25,7 @@ def test_the_table_of_methods_is_the_registry() -> None:
     assert f"a test -->\n{markdown()}\n<!-- end" in TEXT
 
 
-@pytest.mark.parametrize("code", blocks("python"), ids=["example", "new method"])
+@pytest.mark.parametrize("code", blocks("python"), ids=["example", "workers", "new method"])
 def test_python_blocks_run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     before = dict(ESTIMATORS._entries)

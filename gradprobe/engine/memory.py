@@ -68,6 +68,19 @@ def free_memory(device: torch.device) -> int:
     return free if limit == "max" else min(free, max(int(limit) - int(used), 0))
 
 
+def memory_each(memory: int | None, workers: int, device: torch.device) -> int | None:
+    """What each of several workers may use; None: half of what is free when it asks.
+
+    Args:
+        memory: What all may use.
+        workers: How many.
+        device: Where they run.
+    """
+    if memory is None and (workers == 1 or device.type != "cpu"):
+        return None
+    return (memory or int(SHARE * free_memory(device))) // workers
+
+
 def bytes_per_copy(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> int:
     """About what one copy needs: its noise three times over, and everything that one forward makes.
 

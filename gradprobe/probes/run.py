@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from concurrent.futures import Executor
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from gradprobe.core.errors import UsageError, one_of, unknown, whole
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import NOISE_VERSION, Block, Streams
-from gradprobe.engine.memory import parse_memory
+from gradprobe.engine.memory import memory_each, parse_memory
 from gradprobe.engine.preflight import fastest
 from gradprobe.estimators.base import Estimator, Labelled, make_all
 from gradprobe.estimators.bp import BP
@@ -30,11 +31,13 @@ from gradprobe.probes.checks import (
     seed_list,
     unused_layers,
 )
+from gradprobe.probes.crew import Crew, check_crew, make_crew
 from gradprobe.probes.interrupt import Stop, Stopped, on_signals
 from gradprobe.probes.keep import Groups, plan_products
 from gradprobe.probes.plan import OWN, Plan, Task, make_plan
 from gradprobe.probes.running import wanted
 from gradprobe.probes.settings import Settings, engine_key
+from gradprobe.probes.share import share_out
 from gradprobe.probes.unit import compute, room
 from gradprobe.problems.device import device_name
 from gradprobe.problems.problem import Problem
@@ -62,6 +65,9 @@ def probe(
     noise_on: str = "device",
     out: str | Path | None = None,
     progress: Progress | None = None,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    threads: int | None = None,
     **options: Any,
 ) -> xr.Dataset:
     """Probe estimators on a problem and store the moments that every statistic needs.
@@ -85,14 +91,21 @@ def probe(
             the same call with more copies goes on from there. ``"moments"``: nothing else. A run that is
             there keeps at least what it kept.
         memory: What a probe may use besides the model, such as ``"2GiB"`` or a number of bytes; half of what
-            is free by default. Fewer copies run at once where it is little (blocks are read in parts); the
-            numbers stay the same up to rounding. Where memory runs out all the same, calls are halved.
+            is free by default; workers share it. Fewer copies run at once where it is little (blocks are read in
+            parts); the numbers stay the same up to rounding. Where memory runs out all the same, calls are halved.
         device: Where to run, such as ``"cuda"``: a copy of the model is made there. By default where the model
             is.
         noise_on: ``"device"`` (the numbers then belong to that kind of GPU) or ``"cpu"`` (slower; the same
             numbers on every machine).
         out: Run directory; one that holds a run of the same identity is added to. In memory by default.
         progress: Called with (copies done, copies in all, what is running).
+        workers: Processes that share the units; by default this one alone. The numbers are bitwise those of
+            one process that runs as many threads. In a script, call probe under
+            ``if __name__ == "__main__":``.
+        executor: In place of ``workers``, any :class:`concurrent.futures.Executor` of processes, here or on
+            other machines, such as Dask's ``client.get_executor()``. Only this process writes to ``out``. A
+            stop cancels what is pending and abandons what runs there.
+        threads: Threads of torch in each worker, one by default.
         **options: Options for every estimator that has them, such as ``sigma=0.01``.
 
     Returns:
@@ -115,10 +128,12 @@ def probe(
     reference_copies = whole("reference_copies", reference_copies, 4)
     settings = Settings(block, copies, root_seed, references(reference), reference_copies, engine)
     one_of("noise_on", noise_on, ("device", "cpu"))
-    settings = replace(settings, memory=parse_memory(memory), drawn_on=noise_on)
+    settings = replace(settings, drawn_on=noise_on)
     numbers = seed_list(seeds)
     one_of("keep", keep, KEEP)
+    check_crew(workers, executor, threads)
     problem = problem if device is None else problem.to(device)
+    settings = replace(settings, memory=memory_each(parse_memory(memory), workers or 1, problem.device))
     with untouched_globals(), problem.frozen():
         problem.refresh()
         chosen = layers_of(problem, layers)
@@ -131,10 +146,11 @@ def probe(
         info.configuration["keep"] = store.keep(keep)
         info.products = plan_products(plan, settings, info.keep)
         info.engines = _engines(problem, plan, settings, store.engines())
-        joined = store.begin(info)
-        settings = replace(settings, references=tuple(joined.references), engines=joined.engines)
-        with on_signals() as stop, suppress(Stopped):
-            _compute_all(problem, plan, gradient, settings, store, progress, stop)
+        with make_crew(workers, executor, threads, problem, gradient, plan.tasks) or nullcontext() as crew:
+            joined = store.begin(info)
+            settings = replace(settings, references=tuple(joined.references), engines=joined.engines)
+            with on_signals() as stop, suppress(Stopped):
+                _compute_all(problem, plan, gradient, settings, store, progress, stop, crew)
     ds = store.dataset()
     if stop.asked:
         ds.attrs["stopped"] = 1
@@ -241,17 +257,24 @@ def _compute_all(
     store: RunStore,
     progress: Progress | None,
     stop: Stop,
+    crew: Crew | None = None,
 ) -> None:
     todo = [left for task in plan.tasks if (left := _missing(task, settings, store)) is not None]
-    total, done = sum(_copies(task, settings) for task in todo), 0
+    total, done = sum(settings.copies_of(task.fixed) for task in todo), 0
+
+    def report(copies: int, label: str) -> None:
+        if progress is not None:
+            progress(copies, total, label)
+
     groups = Groups(plan.tasks, todo, settings, store)
-    for task in todo:
+    if crew is not None:
+        share_out(crew, todo, settings, store, groups, report, stop)
+    for task in todo if crew is None else ():
 
         def tick(copies: int, label: str = str(task.key)) -> None:
             nonlocal done
             done += copies
-            if progress is not None:
-                progress(done, total, label)
+            report(done, label)
             stop.check()
 
         saver = store.saver(wanted(task, settings), settings.copies // settings.block)
@@ -266,15 +289,11 @@ def _compute_all(
     store.tidy()
 
 
-def _copies(task: Task, settings: Settings) -> int:
-    return settings.block if task.fixed else settings.copies
-
-
 def _missing(task: Task, settings: Settings, store: RunStore) -> Task | None:
     """What of a task is not stored yet."""
     names = list(task.readouts) or [OWN]
     references = settings.references if task.draw is not None else ("bp",)
-    done = store.done(task.key, names, _copies(task, settings), references)
+    done = store.done(task.key, names, settings.copies_of(task.fixed), references)
     if set(names) <= done:
         return None
     return replace(task, readouts={k: v for k, v in task.readouts.items() if k not in done})

@@ -40,6 +40,10 @@ class Settings:
         """The noise of a seed."""
         return Streams(self.root_seed, seed, purpose, self.drawn_on)
 
+    def copies_of(self, fixed: bool) -> int:
+        """Copies that a unit needs: one block of an estimator without noise, else all."""
+        return self.block if fixed else self.copies
+
 
 def engine_key(draw: Draw, layers: Sequence[Layer]) -> str:
     """What an engine is chosen for: kind of draw, and the layers that are noisy together."""

@@ -335,6 +335,26 @@ class Problem:
             return losses
         return losses if losses.ndim == 0 else self.total(losses)
 
+    def __copy__(self) -> Problem:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: module and twin with the tensors they share, the batch, what was found out.
+
+        What is remembered stays behind. The batch is cloned: a slice of a data set would take all of it along.
+        """
+        state = self.__dict__ | {"_cache": None, "_structure": {}}
+        del state["_loss"]
+        with torch.no_grad():
+            state["inputs"], state["target"] = copied(self.inputs), copied(self.target)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._loss = find_loss(self.loss)
+
     def _losses(self, inputs: Any, target: Any) -> torch.Tensor:
         args, kwargs = _arguments(copied(inputs))  # a model may change its input in place
         return self._loss(self.twin(*args, **kwargs), copied(target))

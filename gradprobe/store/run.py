@@ -209,9 +209,12 @@ class RunStore:
             wanted: What is computed.
             blocks: How many blocks it will have.
         """
+        return self.kept.saver(wanted, blocks, self.keeps_sums(wanted.key))
+
+    def keeps_sums(self, key: UnitKey) -> bool:
+        """Whether the final state of a unit is kept, for good or until products are made of it."""
         assert self.info is not None
-        final = self.info.keep == "sums" or self.info.products.get(wanted.key.group) == KEPT
-        return self.kept.saver(wanted, blocks, final)
+        return self.info.keep == "sums" or self.info.products.get(key.group) == KEPT
 
     def settle(self, wanted: Sequence[Wanted], blocks: int) -> None:
         """Store the products of a draw and layer whose units are done; forget their sums, unless they are kept.
