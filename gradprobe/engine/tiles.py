@@ -1,6 +1,7 @@
 """Unit noise in tiles that can each be drawn alone: the numbers depend on neither chunks, nor order, nor threads.
 
-The noise of a stream is one long sequence, cut into tiles of 32,768 numbers. The stream's key is the key of a
+The noise of a stream is one long sequence, cut into tiles of 32,768 numbers; a copy with more than that starts with a
+new tile. The stream's key is the key of a
 counter-based generator (Philox); a family makes each tile from a fixed number of its words.
 """
 
@@ -37,6 +38,13 @@ def sequence(family: Family, key: int, start: int, stop: int) -> torch.Tensor:
         stop: One after the last.
     """
     out = torch.empty(stop - start)
+    fill_sequence(family, key, start, out)
+    return out
+
+
+def fill_sequence(family: Family, key: int, start: int, out: torch.Tensor) -> None:
+    """Fill ``out`` with the numbers of a stream from ``start`` on; see :func:`sequence`."""
+    stop = start + len(out)
     tiles = range(start // TILE, -(-stop // TILE))
 
     def fill(part: range) -> None:
@@ -46,8 +54,8 @@ def sequence(family: Family, key: int, start: int, stop: int) -> torch.Tensor:
             words = generator.random_raw(family.words)
             low, high = max(start - tile * TILE, 0), min(stop - tile * TILE, TILE)
             at = tile * TILE + low - start
-            if low == 0 and high == TILE:
-                family.fill(words, out[at : at + TILE])
+            if low == 0 and high % STEP == 0:
+                family.fill(words, out[at : at + high])
             else:
                 whole = torch.empty(-(-high // STEP) * STEP)
                 family.fill(words, whole)
@@ -56,10 +64,9 @@ def sequence(family: Family, key: int, start: int, stop: int) -> torch.Tensor:
     threads = torch.get_num_threads()
     if threads == 1 or len(tiles) <= ALONE:
         fill(tiles)
-        return out
+        return
     share = -(-len(tiles) // threads)  # numpy and torch release the interpreter while they draw
     list(_pool(threads).map(fill, [tiles[i : i + share] for i in range(0, len(tiles), share)]))
-    return out
 
 
 @functools.cache
@@ -80,7 +87,13 @@ def unit_noise(family: Family, key: int, shape: tuple[int, ...], copies: range) 
         copies: Which copies of the block, consecutive.
     """
     size = math.prod(shape)
-    flat = sequence(family, key, copies.start * size, copies.stop * size)
+    if size <= TILE:
+        flat = sequence(family, key, copies.start * size, copies.stop * size)
+    else:  # every copy starts with a tile of its own
+        starts = [copy * (-(-size // TILE) * TILE) for copy in copies]
+        flat = torch.empty(len(copies), size)
+        for row, start in zip(flat, starts, strict=True):
+            fill_sequence(family, key, start, row)
     return laid_out(flat, len(copies), shape)
 
 

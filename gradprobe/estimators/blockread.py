@@ -49,6 +49,7 @@ class BlockRead:
         readouts: How to read it.
         copies: Copies in the block.
         losses: The losses of every step to come, where a centre needs them all beforehand.
+        layout: Memory layout of images.
     """
 
     def __init__(
@@ -59,9 +60,10 @@ class BlockRead:
         readouts: Sequence[ReadOut],
         copies: int,
         losses: Sequence[torch.Tensor] = (),
+        layout: str = "",
     ) -> None:
         self.problem, self.draw, self.layers, self.readouts = problem, draw, layers, readouts
-        self.copies, self.losses = copies, list(losses)
+        self.copies, self.losses, self.layout = copies, list(losses), layout
         self.clean = clean_losses(problem, draw)
         self.steps = self.seen = self.lost = 0
         self.sums: dict[Any, torch.Tensor] = {}
@@ -175,7 +177,7 @@ class BlockRead:
             for number in range(layer.calls):
                 site = (layer.name, number)
                 if (*start, site) in self.sums:
-                    inputs = _clean_inputs(self.problem, self.layers)[site]
+                    inputs = _clean_inputs(self.problem, self.layers, self.layout)[site]
                     cotangent = self.sums[*start, site]
                     pulled = _pull(self.problem, layer, inputs, cotangent, readout.encodes_input)
                     found |= {name: found[name] + value for name, value in pulled.items()}
@@ -248,7 +250,7 @@ def _pull(
     return {full: pulled[name] for name, full in names.items()}
 
 
-def _clean_inputs(problem: Problem, layers: Sequence[Layer]) -> dict[Site, Inputs]:
+def _clean_inputs(problem: Problem, layers: Sequence[Layer], layout: str) -> dict[Site, Inputs]:
     """Inputs of each layer's first call in a forward without noise."""
 
     def compute() -> dict[Site, Any]:
@@ -261,7 +263,7 @@ def _clean_inputs(problem: Problem, layers: Sequence[Layer]) -> dict[Site, Input
 
         with torch.no_grad(), intercept(problem.twin, paths(layers), note, lambda c: c.number == 0) as calls:
             calls.restart()
-            problem.evaluate()
+            problem.evaluate(layout=layout)
         return seen
 
-    return problem.memo(("inputs", tuple(layer.name for layer in layers)), compute)
+    return problem.memo(("inputs", layout, tuple(layer.name for layer in layers)), compute)

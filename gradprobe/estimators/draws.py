@@ -146,7 +146,9 @@ def _attempt(
         start = 0
         for part in parts:
             if reading is None:
-                reading = BlockRead(problem, draw, layers, readouts, copies, known if twice else ())
+                reading = BlockRead(
+                    problem, draw, layers, readouts, copies, known if twice else (), how.layout
+                )
             reading.add(outcome, slice(start, start + part.copies))
             start += part.copies
             if reading.full:

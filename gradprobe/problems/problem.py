@@ -157,8 +157,11 @@ class Problem:
     @property
     def parameters(self) -> Tensors:
         """Current values of all parameters, by name, detached."""
-        named = {name: p.detach() for name, p in self.twin.named_parameters()}
-        return named | self.overrides
+
+        def compute() -> Tensors:
+            return {name: p.detach() for name, p in self.twin.named_parameters()} | self.overrides
+
+        return dict(self.memo("parameters", compute))
 
     def at(self, parameters: Mapping[str, torch.Tensor]) -> Problem:
         """The same problem with other parameter values; the module keeps its own.
