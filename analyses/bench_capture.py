@@ -1,41 +1,46 @@
 """What does a capture cost, and what could it cost at least?
 
 ResNet-5 at 3x32x32, a batch of 50, Gaussian noise on the activations of every layer. Each row of the table is a
-ratio of two times (or memories) that were measured alternately in this run; medians over repeats.
+ratio of two times (or memories) that were measured alternately in this run; medians over repeats. Captures, and the
+plain forwards that they are held against, are shared out over as many processes of one thread as there are cores,
+which have been started before.
 
     python analyses/bench_capture.py
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 import typer
-from gradprobe.probes.allocator import tune_allocator
 from rich.console import Console
 from rich.table import Table
 
 import gradprobe as gp
 from gradprobe.engine.noise.gaussian import Gaussian
 from gradprobe.engine.tiles import unit_noise
+from gradprobe.probes.allocator import tune_allocator
+from gradprobe.problems.networks.resnet5 import ResNet5
 
 SIGMA = 0.01
+SEEDS = 4
 PRESETS = "lr,alr,es,aes,hybrid,a-hybrid"
 
 
 def make_problem(batch: int = 50, width: int = 8) -> gp.Problem:
     """ResNet-5 with random weights and a batch of random images."""
     torch.manual_seed(0)
-    net = gp.problems.networks.NETWORKS.get("resnet5")(width=width)
-    return gp.Problem(net, (torch.randn(batch, 3, 32, 32), torch.randint(0, 10, (batch,))))
+    return gp.Problem(ResNet5(width=width), (torch.randn(batch, 3, 32, 32), torch.randint(0, 10, (batch,))))
 
 
 def suffixes(net: torch.nn.Module, x: torch.Tensor) -> dict[str, tuple[torch.Tensor, Callable]]:
@@ -69,36 +74,52 @@ def suffixes(net: torch.nn.Module, x: torch.Tensor) -> dict[str, tuple[torch.Ten
     }
 
 
-def floor(problem: gp.Problem, copies: int, layout: torch.memory_format) -> float:
-    """Seconds of the noise-free forwards of every layer's suffix, plus those of drawing the noise.
+def begin() -> None:
+    """Set up a worker: one thread, and an allocator that keeps what it is given back."""
+    torch.set_num_threads(1)
+    tune_allocator()
 
-    A copy at a time, in the faster of two memory layouts: on a CPU nothing plain is faster.
+
+def least(copies: int) -> None:
+    """Draw the noise of every layer and run the noise-free forward of its suffix, a copy at a time.
+
+    Images have their channels last. On a CPU nothing plain is faster: larger batches leave the cache, and the
+    other layout takes twice as long.
     """
-    x, target = problem.inputs.contiguous(memory_format=layout), problem.target
+    problem = make_problem()
+    layout = torch.channels_last
+    net = problem.module.to(memory_format=layout)
     with torch.no_grad():
-        parts = suffixes(problem.module, x)
-        start = time.perf_counter()
-        for h, after in parts.values():
-            for _ in range(copies):
-                F.cross_entropy(after(h), target, reduction="none")
-        for h, _ in parts.values():
+        for h, after in suffixes(net, problem.inputs.contiguous(memory_format=layout)).values():
             for k in range(copies):
                 unit_noise(Gaussian(), 7, tuple(h.shape), range(k, k + 1))
-        return time.perf_counter() - start
+                F.cross_entropy(after(h), problem.target, reduction="none")
 
 
-def capture(problem: gp.Problem, copies: int, estimators: str = "lr", **options: object) -> float:
-    """Seconds of a probe."""
+def floor(crew: Executor, workers: int, copies: int) -> float:
+    """Seconds of the noise-free forwards of every suffix and of drawing the noise, in that order for each copy."""
     start = time.perf_counter()
-    gp.probe(problem, estimators, copies=copies, seeds=1, sigma=SIGMA, keep="moments", **options)
+    list(crew.map(least, [copies // workers] * workers))
     return time.perf_counter() - start
 
 
-def plain(problem: gp.Problem, copies: int) -> float:
+def capture(crew: Executor | None, copies: int, estimators: str = "lr", **options: object) -> float:
+    """Seconds of a probe of four seeds, of a quarter of the copies each."""
+    problem = make_problem()
+    start = time.perf_counter()
+    settings = {"copies": copies // SEEDS, "seeds": SEEDS, "sigma": SIGMA, "keep": "moments"} | options
+    gp.probe(problem, estimators, executor=crew, **settings)
+    return time.perf_counter() - start
+
+
+def plain(copies: int, threads: int) -> float:
     """Seconds of the straightforward way: the batch repeated for all copies, one full forward for each layer.
 
-    Noise is added to the layer's output, and the weight gradient is taken over all copies at once.
+    Noise is added to the layer's output, and the weight gradient is taken over all copies at once. In this process,
+    with a thread for each core.
     """
+    problem = make_problem()
+    torch.set_num_threads(threads)
     net, batch = problem.module, len(problem.target)
     x, target = problem.inputs.repeat(copies, 1, 1, 1), problem.target.repeat(copies)
     start = time.perf_counter()
@@ -120,6 +141,7 @@ def plain(problem: gp.Problem, copies: int) -> float:
         weight = (losses - clean) / (SIGMA * copies * batch)
         cotangent = weight.view(-1, *[1] * (noise[0].ndim - 1)) * noise[0]
         torch.autograd.grad(layer(inputs[0]), list(layer.parameters()), cotangent)
+    torch.set_num_threads(1)
     return time.perf_counter() - start
 
 
@@ -136,10 +158,9 @@ def ratio(one: Callable[[], float], other: Callable[[], float], repeats: int) ->
 
 PEAK = """
 import resource, sys
-from bench_capture import capture, make_problem
-import torch
-torch.set_num_threads(1)
-capture(make_problem(), int(sys.argv[1]))
+from bench_capture import begin, capture
+begin()
+capture(None, int(sys.argv[1]), seeds=1, copies=int(sys.argv[1]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
@@ -151,69 +172,69 @@ def peak(copies: int) -> float:
     return float(subprocess.run(code, cwd=folder, check=True, capture_output=True, text=True).stdout)
 
 
-def shared_out(problem: gp.Problem, copies: int, workers: int) -> float:
-    """Seconds of a probe of four seeds by processes of one thread each, their start included."""
-    start = time.perf_counter()
-    gp.probe(problem, "lr", copies=copies, seeds=4, sigma=SIGMA, keep="moments", workers=workers)
-    return time.perf_counter() - start
-
-
 def main(
-    copies: Annotated[int, typer.Option(help="Copies of each capture.")] = 1000,
-    repeats: Annotated[int, typer.Option(help="Repeats of each ratio.")] = 5,
-    threads: Annotated[int, typer.Option(help="Threads of torch.")] = 2,
-    smoke: Annotated[bool, typer.Option("--smoke", help="20 copies, once.")] = False,
+    copies: Annotated[int, typer.Option(help="Copies of each capture.")] = 2000,
+    repeats: Annotated[int, typer.Option(help="Repeats of each ratio.")] = 3,
+    workers: Annotated[int, typer.Option(help="Processes, as many as there are cores.")] = 2,
+    only: Annotated[str, typer.Option(help="Numbers of the rows to measure.")] = "1,2,3,4,5,6",
+    smoke: Annotated[bool, typer.Option("--smoke", help="40 copies, once.")] = False,
 ) -> None:
-    """Measure all rows and print them."""
+    """Measure the rows and print them."""
     if smoke:
-        copies, repeats, threads = 20, 1, 1
-    tune_allocator()
-    torch.set_num_threads(threads)
-    problem = make_problem()
-    few = max(copies // 10, 10)
-    layouts = (torch.channels_last, torch.contiguous_format)
-    layout = min(layouts, key=lambda m: floor(problem, 5, m))
-    rows = [
-        (
-            "capture / (suffix forwards + drawing the noise)",
-            "at most 1.25",
-            ratio(lambda: capture(problem, copies), lambda: floor(problem, copies, layout), repeats),
-        ),
-        (
-            "straightforward way / capture, per copy",
-            "at least 4",
-            ratio(lambda: plain(problem, few) / few, lambda: capture(problem, copies) / copies, repeats),
-        ),
-        (
-            "six presets / lr and es",
-            "at most 1.1",
-            ratio(
-                lambda: capture(problem, copies, PRESETS), lambda: capture(problem, copies, "lr,es"), repeats
+        copies, repeats = 40, 1
+    few = max(copies // 20, 20)
+    begin()
+    spawn = multiprocessing.get_context("spawn")
+    table = Table("", "what", "bound", "measured", "one", "other", box=None)
+    with (
+        ProcessPoolExecutor(workers, spawn, begin) as crew,
+        ProcessPoolExecutor(1, spawn, begin) as alone,
+    ):
+        rows: list[tuple[str, str, Callable[[], float], Callable[[], float]]] = [
+            (
+                "capture / (suffix forwards + drawing the noise), seconds",
+                "at most 1.25",
+                lambda: capture(crew, copies),
+                lambda: floor(crew, workers, copies),
             ),
-        ),
-        (
-            "100 points / the last point only",
-            "at most 1.05",
-            ratio(
-                lambda: capture(problem, copies, block=max(copies // 100, 2)),
-                lambda: capture(problem, copies, block=copies),
-                repeats,
+            (
+                "straightforward way / capture, seconds per copy",
+                "at least 4",
+                lambda: plain(few, workers) / few,
+                lambda: capture(crew, copies) / copies,
             ),
-        ),
-        (
-            f"peak memory at {16 * few} copies / at {few}",
-            "at most 1.1",
-            ratio(lambda: peak(16 * few), lambda: peak(few), 1),
-        ),
-        (
-            "one worker / two workers",
-            "at least 1.7",
-            ratio(lambda: shared_out(problem, copies, 1), lambda: shared_out(problem, copies, 2), repeats),
-        ),
-    ]
-    table = Table("what", "bound", "measured", "one", "other", box=None)
-    for name, bound, (median, one, other) in rows:
-        table.add_row(name, bound, f"{median:.2f}", f"{one:.3g}", f"{other:.3g}")
+            (
+                "six presets / lr and es, seconds",
+                "at most 1.1",
+                lambda: capture(crew, copies, PRESETS),
+                lambda: capture(crew, copies, "lr,es"),
+            ),
+            (
+                "100 points / the last point only, seconds",
+                "at most 1.05",
+                lambda: capture(crew, copies, block=max(copies // (100 * SEEDS), 2)),
+                lambda: capture(crew, copies, block=copies // SEEDS),
+            ),
+            (
+                f"peak memory at {16 * few} copies / at {few}, bytes",
+                "at most 1.1",
+                lambda: peak(16 * few),
+                lambda: peak(few),
+            ),
+            (
+                f"one worker / {workers} workers, seconds",
+                "at least 1.7",
+                lambda: capture(alone, copies),
+                lambda: capture(crew, copies),
+            ),
+        ]
+        for number in map(int, only.split(",")):
+            name, bound, one, other = rows[number - 1]
+            one(), other()  # to warm up
+            pairs = [(one(), other()) for _ in range(repeats)]
+            ratio = statistics.median(a / b for a, b in pairs)
+            first, second = (statistics.median(column) for column in zip(*pairs, strict=True))
+            table.add_row(str(number), name, bound, f"{ratio:.2f}", f"{first:.4g}", f"{second:.4g}")
     Console(width=120).print(table)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -15,18 +16,21 @@ from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.engines import NAMES, Engine
 from gradprobe.engine.parts import calls
-from gradprobe.engine.prefix import record
+from gradprobe.engine.prefix import Prefix, record
 from gradprobe.engine.run import run
 
 ENGINES = ("auto", *NAMES)
 
 TRIAL = Streams(0, 0, "preflight")
 
-WORTH = 0.05
+WORTH = 0.01
 """Of the time that a unit will take, what looking for a faster engine may cost."""
 
-LITTLE = 0.1
+LITTLE = 0.02
 """Seconds that looking may always cost."""
+
+LOOPED = 4
+"""Copies in one call of the loop: what a call costs besides is shared, and their noise is not far."""
 
 SHORT = 2e-3
 """Seconds of a copy up to which calls of many copies are tried first."""
@@ -68,8 +72,8 @@ def fastest(
 ) -> Engine:
     """The engine that runs a copy of a draw in the least time, among those that agree with the loop.
 
-    Engines and memory layouts are tried with few copies in one call, then the best of them with fewer and more,
-    until looking has cost :data:`WORTH` of what the copies will.
+    Engines and memory layouts are tried in the order of what they promise, then the best of them with other
+    numbers of copies in one call, until looking has cost :data:`WORTH` of what the copies will.
 
     Args:
         problem: The problem.
@@ -82,49 +86,45 @@ def fastest(
     start = time.perf_counter()
     step = 2 if draw.antithetic else 1
     most = max(most or 100 * block, step)
-    taken: dict[Engine, float] = {}
+    looped = time.perf_counter()
+    _looped(problem, draw, layers)
+    taken = {Engine("loop", copies=step): (time.perf_counter() - looped) / 2}
 
     def attempt(engine: Engine) -> None:
         spent = time.perf_counter() - start
-        enough = bool(taken) and spent > max(LITTLE, WORTH * copies * min(taken.values()))
+        enough = spent > max(LITTLE, WORTH * copies * min(taken.values()))
         if engine not in taken and not enough and agrees(problem, draw, layers, engine):
             taken[engine] = _seconds(problem, draw, layers, engine, block)
 
-    attempt(Engine("loop", copies=step))
-    few = max(min(most, block if min(taken.values()) < SHORT else 2), step)
-    for engine in _candidates(problem, step, few):
-        attempt(engine)
+    images = any(t.ndim == 4 and t.is_floating_point() for t in tensors(problem.inputs))
+    layouts = ("channels_last", "") if images else ("",)
+    attempt(Engine("loop", True, layouts[0], max(min(LOOPED, most), step)))
+    several = len(layers) == 1 and (draw.where == "weights" or layers[0].calls == 1)
+    if min(taken.values()) < SHORT:
+        sizes = [block, *([5 * block, 20 * block] if several else []), block // 2]
+    else:
+        sizes = [2, block // 2, block]
+    sizes = [n for n in dict.fromkeys(sizes) if step <= n <= most and n % step == 0] or [step]
+    for layout in layouts:
+        for name, replay in (("vmap", True), ("tile", False), ("vmap", False)):
+            attempt(Engine(name, replay, layout, sizes[0]))
+        attempt(Engine("loop", True, layout, max(min(LOOPED, most), step)))
     best = min(taken, key=lambda e: taken[e])
-    if best.name != "loop":
-        several = len(layers) == 1 and (draw.where == "weights" or layers[0].calls == 1)
-        sizes = [*([block * 5, block * 20] if several else []), block // 2, block, block // 5, 1]
-        if taken[best] > SHORT:
-            sizes.sort(key=lambda n: abs(n - few))
-        for size in (n for n in sizes if step <= n <= most and n % step == 0):
-            attempt(Engine(best.name, best.replay, best.layout, size))
+    for size in sizes[1:] if best.name != "loop" else ():
+        attempt(replace(best, copies=size))
     return min(taken, key=lambda e: taken[e])
 
 
-def _candidates(problem: Runnable, one: int, few: int) -> Iterator[Engine]:
-    """Engines in the order of what they promise."""
-    images = any(t.ndim == 4 and t.is_floating_point() for t in tensors(problem.inputs))
-    for layout in ("channels_last", "") if images else ("",):
-        yield Engine("vmap", True, layout, few)
-        yield Engine("loop", True, layout, one)
-        yield Engine("tile", False, layout, few)
-        yield Engine("vmap", False, layout, few)
-
-
 def _seconds(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engine, block: int) -> float:
-    """Seconds per copy: the better of two calls, after one to warm up."""
+    """Seconds per copy: the better of two calls."""
     parts = next(calls(range(engine.copies), block, draw.antithetic, engine.copies))
-    prefix = record(problem, draw, layers, engine.layout) if engine.replay else None
+    prefix = recorded(problem, draw, layers, engine)
     found = []
-    for _ in range(3):
+    for _ in range(2):
         start = time.perf_counter()
         run(problem, draw, layers, parts, TRIAL, engine, prefix)
         found.append(time.perf_counter() - start)
-    return min(found[1:]) / sum(part.copies for part in parts)
+    return min(found) / sum(part.copies for part in parts)
 
 
 def agrees(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engine | str) -> bool:
@@ -136,18 +136,35 @@ def agrees(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engin
         return False
     if draw.where == "weights" and draw.share == "sample":
         return False
-    trial, block = Draw(draw.where, draw.injection, share=draw.share, sigma=1.0), Block(0, 2)
     try:
-        prefix = record(problem, draw, layers, engine.layout) if engine.replay else None
-        twice = range(2 if engine.replay else 1)
-        found = [run(problem, trial, layers, block, TRIAL, engine, prefix).losses for _ in twice]
+        prefix = recorded(problem, draw, layers, engine)
+        found = [
+            run(problem, _trial(draw), layers, Block(0, 2), TRIAL, engine, prefix).losses
+            for _ in range(2 if engine.replay else 1)
+        ]
     except Exception:
         return False
-    names = tuple(layer.name for layer in layers)
-    looped = problem.memo(
-        ("trial", str(trial), names), lambda: run(problem, trial, layers, block, TRIAL, "loop").losses
-    )
+    looped = _looped(problem, draw, layers)
     return all(torch.allclose(f, looped, rtol=1e-4, atol=1e-5, equal_nan=True) for f in found)
+
+
+def _trial(draw: Draw) -> Draw:
+    return Draw(draw.where, draw.injection, share=draw.share, sigma=1.0)
+
+
+def _looped(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> torch.Tensor:
+    """Losses of the trial block by the loop."""
+    trial = _trial(draw)
+    key = ("trial", str(trial), tuple(layer.name for layer in layers))
+    return problem.memo(key, lambda: run(problem, trial, layers, Block(0, 2), TRIAL, "loop").losses)
+
+
+def recorded(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engine) -> Prefix | None:
+    """What comes before the noisy layer, for an engine that replays it; recorded once while the problem is frozen."""
+    if not engine.replay:
+        return None
+    key = ("prefix", draw.where, tuple(layer.name for layer in layers), engine.layout)
+    return problem.memo(key, lambda: record(problem, draw, layers, engine.layout))
 
 
 def _tileable(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> bool:

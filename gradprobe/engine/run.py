@@ -7,7 +7,7 @@ the noise alone, so that what runs before the noisy layer runs once, and needs a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from gradprobe.core.layer import Layer, paths
 from gradprobe.core.protocols import Runnable
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
+from gradprobe.engine.drawing import Drawing, worth_waiting
 from gradprobe.engine.engines import Engine
 from gradprobe.engine.noise import NOISE, Family
 from gradprobe.engine.parts import Part, whole
@@ -86,10 +87,17 @@ def run(
         Noise, losses and noisy inputs of the copies, in the order of the parts.
     """
     engine = Engine.parse(engine) if isinstance(engine, str) else engine
-    noise = make_noise(problem, draw, layers, copies, streams)
-    if not engine.layout:
-        noise = {site: eps.contiguous() for site, eps in noise.items()}
-    forward = Forward(problem, draw, layers, noise, {(layers[0].name, 0)}, prefix, engine.layout)
+    forward = Forward(problem, draw, layers, {}, {(layers[0].name, 0)}, prefix, engine.layout)
+    if (
+        engine.name == "loop"
+        and not isinstance(copies, Block)
+        and worth_waiting(problem, draw, layers, streams)
+    ):
+        drawing = Drawing(problem, draw, layers, copies, streams, engine.layout)
+        forward.noise, forward.begin = drawing.noise, drawing.draw
+    else:
+        noise = make_noise(problem, draw, layers, copies, streams)
+        forward.noise = noise if engine.layout else {site: eps.contiguous() for site, eps in noise.items()}
     with torch.no_grad():
         if engine.name == "vmap":
             losses, segments = vectorised(forward)
@@ -97,7 +105,7 @@ def run(
             losses, segments = _tile(forward) if engine.name == "tile" else _loop(forward)
         else:
             losses, segments = _perturbed(forward), []
-    return Outcome(draw, noise, losses.double(), segments)
+    return Outcome(draw, forward.noise, losses.double(), segments)
 
 
 def make_noise(
@@ -149,6 +157,7 @@ def _loop(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
         problem.twin, paths(forward.layers), edit, lambda c: (c.layer, c.number) not in first
     ) as calls:
         for current in range(forward.copies):  # noqa: B007 - read by edit
+            forward.begin(current)
             calls.restart()
             with forward.replayed():
                 losses.append(problem.evaluate(layout=forward.layout))
@@ -182,11 +191,16 @@ def _tile(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
 
 def _perturbed(forward: Forward) -> torch.Tensor:
     problem, draw, layers = forward.problem, forward.draw, forward.layers
-    each = [{site: eps[k] for site, eps in forward.noise.items()} for k in range(forward.copies)]
+
+    def each() -> Iterator[dict[Site, torch.Tensor]]:
+        for k in range(forward.copies):
+            forward.begin(k)
+            yield {site: eps[k] for site, eps in forward.noise.items()}
+
     if draw.share == "batch":
         losses = []
         with forward.weight_calls() as calls:
-            for eps in each:
+            for eps in each():
                 calls.restart()
                 values = shifted(problem, draw, layers, eps)
                 with forward.replayed():
@@ -199,4 +213,4 @@ def _perturbed(forward: Forward) -> torch.Tensor:
         return problem.evaluate(shifted(problem, draw, layers, own), sample=b)
 
     rows = range(problem.batch_size)
-    return torch.stack([torch.cat([sample(eps, b) for b in rows]) for eps in each])
+    return torch.stack([torch.cat([sample(eps, b) for b in rows]) for eps in each()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +48,7 @@ class Forward:
         first: Calls whose input is clean.
         prefix: What comes before the noisy layer; None to run it each time.
         layout: Memory layout of images.
+        begin: Called with the number of each copy before it runs, where copies run one by one.
     """
 
     problem: Runnable
@@ -57,10 +58,11 @@ class Forward:
     first: set[Site]
     prefix: Prefix | None = None
     layout: str = ""
+    begin: Callable[[int], None] = lambda copy: None
 
     @property
     def copies(self) -> int:
-        """N."""
+        """How many copies."""
         return len(next(iter(self.noise.values())))
 
     def replayed(self) -> AbstractContextManager[None]:

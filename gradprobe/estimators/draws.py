@@ -12,8 +12,7 @@ from gradprobe.engine.draw import Draw
 from gradprobe.engine.engines import Engine
 from gradprobe.engine.memory import bytes_per_copy, free_unused, is_out_of_memory
 from gradprobe.engine.parts import calls
-from gradprobe.engine.prefix import Prefix, record
-from gradprobe.engine.preflight import choose_engine
+from gradprobe.engine.preflight import choose_engine, recorded
 from gradprobe.engine.run import run
 from gradprobe.estimators.blockread import BlockRead, Directions, Read
 from gradprobe.estimators.readout import ReadOut
@@ -135,7 +134,7 @@ def _attempt(
 ) -> Iterator[Read]:
     """Read blocks with ``room`` copies in one call."""
     paired = draw.antithetic
-    prefix = _prefix(problem, draw, layers, how)
+    prefix = recorded(problem, draw, layers, how)
     twice = room < copies and any(readout.centre == "mean" for readout in readouts)
     reading: BlockRead | None = None
     for parts in calls(list(blocks), copies, paired, room):
@@ -178,10 +177,3 @@ def _engine(problem: Problem, draw: Draw, layers: Sequence[Layer], wish: str) ->
     names = tuple(layer.name for layer in layers)
     kind = (draw.where, draw.injection, draw.share)
     return problem.once(("engine", kind, names, wish), lambda: choose_engine(problem, draw, layers, wish))
-
-
-def _prefix(problem: Problem, draw: Draw, layers: Sequence[Layer], how: Engine) -> Prefix | None:
-    if not how.replay:
-        return None
-    key = ("prefix", draw.where, tuple(layer.name for layer in layers), how.layout)
-    return problem.memo(key, lambda: record(problem, draw, layers, how.layout))
