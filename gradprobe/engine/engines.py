@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+from gradprobe.core.errors import one_of, unknown
 
 NAMES = ("loop", "tile", "vmap")
 
@@ -30,8 +33,16 @@ class Engine:
 
     @classmethod
     def parse(cls, text: str) -> Engine:
-        """Inverse of ``str``."""
+        """Inverse of ``str``: a name, then any of "replay", "channels_last" and "x10" (copies in one call).
+
+        Raises:
+            UsageError: A word is none of these.
+        """
         name, *words = text.split()
+        one_of("engine", name, NAMES)
+        for word in words:
+            if word not in ("replay", "channels_last") and not re.fullmatch(r"x[1-9]\d*", word):
+                raise unknown("word in engine", word, ["replay", "channels_last", "x10"])
         copies = next((int(w[1:]) for w in words if w[0] == "x"), 0)
         layout = next((w for w in words if w == "channels_last"), "")
         return cls(name, "replay" in words, layout, copies)

@@ -88,9 +88,13 @@ def bytes_per_copy(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> in
     """
     item = next(iter(problem.parameters.values())).dtype.itemsize
     noise = sum(math.prod(s) for layer in layers for s in site_shapes(problem, draw, layer))
-    with torch.no_grad(), _Made() as made:
-        problem.evaluate()
-    return 3 * noise * item + made.bytes
+
+    def made() -> int:
+        with torch.no_grad(), _Made() as found:
+            problem.evaluate()
+        return found.bytes
+
+    return 3 * noise * item + int(problem.memo("bytes of a forward", made))
 
 
 def room_for(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from gradprobe.core.errors import UsageError, one_of, whole
 from gradprobe.core.layer import Layer
+from gradprobe.engine.engines import Engine
 from gradprobe.engine.preflight import ENGINES, choose_engine
 from gradprobe.layers.find import find_layers
 from gradprobe.probes.plan import Plan
@@ -101,7 +102,9 @@ def seed_list(given: int | Sequence[int]) -> list[int]:
 
 def check_plan(problem: Problem, plan: Plan, settings: Settings, layers: Sequence[Layer]) -> None:
     """Refuse before anything is written what could not run."""
-    one_of("engine", settings.engine, ENGINES)
+    if settings.engine not in ENGINES:
+        one_of("engine", str(settings.engine).partition(" ")[0], ENGINES)
+        Engine.parse(settings.engine)
     for view in plan.views:
         if not view.sources:
             name, why = next(iter(view.refused.items()))
@@ -118,5 +121,5 @@ def check_plan(problem: Problem, plan: Plan, settings: Settings, layers: Sequenc
                 reference_block(settings, task.draw.antithetic)
             if settings.memory is not None:
                 room(problem, task, settings)
-            if settings.engine == "tile":
+            if settings.engine not in ("auto", "loop"):
                 choose_engine(problem, task.draw, task.layers, settings.engine)
