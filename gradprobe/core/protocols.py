@@ -54,6 +54,10 @@ class Runnable(Protocol):
         """Losses of one forward."""
         ...
 
+    def count(self, forwards: int) -> None:
+        """Count forward passes that did not go through :meth:`evaluate`."""
+        ...
+
     def total(self, losses: torch.Tensor) -> torch.Tensor:
         """Weighted sum of the samples' losses."""
         ...

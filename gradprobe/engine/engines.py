@@ -17,23 +17,23 @@ class Engine:
     Attributes:
         name: ``"loop"`` (one forward for each copy; right for any model), ``"tile"`` (copies folded into the
             batch; per-sample losses and activation noise only) or ``"vmap"`` (the noise alone is batched).
-        replay: Whether what comes before the noisy layer is run once and replayed; see :mod:`.prefix`.
+        graph: Whether the forward is traced, and only what depends on the noise runs; see :mod:`.graph`.
         layout: ``"channels_last"``: how images lie in memory; empty for the model's own.
         copies: Copies in one call; 0 for a block.
     """
 
     name: str = "loop"
-    replay: bool = False
+    graph: bool = False
     layout: str = ""
     copies: int = 0
 
     def __str__(self) -> str:
-        words = [self.name, "replay" * self.replay, self.layout, f"x{self.copies}" * bool(self.copies)]
+        words = [self.name, "graph" * self.graph, self.layout, f"x{self.copies}" * bool(self.copies)]
         return " ".join(word for word in words if word)
 
     @classmethod
     def parse(cls, text: str) -> Engine:
-        """Inverse of ``str``: a name, then any of "replay", "channels_last" and "x10" (copies in one call).
+        """Inverse of ``str``: a name, then any of "graph", "channels_last" and "x10" (copies in one call).
 
         Raises:
             UsageError: A word is none of these.
@@ -41,8 +41,8 @@ class Engine:
         name, *words = text.split()
         one_of("engine", name, NAMES)
         for word in words:
-            if word not in ("replay", "channels_last") and not re.fullmatch(r"x[1-9]\d*", word):
-                raise unknown("word in engine", word, ["replay", "channels_last", "x10"])
+            if word not in ("graph", "channels_last") and not re.fullmatch(r"x[1-9]\d*", word):
+                raise unknown("word in engine", word, ["graph", "channels_last", "x10"])
         copies = next((int(w[1:]) for w in words if w[0] == "x"), 0)
         layout = next((w for w in words if w == "channels_last"), "")
-        return cls(name, "replay" in words, layout, copies)
+        return cls(name, "graph" in words, layout, copies)

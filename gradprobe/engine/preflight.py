@@ -15,9 +15,10 @@ from gradprobe.core.protocols import Runnable
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.engines import NAMES, Engine
+from gradprobe.engine.graph import Graph
 from gradprobe.engine.parts import calls
-from gradprobe.engine.prefix import Prefix, record
-from gradprobe.engine.run import run
+from gradprobe.engine.run import make_noise, run
+from gradprobe.engine.sites import Forward
 
 ENGINES = ("auto", *NAMES)
 
@@ -28,6 +29,9 @@ WORTH = 0.01
 
 LITTLE = 0.02
 """Seconds that looking may always cost."""
+
+TRACING = 2.0
+"""Seconds that the loop must take in all for tracing to pay: it loads much of torch, once in a process."""
 
 LOOPED = 4
 """Copies in one call of the loop: what a call costs besides is shared, and their noise is not far."""
@@ -96,9 +100,10 @@ def fastest(
         if engine not in taken and not enough and agrees(problem, draw, layers, engine):
             taken[engine] = _seconds(problem, draw, layers, engine, block)
 
+    graphs = copies * min(taken.values()) > TRACING
     images = any(t.ndim == 4 and t.is_floating_point() for t in tensors(problem.inputs))
     layouts = ("channels_last", "") if images else ("",)
-    attempt(Engine("loop", True, layouts[0], max(min(LOOPED, most), step)))
+    attempt(Engine("loop", graphs, layouts[0], max(min(LOOPED, most), step)))
     several = len(layers) == 1 and (draw.where == "weights" or layers[0].calls == 1)
     if min(taken.values()) < SHORT:
         sizes = [block, *([5 * block, 20 * block] if several else []), block // 2]
@@ -106,9 +111,9 @@ def fastest(
         sizes = [2, block // 2, block]
     sizes = [n for n in dict.fromkeys(sizes) if step <= n <= most and n % step == 0] or [step]
     for layout in layouts:
-        for name, replay in (("vmap", True), ("tile", False), ("vmap", False)):
-            attempt(Engine(name, replay, layout, sizes[0]))
-        attempt(Engine("loop", True, layout, max(min(LOOPED, most), step)))
+        for name, graph in (("vmap", graphs), ("tile", False), ("vmap", False)):
+            attempt(Engine(name, graph, layout, sizes[0]))
+        attempt(Engine("loop", graphs, layout, max(min(LOOPED, most), step)))
     best = min(taken, key=lambda e: taken[e])
     for size in sizes[1:] if best.name != "loop" else ():
         attempt(replace(best, copies=size))
@@ -118,11 +123,11 @@ def fastest(
 def _seconds(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engine, block: int) -> float:
     """Seconds per copy: the better of two calls."""
     parts = next(calls(range(engine.copies), block, draw.antithetic, engine.copies))
-    prefix = recorded(problem, draw, layers, engine)
+    graph = traced(problem, draw, layers, engine)
     found = []
     for _ in range(2):
         start = time.perf_counter()
-        run(problem, draw, layers, parts, TRIAL, engine, prefix)
+        run(problem, draw, layers, parts, TRIAL, engine, graph)
         found.append(time.perf_counter() - start)
     return min(found) / sum(part.copies for part in parts)
 
@@ -130,17 +135,17 @@ def _seconds(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Eng
 def agrees(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engine | str) -> bool:
     """Whether an engine reproduces the loop on a trial block."""
     engine = Engine.parse(engine) if isinstance(engine, str) else engine
-    if engine.name == "loop" and not engine.replay and not engine.layout:
+    if engine.name == "loop" and not engine.graph and not engine.layout:
         return True
     if engine.name == "tile" and not _tileable(problem, draw, layers):
         return False
     if draw.where == "weights" and draw.share == "sample":
         return False
     try:
-        prefix = recorded(problem, draw, layers, engine)
+        graph = traced(problem, _trial(draw), layers, engine)
         found = [
-            run(problem, _trial(draw), layers, Block(0, 2), TRIAL, engine, prefix).losses
-            for _ in range(2 if engine.replay else 1)
+            run(problem, _trial(draw), layers, Block(0, 2), TRIAL, engine, graph).losses
+            for _ in range(2 if engine.graph else 1)
         ]
     except Exception:
         return False
@@ -159,12 +164,25 @@ def _looped(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> torch.Ten
     return problem.memo(key, lambda: run(problem, trial, layers, Block(0, 2), TRIAL, "loop").losses)
 
 
-def recorded(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engine) -> Prefix | None:
-    """What comes before the noisy layer, for an engine that replays it; recorded once while the problem is frozen."""
-    if not engine.replay:
+def traced(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engine) -> Graph | None:
+    """The traced forward for an engine that runs it; traced once while the problem is frozen.
+
+    Raises:
+        UsageError: It cannot be traced.
+    """
+    if not engine.graph:
         return None
-    key = ("prefix", draw.where, tuple(layer.name for layer in layers), engine.layout)
-    return problem.memo(key, lambda: record(problem, draw, layers, engine.layout))
+    names = tuple(layer.name for layer in layers)
+    sigmas = tuple(draw.sigma_of(name) for name in names)
+
+    def trace() -> Graph:
+        noise = make_noise(problem, draw, layers, Block(0, 2), TRIAL)
+        if not engine.layout:
+            noise = {site: eps.contiguous() for site, eps in noise.items()}
+        with torch.no_grad():
+            return Graph(Forward(problem, draw, layers, noise, {(names[0], 0)}, layout=engine.layout))
+
+    return problem.memo(("graph", draw.where, draw.share, names, sigmas, engine.layout), trace)
 
 
 def _tileable(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> bool:

@@ -21,9 +21,9 @@ from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.drawing import Drawing, worth_waiting
 from gradprobe.engine.engines import Engine
+from gradprobe.engine.graph import Graph
 from gradprobe.engine.noise import NOISE, Family
 from gradprobe.engine.parts import Part, whole
-from gradprobe.engine.prefix import Prefix
 from gradprobe.engine.sites import (
     Forward,
     Segment,
@@ -37,7 +37,7 @@ from gradprobe.engine.sites import (
     site_shapes,
 )
 from gradprobe.engine.tiles import device_noise, unit_noise
-from gradprobe.engine.vectorised import vectorised
+from gradprobe.engine.vectorised import one_by_one, vectorised
 
 
 @dataclass
@@ -70,7 +70,7 @@ def run(
     copies: Block | Sequence[Part],
     streams: Streams,
     engine: Engine | str = "loop",
-    prefix: Prefix | None = None,
+    graph: Graph | None = None,
 ) -> Outcome:
     """Run some copies of a draw.
 
@@ -81,13 +81,13 @@ def run(
         copies: Which copies: a block, or parts of blocks.
         streams: Noise of the seed.
         engine: How.
-        prefix: What comes before the noisy layer, recorded for this engine; None runs it each time.
+        graph: The traced forward, for an engine that runs it.
 
     Returns:
         Noise, losses and noisy inputs of the copies, in the order of the parts.
     """
     engine = Engine.parse(engine) if isinstance(engine, str) else engine
-    forward = Forward(problem, draw, layers, {}, {(layers[0].name, 0)}, prefix, engine.layout)
+    forward = Forward(problem, draw, layers, {}, {(layers[0].name, 0)}, graph, engine.layout)
     if (
         engine.name == "loop"
         and not isinstance(copies, Block)
@@ -101,6 +101,8 @@ def run(
     with torch.no_grad():
         if engine.name == "vmap":
             losses, segments = vectorised(forward)
+        elif graph is not None:
+            losses, segments = one_by_one(forward)
         elif draw.where == "activations":
             losses, segments = _tile(forward) if engine.name == "tile" else _loop(forward)
         else:
@@ -149,7 +151,6 @@ def _loop(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
     current = 0
 
     def edit(call: Call, output: Any) -> Any:
-        forward.noise_begins()
         keep(segments[current], call, first)
         return add_noise(output, forward.draw, call.layer, noise_at(forward.noise, call)[current])
 
@@ -159,8 +160,7 @@ def _loop(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
         for current in range(forward.copies):  # noqa: B007 - read by edit
             forward.begin(current)
             calls.restart()
-            with forward.replayed():
-                losses.append(problem.evaluate(layout=forward.layout))
+            losses.append(problem.evaluate(layout=forward.layout))
             check_calls(calls.counts, forward.layers)
     return torch.stack(losses), segments
 
@@ -198,15 +198,9 @@ def _perturbed(forward: Forward) -> torch.Tensor:
             yield {site: eps[k] for site, eps in forward.noise.items()}
 
     if draw.share == "batch":
-        losses = []
-        with forward.weight_calls() as calls:
-            for eps in each():
-                calls.restart()
-                values = shifted(problem, draw, layers, eps)
-                with forward.replayed():
-                    found = problem.evaluate(values, layout=forward.layout)
-                losses.append(problem.total(found).double())
-        return torch.stack(losses)
+        moved = (shifted(problem, draw, layers, eps) for eps in each())
+        losses = (problem.evaluate(values, layout=forward.layout) for values in moved)
+        return torch.stack([problem.total(found).double() for found in losses])
 
     def sample(eps: dict[Site, torch.Tensor], b: int) -> torch.Tensor:
         own = {site: e[b] for site, e in eps.items()}

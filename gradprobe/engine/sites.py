@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gradprobe.core.errors import UsageError
-from gradprobe.core.hooks import Call, Interception, first_tensor, intercept, with_first_tensor
-from gradprobe.core.layer import Layer, paths
+from gradprobe.core.hooks import Call, first_tensor, with_first_tensor
+from gradprobe.core.layer import Layer
 from gradprobe.core.protocols import Runnable
 from gradprobe.engine.draw import Draw
-from gradprobe.engine.prefix import Prefix, before
+
+if TYPE_CHECKING:
+    from gradprobe.engine.graph import Graph
 
 Site = tuple[str, int]
 """Layer name and call number (activation noise) or parameter number (weight noise)."""
@@ -46,7 +47,7 @@ class Forward:
         layers: The layers that are noisy together.
         noise: Unit noise at each site, ``[n, *shape]``.
         first: Calls whose input is clean.
-        prefix: What comes before the noisy layer; None to run it each time.
+        graph: The traced forward; None to run the model itself.
         layout: Memory layout of images.
         begin: Called with the number of each copy before it runs, where copies run one by one.
     """
@@ -56,7 +57,7 @@ class Forward:
     layers: Sequence[Layer]
     noise: dict[Site, torch.Tensor]
     first: set[Site]
-    prefix: Prefix | None = None
+    graph: Graph | None = None
     layout: str = ""
     begin: Callable[[int], None] = lambda copy: None
 
@@ -64,25 +65,6 @@ class Forward:
     def copies(self) -> int:
         """How many copies."""
         return len(next(iter(self.noise.values())))
-
-    def replayed(self) -> AbstractContextManager[None]:
-        """Replay what comes before the noisy layer in the forward that runs inside."""
-        return nullcontext() if self.prefix is None else self.prefix.replayed()
-
-    def noise_begins(self) -> None:
-        """Stop replaying."""
-        if self.prefix is not None:
-            self.prefix.end()
-
-    def weight_calls(self) -> AbstractContextManager[Interception]:
-        """Stop replaying before the first call of a layer whose weights are noisy."""
-        if self.prefix is None:
-            return nullcontext(Interception())
-        return intercept(self.problem.twin, paths(self.layers), _unchanged, before(self.prefix, self.draw))
-
-
-def _unchanged(call: Call, output: Any) -> Any:
-    return output
 
 
 def site_shapes(problem: Runnable, draw: Draw, layer: Layer) -> list[tuple[int, ...]]:

@@ -12,7 +12,7 @@ from gradprobe.engine.draw import Draw
 from gradprobe.engine.engines import Engine
 from gradprobe.engine.memory import bytes_per_copy, free_unused, is_out_of_memory
 from gradprobe.engine.parts import calls
-from gradprobe.engine.preflight import choose_engine, recorded
+from gradprobe.engine.preflight import choose_engine, traced
 from gradprobe.engine.run import run
 from gradprobe.estimators.blockread import BlockRead, Directions, Read
 from gradprobe.estimators.readout import ReadOut
@@ -134,14 +134,14 @@ def _attempt(
 ) -> Iterator[Read]:
     """Read blocks with ``room`` copies in one call."""
     paired = draw.antithetic
-    prefix = recorded(problem, draw, layers, how)
+    graph = traced(problem, draw, layers, how)
     twice = room < copies and any(readout.centre == "mean" for readout in readouts)
     reading: BlockRead | None = None
     for parts in calls(list(blocks), copies, paired, room):
         if reading is None and twice:  # the centre is the mean of losses that are yet to come
             steps = calls([parts[0].block], copies, paired, room)
-            known = [run(problem, draw, layers, step, streams, how, prefix).losses for step in steps]
-        outcome = run(problem, draw, layers, parts, streams, how, prefix)
+            known = [run(problem, draw, layers, step, streams, how, graph).losses for step in steps]
+        outcome = run(problem, draw, layers, parts, streams, how, graph)
         start = 0
         for part in parts:
             if reading is None:

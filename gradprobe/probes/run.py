@@ -86,7 +86,7 @@ def probe(
         root_seed: Root of all noise keys.
         engine: ``"auto"`` (for each layer the fastest of those that agree with the loop, timed once and kept
             with the run; short probes are not timed), ``"loop"``, ``"tile"`` or ``"vmap"``; after one of
-            these also "replay" (what comes before the noisy layer is run once), "channels_last" (images so in
+            these also "graph" (only what depends on the noise is run), "channels_last" (images so in
             memory) and "x10" (copies in one call).
         keep: What to keep besides moments. ``"products"``: the products of the seeds' final directions
             (``seed_product``), from their sums, which are scratch. ``"sums"``: the sums themselves too, so that

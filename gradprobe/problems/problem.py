@@ -264,6 +264,10 @@ class Problem:
             found = self._within(parameters, backward)
         return [g.to_dense() if g is not None and g.is_sparse else g for g in found]
 
+    def count(self, forwards: int) -> None:
+        """Count forward passes that did not go through :meth:`evaluate`."""
+        self.samples_run += forwards * self.batch_size
+
     def total(self, losses: torch.Tensor) -> torch.Tensor:
         """``sum_b w_b L_b`` along the last axis, in float64; a copy's loss is returned as it is."""
         if self.loss_per == "copy" and losses.ndim == 0:

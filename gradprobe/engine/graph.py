@@ -1,0 +1,152 @@
+"""The part of a forward that depends on the noise, as a flat list of torch operations; the rest is computed once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from gradprobe.core.errors import UsageError
+from gradprobe.core.hooks import Call, intercept, map_tensors, tensors
+from gradprobe.core.layer import paths
+from gradprobe.engine.sites import Forward, Segment, Site, add_noise, check_calls, noise_at, shifted
+
+Kept = dict[Site, list[torch.Tensor]]
+
+
+class OneCopy:
+    """Losses and noisy inputs of one copy, as a function of its noise at each site.
+
+    Args:
+        forward: What to run.
+    """
+
+    def __init__(self, forward: Forward) -> None:
+        self.forward = forward
+        self.sites = list(forward.noise)
+        self.seen: dict[Site, tuple[str, Any, Any]] = {}
+
+    def __call__(self, *eps: torch.Tensor) -> tuple[torch.Tensor, Kept]:
+        """Losses ``[B]`` or ``[]``, and the tensors that calls with a noisy input saw."""
+        problem, draw, layers = self.forward.problem, self.forward.draw, self.forward.layers
+        copies, layout = self.forward.copies, self.forward.layout
+        current, kept = dict(zip(self.sites, eps, strict=True)), Kept()
+        if draw.where == "weights":
+            values = shifted(problem, draw, layers, current)
+            return problem.total(problem.evaluate(values, copies=copies, layout=layout)), kept
+
+        def later(call: Call) -> bool:
+            return (call.layer, call.number) not in self.forward.first
+
+        def edit(call: Call, output: Any) -> Any:
+            if later(call):
+                site = (call.layer, call.number)
+                self.seen[site] = (call.path, call.args, call.kwargs)
+                kept[site] = tensors((call.args, call.kwargs))
+            return add_noise(output, draw, call.layer, noise_at(current, call))
+
+        with intercept(problem.twin, paths(layers), edit, later) as calls:
+            calls.restart()
+            losses = problem.evaluate(copies=copies, layout=layout)
+            check_calls(calls.counts, layers)
+        return losses, kept
+
+
+class Graph:
+    """A traced :class:`OneCopy`: what does not depend on the noise is folded into constants.
+
+    It holds only while the problem is frozen, and only for this memory layout.
+
+    Args:
+        forward: What to trace, with noise of one copy at least.
+
+    Raises:
+        UsageError: The forward cannot be traced, or changes its state in place.
+    """
+
+    def __init__(self, forward: Forward) -> None:
+        one = OneCopy(forward)
+        example = [eps[0] for eps in forward.noise.values()]
+        self.run = _traced(one, example)
+        empty = torch.empty(0)
+        self.seen = {
+            site: (path, *map_tensors(lambda t: empty, (args, kwargs)))
+            for site, (path, args, kwargs) in one.seen.items()
+        }
+
+
+def segment(k: int, seen: Mapping[Site, tuple[str, Any, Any]], kept: Kept) -> Segment:
+    """The noisy inputs of copy ``k`` from the tensors that were kept of it."""
+    inputs = {}
+    for site, (path, args, kwargs) in seen.items():
+        values = iter(kept[site])
+        args, kwargs = map_tensors(lambda t, v=values: next(v), (args, kwargs))  # type: ignore[misc]
+        inputs[site] = (path, args, kwargs)
+    return Segment(slice(k, k + 1), inputs)
+
+
+def _traced(one: OneCopy, example: list[torch.Tensor]) -> Callable[..., tuple[torch.Tensor, Kept]]:
+    """Trace without in-place operations; with them where a function of the model allows nothing else."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    why = ""
+    for function in (torch.func.functionalize(one), one):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return _folded(make_fx(function)(*example))
+        except Exception as error:  # whatever it is: this forward runs as it is then
+            why = f"{type(error).__name__}: {error}"
+    raise UsageError(f"the forward cannot be traced ({why})")
+
+
+def _folded(module: fx.GraphModule) -> fx.GraphModule:
+    """Compute every operation that no input reaches, once."""
+    noisy: set[fx.Node] = set()
+    values: dict[fx.Node, Any] = {}
+    for node in module.graph.nodes:
+        if node.op == "placeholder" or any(source in noisy for source in node.all_input_nodes):
+            _refuse_changes(
+                node, [a for a in node.all_input_nodes if a not in noisy or a.op == "placeholder"]
+            )
+            noisy.add(node)
+        elif node.op == "get_attr":
+            values[node] = _attribute(module, node.target)
+        elif node.op == "call_function":
+            _refuse_changes(node, [a for a in node.all_input_nodes if a.op == "get_attr"])
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda source: values[source])
+            values[node] = node.target(*args, **kwargs)
+    for node, value in values.items():
+        users = [user for user in node.users if user not in values]
+        if node.op != "get_attr" and users:
+            name = f"folded_{node.name}"
+            setattr(module, name, value)
+            with module.graph.inserting_before(node), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what is folded may be a list or a number
+                constant = module.graph.get_attr(name)
+            node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in values)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def _refuse_changes(node: fx.Node, of: list[fx.Node]) -> None:
+    """Refuse an operation that writes to one of these; what only clean forwards write to is folded as it is left."""
+    schema = getattr(node.target, "_schema", None)
+    written = [
+        node.args[i]
+        for i, argument in enumerate(schema.arguments if schema is not None else ())
+        if argument.alias_info is not None and argument.alias_info.is_write and i < len(node.args)
+    ]
+    if any(value in of for value in written):
+        raise UsageError(f"the forward changes a tensor in place ({node.target})")
+
+
+def _attribute(module: fx.GraphModule, name: Any) -> Any:
+    value: Any = module
+    for part in str(name).split("."):
+        value = getattr(value, part)
+    return value

@@ -1,0 +1,213 @@
+"""Memory: what is given bounds how many copies run at once; the numbers do not depend on it."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import gradprobe as gp
+from gradprobe.core.streams import Block, Streams
+from gradprobe.engine import memory as memory_module
+from gradprobe.engine.draw import Draw
+from gradprobe.engine.memory import bytes_per_copy, is_out_of_memory, memory_each, parse_memory, room_for
+from gradprobe.engine.parts import calls, whole
+from gradprobe.estimators import draws as draws_module
+from gradprobe.estimators.draws import read_blocks
+from gradprobe.estimators.readout import ReadOut
+from gradprobe.probes.checks import layers_of
+from gradprobe.problems.networks.resnet5 import ResNet5
+from tests.problems_tiny import classifier
+
+MIB = 2**20
+METHODS = ["lr", "alr", "es", "lr(centre=mean)", "lr(injection=joint)", "lr(antithetic=True)"]
+
+
+def images(batch: int = 6) -> gp.Problem:
+    torch.manual_seed(0)
+    return gp.Problem(ResNet5(width=4), (torch.randn(batch, 3, 32, 32), torch.arange(batch)))
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ("2GiB", 2**31),
+        ("500MB", 500_000_000),
+        ("1.5 GiB", 3 * 2**29),
+        ("64kib", 65536),
+        (1000, 1000),
+        (None, None),
+    ],
+)
+def test_sizes(given: str | int | None, size: int | None) -> None:
+    assert parse_memory(given) == size
+
+
+@pytest.mark.parametrize("given", ["2 apples", "-1GB", "", "0", True, 2.5j, "GiB"])
+def test_what_is_no_size(given: object) -> None:
+    with pytest.raises(gp.UsageError, match="memory is written as"):
+        gp.probe(classifier(), "lr", copies=20, memory=given)
+
+
+def test_calls_hold_every_copy_once() -> None:
+    for paired in (False, True):
+        for most in range(1, 60):
+            if paired and most == 1:
+                continue
+            seen = [part for call in calls(range(3), 12, paired, most) for part in call]
+            for block in range(3):
+                drawn = [j for part in seen if part.block == block for j in part.drawn]
+                assert drawn == list(whole(Block(block, 12), paired).drawn)
+            sizes = [sum(part.copies for part in call) for call in calls(range(3), 12, paired, most)]
+            assert max(sizes) <= most
+
+
+def smallest(problem: gp.Problem, methods: list[str]) -> int:
+    """Bytes that are just enough for two copies of every unit."""
+    layers = layers_of(problem)
+    numel = sum(layer.numel for layer in layers)
+    return 2 * bytes_per_copy(problem, Draw(injection="joint"), layers) + 8 * numel * (len(methods) + 3)
+
+
+@pytest.mark.parametrize("engine", ["loop", "tile", "vmap", "vmap graph channels_last x7", "loop graph x3"])
+def test_three_budgets_give_the_same_moments(engine: str) -> None:
+    """float32: sums of 12 terms in another order, 1/sigma amplifies roundings of the loss: 1e-4 of the size."""
+    problem = images()
+    least = smallest(problem, METHODS)
+    runs = [
+        gp.probe(problem, METHODS, copies=36, block=12, seeds=2, sigma=0.1, engine=engine, memory=memory)
+        for memory in (least, 4 * least, None)
+    ]
+    for ds in runs[1:]:
+        for name in ("sqnorm", "block_sqnorm", "dot"):
+            assert np.allclose(ds[name], runs[0][name], rtol=2e-3, atol=2e-4 * float(runs[0][name].max()))
+
+
+def test_float64_budgets_agree_to_rounding() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 3)).double()
+    problem = gp.Problem(net, (torch.randn(6, 5).double(), torch.arange(6) % 3))
+    streams, readouts = Streams(0, 0), [ReadOut(), ReadOut("mean"), ReadOut("none", "sign")]
+    for draw in (Draw(), Draw(antithetic=True), Draw(injection="joint"), Draw("weights", share="batch")):
+        layers = layers_of(problem)[: None if draw.injection == "joint" else 1]
+        every = [
+            list(read_blocks(problem, draw, layers, readouts, range(3), 12, streams, "loop", most))
+            for most in (2, 5, 12, 100)
+        ]
+        for reads in every[1:]:
+            for one, other in zip(reads, every[0], strict=True):
+                for a, b in zip(one.directions, other.directions, strict=True):
+                    assert all(torch.allclose(a[n], b[n], rtol=1e-9, atol=1e-12) for n in a)
+
+
+def test_a_budget_bounds_the_copies_in_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = images()
+    layer = layers_of(problem)[0]
+    each = bytes_per_copy(problem, Draw(), [layer])
+    sizes: list[int] = []
+    true = draws_module.run
+
+    def run(problem, draw, layers, parts, *args):  # type: ignore[no-untyped-def]
+        sizes.append(sum(part.copies for part in parts))
+        return true(problem, draw, layers, parts, *args)
+
+    monkeypatch.setattr(draws_module, "run", run)
+    gp.probe(
+        problem, "lr", copies=60, block=30, seeds=1, layers="conv1", memory=7 * each + 8 * 5 * layer.numel
+    )
+    assert max(sizes) == 7
+    assert sum(sizes) == 60
+
+
+def test_too_little_memory_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(
+        gp.UsageError, match=r"layer 'conv1' needs about \d+ MiB .* more than the 0 MiB of memory="
+    ):
+        gp.probe(images(), "lr", copies=20, memory="100KB", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+class Small:
+    """A machine that runs out of memory when more than ``most`` copies run in one call."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) -> None:
+        self.calls: list[int] = []
+        true = draws_module.run
+
+        def run(problem, draw, layers, parts, *args):  # type: ignore[no-untyped-def]
+            copies = sum(part.copies for part in parts)
+            self.calls.append(copies)
+            if copies > most:
+                raise error
+            return true(problem, draw, layers, parts, *args)
+
+        monkeypatch.setattr(draws_module, "run", run)
+
+
+ERRORS = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried ..."
+    ),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "method", ["lr", "lr(centre=mean)", "lr(antithetic=True)", "es", "lr(injection=joint)"]
+)
+def test_out_of_memory_halves_the_call_and_repeats_the_block(
+    error: Exception, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = gp.probe(classifier(), method, copies=48, block=16, seeds=2)
+    machine = Small(monkeypatch, 5, error)
+    ds = gp.probe(classifier(), method, copies=48, block=16, seeds=2)
+    assert (ds["status"] == "ok").all()
+    assert machine.calls[:3] == [16, 8, 4]
+    assert machine.calls.count(16) == ds.sizes["seed"] * (1 if "joint" in method else 2)  # once for each unit
+    for name in ("sqnorm", "dot", "block_sqnorm"):
+        xr.testing.assert_allclose(ds[name], whole[name], rtol=1e-3, atol=1e-5 * float(whole[name].max()))
+
+
+def test_a_single_copy_that_does_not_fit_is_a_failed_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    Small(monkeypatch, 0, MemoryError())
+    ds = gp.probe(classifier(), "lr", copies=16, block=8, seeds=1)
+    assert (ds["status"] == "failed").all()
+    assert "memory ran out with a single copy" in ds.attrs["notes"]
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    Small(monkeypatch, 0, RuntimeError("shapes do not fit"))
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        gp.probe(classifier(), "lr", copies=16, block=8, seeds=1)
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_workers_share_what_is_given() -> None:
+    cpu = torch.device("cpu")
+    assert memory_each(8 * MIB, 4, cpu) == 2 * MIB
+    assert memory_each(None, 1, cpu) is None
+    assert memory_each(None, 2, cpu) == pytest.approx(memory_module.free_memory(cpu) / 4, rel=0.2)
+
+
+def test_the_default_leaves_half_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = images()
+    layer = layers_of(problem)[0]
+    each, sums = bytes_per_copy(problem, Draw(), [layer]), 8 * layer.numel * 4
+    monkeypatch.setattr(memory_module, "free_memory", lambda device: 2 * (10 * each + sums))
+    assert room_for(problem, Draw(), [layer], 2, None) == 10
+    monkeypatch.setattr(memory_module, "free_memory", lambda device: 10)
+    assert room_for(problem, Draw(), [layer], 2, None) == 1  # it is tried: what is free is a guess
+
+
+def test_peak_is_recorded_for_every_unit() -> None:
+    gc.collect()
+    ds = gp.probe(images(), ["lr", "es"], copies=20, seeds=2)
+    peaks = ds["peak_bytes"].sum("parameter")
+    assert (peaks > 100 * MIB).all()  # resident memory of the process: torch alone is more
