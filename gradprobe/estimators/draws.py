@@ -12,7 +12,7 @@ from gradprobe.engine.draw import Draw
 from gradprobe.engine.engines import Engine
 from gradprobe.engine.memory import bytes_per_copy, free_unused, is_out_of_memory
 from gradprobe.engine.parts import calls
-from gradprobe.engine.preflight import choose_engine, traced
+from gradprobe.engine.preflight import agrees, choose_engine, traced
 from gradprobe.engine.run import run
 from gradprobe.estimators.blockread import BlockRead, Directions, Read
 from gradprobe.estimators.readout import ReadOut
@@ -76,7 +76,7 @@ def read_blocks(
     blocks: Sequence[int],
     copies: int,
     streams: Streams,
-    engine: str = "auto",
+    engine: Engine | str = "auto",
     most: int | None = None,
 ) -> Iterator[Read]:
     """Run blocks of a draw once and read them in several ways.
@@ -89,7 +89,8 @@ def read_blocks(
         blocks: Indices of the blocks.
         copies: Copies in a block.
         streams: Noise of the seed.
-        engine: ``"auto"``, or an :class:`Engine` as text.
+        engine: ``"auto"``, or an :class:`Engine` as text; one that was chosen elsewhere as an object: the loop
+            takes its place where it does not agree with the loop here.
         most: Copies in one call of the engine at most: what memory has room for.
 
     Yields:
@@ -172,8 +173,14 @@ def _too_large(problem: Problem, draw: Draw, layers: Sequence[Layer]) -> str:
     )
 
 
-def _engine(problem: Problem, draw: Draw, layers: Sequence[Layer], wish: str) -> Engine:
-    """The engine that was asked for if it serves this draw, else one that does."""
+def _engine(problem: Problem, draw: Draw, layers: Sequence[Layer], wish: Engine | str) -> Engine:
+    """The engine that was asked for or chosen, if it serves this draw, else one that does."""
     names = tuple(layer.name for layer in layers)
     kind = (draw.where, draw.injection, draw.share)
-    return problem.once(("engine", kind, names, wish), lambda: choose_engine(problem, draw, layers, wish))
+
+    def choose() -> Engine:
+        if isinstance(wish, Engine):
+            return wish if agrees(problem, draw, layers, wish) else Engine("loop")
+        return choose_engine(problem, draw, layers, wish)
+
+    return problem.once(("engine", kind, names, wish), choose)

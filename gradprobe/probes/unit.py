@@ -11,6 +11,7 @@ import torch
 
 from gradprobe.core.errors import UsageError
 from gradprobe.core.streams import Block, Streams
+from gradprobe.engine.engines import Engine
 from gradprobe.engine.memory import peak_memory, room_for
 from gradprobe.estimators.blockread import Read
 from gradprobe.estimators.draws import read_blocks
@@ -125,7 +126,8 @@ def _reads(problem: Problem, task: Task, blocks: range, settings: Settings) -> I
         yield from (_own(problem, task, Block(index, settings.block), streams) for index in blocks)
         return
     readouts = list(task.readouts.values())
-    engine = settings.engines.get(engine_key(task.draw, task.layers), settings.engine)
+    chosen = settings.engines.get(engine_key(task.draw, task.layers))
+    engine = settings.engine if chosen is None else Engine.parse(chosen)
     most = room(problem, task, settings)
     yield from read_blocks(
         problem, task.draw, task.layers, readouts, blocks, settings.block, streams, engine, most

@@ -1,0 +1,137 @@
+"""Traced forwards: what they keep, what they refuse, and that tracing leaves no trace. (That they equal the naive
+loop on every kind of layer is in test_oracle.)"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradprobe as gp
+from gradprobe.core.errors import UsageError
+from gradprobe.core.streams import Block
+from gradprobe.engine import preflight
+from gradprobe.engine.draw import Draw
+from gradprobe.engine.engines import Engine
+from gradprobe.engine.preflight import agrees, traced
+from gradprobe.engine.run import run
+from gradprobe.problems.networks.resnet5 import ResNet5
+from gradprobe.problems.problem import Problem
+from gradprobe.store.assemble import attribute
+from gradprobe.store.run import read_info
+from tests.problems_small import CATALOGUE, build
+from tests.truth.checks import SEED, known, layers_of
+from tests.truth.trace import global_state, module_state
+
+GRAPH = Engine("loop", graph=True)
+
+
+def operations(problem: Problem, layer: int) -> list[str]:
+    with problem.frozen():
+        graph = traced(problem, Draw(), [layers_of(problem)[layer]], GRAPH)
+    return [str(node.target) for node in graph.run.graph.nodes if node.op == "call_function"]
+
+
+def test_only_what_the_noise_reaches_runs() -> None:
+    torch.manual_seed(0)
+    problem = Problem(ResNet5(), (torch.randn(4, 3, 32, 32), torch.arange(4)))
+    convolutions = [sum("convolution" in name for name in operations(problem, i)) for i in range(5)]
+    assert convolutions == [3, 2, 1, 0, 0]  # the noisy layer itself is computed once
+    assert len(operations(problem, 4)) <= 6
+
+
+class Branches(nn.Module):
+    """Looks at the values of its activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        return self.last(x if x.sum() > 0 else -x)
+
+
+def test_a_forward_that_looks_at_its_noise_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "TRACING", 0.0)
+    torch.manual_seed(0)
+    problem = Problem(Branches(), (torch.randn(5, 3), torch.arange(5) % 2))
+    first, _ = layers_of(problem)
+    assert not agrees(problem, Draw(), [first], GRAPH)
+    with pytest.raises(UsageError, match="does not give what the loop gives"):
+        gp.probe(problem, "lr", copies=20, engine="loop graph", layers="first")
+    ds = gp.probe(problem, "lr", copies=1000, block=50, seeds=2)
+    assert (ds["status"] == "ok").all()
+    assert "graph" not in attribute(ds, "engines")["activations layerwise sample | first"]
+
+
+class Remembers(nn.Module):
+    """Writes what it has seen into a tensor of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.seen = torch.zeros(5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layer(x)
+        self.seen.copy_(x)
+        return x
+
+
+def test_a_forward_that_writes_its_noise_elsewhere_is_refused() -> None:
+    torch.manual_seed(0)
+    problem = Problem(Remembers(), (torch.randn(5, 3), torch.arange(5) % 2))
+    with problem.frozen(), pytest.raises(UsageError, match="in place"):
+        traced(problem, Draw(), layers_of(problem), GRAPH)
+
+
+@pytest.mark.parametrize("where", ["activations", "weights"])
+@pytest.mark.parametrize("name", list(CATALOGUE))
+def test_tracing_leaves_no_trace(name: str, where: str) -> None:
+    problem = build(name)
+    draw = Draw(where, share="sample" if where == "activations" else "batch", sigma=0.1)
+    for layer in layers_of(problem):
+        before = module_state(problem.module), module_state(problem.twin), global_state()
+        agrees(problem, draw, [layer], GRAPH)
+        agrees(problem, draw, [layer], Engine("vmap", graph=True))
+        assert (module_state(problem.module), module_state(problem.twin), global_state()) == before
+
+
+def test_a_graph_counts_its_forwards() -> None:
+    problem, layers = known("mlp")
+    with problem.frozen():
+        for engine in (GRAPH, Engine("vmap", graph=True)):
+            graph = traced(problem, Draw(), layers[:1], engine)
+            before = problem.forwards
+            run(problem, Draw(), layers[:1], Block(0, 6), SEED, engine, graph)
+            assert problem.forwards - before == 6
+
+
+def test_a_graph_does_not_outlive_the_values() -> None:
+    """Constants of a trace belong to the weights of one probe."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    problem = Problem(net, (torch.randn(6, 4), torch.arange(6) % 3))
+    options = {"copies": 40, "seeds": 1, "sigma": 0.1}
+    gp.probe(problem, "lr", engine="loop graph", **options)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(1.7)
+    graph, loop = (gp.probe(problem, "lr", engine=engine, **options) for engine in ("loop graph", "loop"))
+    assert np.allclose(graph["dot"], loop["dot"], rtol=1e-4, atol=1e-6)
+
+
+def test_long_probes_are_traced_and_give_what_the_loop_gives(
+    monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    problem, _ = known("mlp", torch.float32)
+    monkeypatch.setattr(preflight, "TRACING", 0.0)
+    options = {"copies": 600, "block": 20, "seeds": 2, "sigma": 0.1}
+    ds = gp.probe(problem, ["lr", "alr", "es"], out=tmp_path / "run", **options)
+    engines = read_info(tmp_path / "run").engines
+    assert any("graph" in engine for engine in engines.values()), engines
+    loop = gp.probe(problem, ["lr", "alr", "es"], engine="loop", **options)
+    for name in ("dot", "sqnorm", "block_sqnorm"):
+        assert np.allclose(ds[name], loop[name], rtol=1e-3, atol=1e-5 * float(np.abs(loop[name]).max()))
