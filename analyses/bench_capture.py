@@ -158,9 +158,10 @@ def ratio(one: Callable[[], float], other: Callable[[], float], repeats: int) ->
 
 PEAK = """
 import resource, sys
-from bench_capture import begin, capture
+import gradprobe
+from bench_capture import begin, make_problem
 begin()
-capture(None, int(sys.argv[1]), seeds=1, copies=int(sys.argv[1]))
+gradprobe.probe(make_problem(), "lr", copies=int(sys.argv[1]), seeds=1)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
@@ -173,7 +174,7 @@ def peak(copies: int) -> float:
 
 
 def main(
-    copies: Annotated[int, typer.Option(help="Copies of each capture.")] = 2000,
+    copies: Annotated[int, typer.Option(help="Copies of each capture, over four seeds.")] = 4000,
     repeats: Annotated[int, typer.Option(help="Repeats of each ratio.")] = 3,
     workers: Annotated[int, typer.Option(help="Processes, as many as there are cores.")] = 2,
     only: Annotated[str, typer.Option(help="Numbers of the rows to measure.")] = "1,2,3,4,5,6",
@@ -182,7 +183,7 @@ def main(
     """Measure the rows and print them."""
     if smoke:
         copies, repeats = 40, 1
-    few = max(copies // 20, 20)
+    few, many, shown = (20, 80, 40) if smoke else (100, 1600, 100)
     begin()
     spawn = multiprocessing.get_context("spawn")
     table = Table("", "what", "bound", "measured", "one", "other", box=None)
@@ -216,10 +217,10 @@ def main(
                 lambda: capture(crew, copies, block=copies // SEEDS),
             ),
             (
-                f"peak memory at {16 * few} copies / at {few}, bytes",
+                f"peak memory at {many} copies / at {shown}, bytes",
                 "at most 1.1",
-                lambda: peak(16 * few),
-                lambda: peak(few),
+                lambda: peak(many),
+                lambda: peak(shown),
             ),
             (
                 f"one worker / {workers} workers, seconds",

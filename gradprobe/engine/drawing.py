@@ -62,7 +62,7 @@ class Drawing:
     def _empty(self, site: Site, shape: tuple[int, ...], layout: str, dtype: torch.dtype) -> None:
         n = len(self.copies)
         if dtype is torch.float32 and math.prod(shape) > TILE and (layout or len(shape) != 4):
-            self._flat[site] = torch.empty(n, math.prod(shape))
+            self._flat[site] = torch.empty(n, math.prod(shape), dtype=torch.float32)
             self.noise[site] = laid_out(self._flat[site], n, shape)
         else:
             self.noise[site] = torch.empty(n, *shape, dtype=dtype)

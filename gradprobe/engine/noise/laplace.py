@@ -20,7 +20,7 @@ class Laplace:
         """From 32 random bits each: a sign, and minus the logarithm of 31 bits."""
         bits = torch.from_numpy(words[: len(out) // 2].view(np.int32))
         out.copy_(bits & 0x7FFFFFFF).add_(0.5).mul_(2.0**-31).log_().mul_(-math.sqrt(0.5))
-        torch.copysign(out, torch.where(bits < 0, -1.0, 1.0), out=out)
+        out.copysign_(bits)
 
     def fill_on_device(self, generator: torch.Generator, out: torch.Tensor) -> None:
         """A random sign times an exponential."""
