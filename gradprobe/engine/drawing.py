@@ -62,7 +62,7 @@ class Drawing:
     def _empty(self, site: Site, shape: tuple[int, ...], layout: str, dtype: torch.dtype) -> None:
         n = len(self.copies)
         if dtype is torch.float32 and math.prod(shape) > TILE and (layout or len(shape) != 4):
-            self._flat[site] = torch.empty(n, math.prod(shape), dtype=torch.float32)
+            self._flat[site] = torch.empty(n, math.prod(shape), dtype=torch.float32, device="cpu")
             self.noise[site] = laid_out(self._flat[site], n, shape)
         else:
             self.noise[site] = torch.empty(n, *shape, dtype=dtype)
@@ -83,7 +83,7 @@ class Drawing:
                 noise[k].copy_(unit_noise(self.family, key, shape, range(j, j + 1))[0])
 
 
-def worth_waiting(problem: Runnable, draw: Draw, layers: Sequence[Layer], streams: Streams) -> bool:
+def worth_waiting(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> bool:
     """Whether noise is large enough, and drawn on the CPU for the CPU, to be drawn copy by copy."""
     size = sum(math.prod(shape) for layer in layers for shape in site_shapes(problem, draw, layer))
     return problem.device.type == "cpu" and size > TILE

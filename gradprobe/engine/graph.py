@@ -8,10 +8,13 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradprobe.core.errors import UsageError
 from gradprobe.core.hooks import Call, intercept, map_tensors, tensors
 from gradprobe.core.layer import paths
+from gradprobe.engine.memory import is_out_of_memory
 from gradprobe.engine.sites import Forward, Segment, Site, add_noise, check_calls, noise_at, shifted
 
 Kept = dict[Site, list[torch.Tensor]]
@@ -97,15 +100,46 @@ def _traced(one: OneCopy, example: list[torch.Tensor]) -> Callable[..., tuple[to
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return _folded(make_fx(function)(*example))
+                with _Unread(), _FixedShapes():
+                    found = make_fx(function)(*example)
+                return _folded(found)
         except Exception as error:  # whatever it is: this forward runs as it is then
+            if is_out_of_memory(error):
+                raise
             why = f"{type(error).__name__}: {error}"
     raise UsageError(f"the forward cannot be traced ({why})")
+
+
+class _Unread(TorchFunctionMode):
+    """Refuses what reads numbers out of tensors behind the back of a trace."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__name__", "") in ("numpy", "tolist", "__array__", "data_ptr"):
+            raise UsageError("the forward reads numbers out of its tensors")
+        return func(*args, **(kwargs or {}))
+
+
+class _FixedShapes(TorchDispatchMode):
+    """Refuses shapes that depend on values: their sizes would become constants."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        masks = func is torch.ops.aten.index.Tensor and any(
+            t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1]
+        )
+        dynamic = torch.Tag.dynamic_output_shape in func.tags and func is not torch.ops.aten.index.Tensor
+        if masks or dynamic:
+            raise UsageError(f"a shape depends on values ({func})")
+        return func(*args, **(kwargs or {}))
 
 
 def _folded(module: fx.GraphModule) -> fx.GraphModule:
     """Compute every operation that no input reaches, once."""
     noisy: set[fx.Node] = set()
+    read: set[fx.Node] = set()  # clean values that something noisy has read already
     values: dict[fx.Node, Any] = {}
     for node in module.graph.nodes:
         if node.op == "placeholder" or any(source in noisy for source in node.all_input_nodes):
@@ -116,7 +150,7 @@ def _folded(module: fx.GraphModule) -> fx.GraphModule:
         elif node.op == "get_attr":
             values[node] = _attribute(module, node.target)
         elif node.op == "call_function":
-            _refuse_changes(node, [a for a in node.all_input_nodes if a.op == "get_attr"])
+            _refuse_changes(node, [a for a in node.all_input_nodes if a.op == "get_attr" or a in read])
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda source: values[source])
             values[node] = node.target(*args, **kwargs)
     for node, value in values.items():
@@ -136,12 +170,12 @@ def _folded(module: fx.GraphModule) -> fx.GraphModule:
 def _refuse_changes(node: fx.Node, of: list[fx.Node]) -> None:
     """Refuse an operation that writes to one of these; what only clean forwards write to is folded as it is left."""
     schema = getattr(node.target, "_schema", None)
-    written = [
-        node.args[i]
-        for i, argument in enumerate(schema.arguments if schema is not None else ())
-        if argument.alias_info is not None and argument.alias_info.is_write and i < len(node.args)
-    ]
-    if any(value in of for value in written):
+    written: list[Any] = []
+    for i, argument in enumerate(schema.arguments if schema is not None else ()):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)
+            written += value if isinstance(value, (list, tuple)) else [value]
+    if any(value in of for value in written if isinstance(value, fx.Node)):
         raise UsageError(f"the forward changes a tensor in place ({node.target})")
 
 

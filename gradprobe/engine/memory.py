@@ -84,7 +84,8 @@ def memory_each(memory: int | None, workers: int, device: torch.device) -> int |
 def bytes_per_copy(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> int:
     """About what one copy needs: its noise three times over, and everything that one forward makes.
 
-    An upper bound: a forward frees most of what it makes before it ends.
+    A forward frees most of what it makes before it ends, so this is mostly too much; workspaces of single operations
+    are not seen.
     """
     item = next(iter(problem.parameters.values())).dtype.itemsize
     noise = sum(math.prod(s) for layer in layers for s in site_shapes(problem, draw, layer))

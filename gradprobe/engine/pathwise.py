@@ -13,7 +13,9 @@ from gradprobe.core.layer import Layer, paths
 from gradprobe.core.protocols import Runnable
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
+from gradprobe.engine.parts import Part
 from gradprobe.engine.run import make_noise
+from gradprobe.engine.sites import Site
 
 
 def pathwise(
@@ -35,7 +37,9 @@ def pathwise(
     Returns:
         Parameter name -> gradient.
     """
-    noise = make_noise(problem, draw, layers, block, streams)
+    draw.check_block(block.copies)
+    drawn = block.copies // 2 if draw.antithetic else block.copies
+    noise: dict[Site, torch.Tensor] = {}
     values = problem.parameters
     names = [name for layer in layers for name in layer.parameters]
     leaves = {name: values[name].clone().requires_grad_() for name in names}
@@ -43,7 +47,6 @@ def pathwise(
     rows: list[int | None] = [None]
     if draw.where == "weights" and draw.share == "sample":
         rows = list(range(problem.batch_size))
-    current = 0
 
     def edit(call: Call, output: Any) -> Any:
         if draw.where == "weights":
@@ -55,7 +58,7 @@ def pathwise(
             )
         tensor = first_tensor(output)
         assert tensor is not None
-        eps = noise[call.layer, call.number][current].to(tensor.dtype)
+        eps = noise[call.layer, call.number].to(tensor.dtype)
         return with_first_tensor(output, tensor + draw.sigma_of(call.layer) * eps)
 
     def perturbed(row: int | None) -> dict[str, torch.Tensor]:
@@ -64,12 +67,17 @@ def pathwise(
         new = {}
         for layer in layers:
             for number, name in enumerate(layer.parameters):
-                eps = noise[layer.name, number][current]
+                eps = noise[layer.name, number]
                 new[name] = leaves[name] + draw.sigma_of(layer.name) * (eps if row is None else eps[row])
         return new
 
     with torch.enable_grad(), intercept(problem.twin, paths(layers), edit) as calls:
-        for current in range(block.copies):  # noqa: B007 - read by edit and perturbed
+        for copy in range(block.copies):
+            part = Part(block.index, range(copy % drawn, copy % drawn + 1))
+            sign = -1 if copy >= drawn else 1  # an antithetic partner
+            noise |= {
+                s: sign * eps[0] for s, eps in make_noise(problem, draw, layers, [part], streams).items()
+            }
             for row in rows:
                 calls.restart()
                 found = problem.gradient(perturbed(row), list(leaves.values()), sample=row)

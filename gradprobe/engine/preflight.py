@@ -16,6 +16,7 @@ from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.engines import NAMES, Engine
 from gradprobe.engine.graph import Graph
+from gradprobe.engine.memory import free_unused, is_out_of_memory
 from gradprobe.engine.parts import calls
 from gradprobe.engine.run import make_noise, run
 from gradprobe.engine.sites import Forward
@@ -91,14 +92,20 @@ def fastest(
     step = 2 if draw.antithetic else 1
     most = max(most or 100 * block, step)
     looped = time.perf_counter()
-    _looped(problem, draw, layers)
+    run(problem, _trial(draw), layers, Block(1, 2), TRIAL, "loop")
+    _wait(problem)
     taken = {Engine("loop", copies=step): (time.perf_counter() - looped) / 2}
 
     def attempt(engine: Engine) -> None:
         spent = time.perf_counter() - start
         enough = spent > max(LITTLE, WORTH * copies * min(taken.values()))
         if engine not in taken and not enough and agrees(problem, draw, layers, engine):
-            taken[engine] = _seconds(problem, draw, layers, engine, block)
+            try:
+                taken[engine] = _seconds(problem, draw, layers, engine, block)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                free_unused()
 
     graphs = copies * min(taken.values()) > TRACING
     images = any(t.ndim == 4 and t.is_floating_point() for t in tensors(problem.inputs))
@@ -128,8 +135,15 @@ def _seconds(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Eng
     for _ in range(2):
         start = time.perf_counter()
         run(problem, draw, layers, parts, TRIAL, engine, graph)
+        _wait(problem)
         found.append(time.perf_counter() - start)
     return min(found) / sum(part.copies for part in parts)
+
+
+def _wait(problem: Runnable) -> None:
+    """Wait for a GPU: what was asked of it may not have begun."""
+    if problem.device.type == "cuda":
+        torch.cuda.synchronize(problem.device)
 
 
 def agrees(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engine | str) -> bool:
@@ -141,27 +155,31 @@ def agrees(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engin
         return False
     if draw.where == "weights" and draw.share == "sample":
         return False
-    try:
-        graph = traced(problem, _trial(draw), layers, engine)
-        found = [
-            run(problem, _trial(draw), layers, Block(0, 2), TRIAL, engine, graph).losses
-            for _ in range(2 if engine.graph else 1)
-        ]
-    except Exception:
-        return False
-    looped = _looped(problem, draw, layers)
-    return all(torch.allclose(f, looped, rtol=1e-4, atol=1e-5, equal_nan=True) for f in found)
+    # copies that no trace has seen, at unit sigma (which reaches everything) and at the draw's own
+    for trial in (_trial(draw), replace(_trial(draw), sigma=draw.sigma)):
+        try:
+            graph = traced(problem, trial, layers, engine)
+            losses = run(problem, trial, layers, Block(1, 2), TRIAL, engine, graph).losses
+        except Exception as error:
+            if is_out_of_memory(error):
+                free_unused()
+            return False
+        looped = _looped(problem, trial, layers)
+        if not torch.allclose(losses, looped, rtol=1e-4, atol=1e-5, equal_nan=True):
+            return False
+        if bool(looped.isfinite().any()) and not engine.graph:
+            return True
+    return bool(looped.isfinite().any())
 
 
 def _trial(draw: Draw) -> Draw:
     return Draw(draw.where, draw.injection, share=draw.share, sigma=1.0)
 
 
-def _looped(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> torch.Tensor:
+def _looped(problem: Runnable, trial: Draw, layers: Sequence[Layer]) -> torch.Tensor:
     """Losses of the trial block by the loop."""
-    trial = _trial(draw)
     key = ("trial", str(trial), tuple(layer.name for layer in layers))
-    return problem.memo(key, lambda: run(problem, trial, layers, Block(0, 2), TRIAL, "loop").losses)
+    return problem.memo(key, lambda: run(problem, trial, layers, Block(1, 2), TRIAL, "loop").losses)
 
 
 def traced(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engine) -> Graph | None:

@@ -88,11 +88,7 @@ def run(
     """
     engine = Engine.parse(engine) if isinstance(engine, str) else engine
     forward = Forward(problem, draw, layers, {}, {(layers[0].name, 0)}, graph, engine.layout)
-    if (
-        engine.name == "loop"
-        and not isinstance(copies, Block)
-        and worth_waiting(problem, draw, layers, streams)
-    ):
+    if engine.name == "loop" and not isinstance(copies, Block) and worth_waiting(problem, draw, layers):
         drawing = Drawing(problem, draw, layers, copies, streams, engine.layout)
         forward.noise, forward.begin = drawing.noise, drawing.draw
     else:
@@ -121,7 +117,8 @@ def make_noise(
     if isinstance(copies, Block):
         draw.check_block(copies.copies)
         copies = [whole(copies, draw.antithetic)]
-    device = torch.device("cpu") if streams.drawn_on == "cpu" else problem.device
+    on_device = streams.drawn_on == "device" and problem.device.type == "cuda"
+    device = problem.device if on_device else torch.device("cpu")
     family: Family = NOISE.get(draw.noise)()
     noise = {}
     for layer in layers:

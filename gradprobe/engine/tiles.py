@@ -37,7 +37,7 @@ def sequence(family: Family, key: int, start: int, stop: int) -> torch.Tensor:
         start: First number.
         stop: One after the last.
     """
-    out = torch.empty(stop - start, dtype=torch.float32)
+    out = torch.empty(stop - start, dtype=torch.float32, device="cpu")
     fill_sequence(family, key, start, out)
     return out
 
@@ -57,7 +57,7 @@ def fill_sequence(family: Family, key: int, start: int, out: torch.Tensor) -> No
             if low == 0 and high % STEP == 0:
                 family.fill(words, out[at : at + high])
             else:
-                whole = torch.empty(-(-high // STEP) * STEP, dtype=torch.float32)
+                whole = torch.empty(-(-high // STEP) * STEP, dtype=torch.float32, device="cpu")
                 family.fill(words, whole)
                 out[at : at + high - low] = whole[low:high]
 
@@ -91,7 +91,7 @@ def unit_noise(family: Family, key: int, shape: tuple[int, ...], copies: range) 
         flat = sequence(family, key, copies.start * size, copies.stop * size)
     else:  # every copy starts with a tile of its own
         starts = [copy * (-(-size // TILE) * TILE) for copy in copies]
-        flat = torch.empty(len(copies), size, dtype=torch.float32)
+        flat = torch.empty(len(copies), size, dtype=torch.float32, device="cpu")
         for row, start in zip(flat, starts, strict=True):
             fill_sequence(family, key, start, row)
     return laid_out(flat, len(copies), shape)

@@ -39,10 +39,8 @@ class ConvRule(SignOfInput):
     ) -> dict[str, torch.Tensor]:
         """As for any module; without its forward where the call is plain (half of the time and more)."""
         x = args[0] if len(args) == 1 and not kwargs else None
-        plain = isinstance(x, torch.Tensor) and x.ndim == values["weight"].ndim
-        if not plain or module.padding_mode != "zeros" or isinstance(module.padding, str):
+        if not isinstance(x, torch.Tensor) or not _plain(module, own, values, x):
             return super().pull_back(module, own, values, args, kwargs, cotangent, encode)
-        assert isinstance(x, torch.Tensor)
         with torch.no_grad():
             found = torch.ops.aten.convolution_backward(
                 cotangent,
@@ -58,3 +56,21 @@ class ConvRule(SignOfInput):
                 [False, "weight" in own, "bias" in own],
             )
         return {name: found[1] if name == "weight" else found[2] for name in own}
+
+
+def _plain(module: nn.Module, own: Sequence[str], values: Tensors, x: torch.Tensor) -> bool:
+    """Whether the module does nothing but torch's convolution of its own weight and bias, without hooks."""
+    base = next(cls for cls in type(module).__mro__ if cls.__module__ == "torch.nn.modules.conv")
+    same = all(
+        getattr(type(module), name, None) is getattr(base, name, None)
+        for name in ("forward", "_conv_forward")
+    )
+    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    known = "weight" in values and set(own) <= {"weight", "bias"}
+    if not (same and known and not hooked):
+        return False
+    return (
+        x.ndim == values["weight"].ndim
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+    )

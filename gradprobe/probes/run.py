@@ -85,8 +85,8 @@ def probe(
         reference_copies: Copies behind a smoothed reference, for each seed.
         root_seed: Root of all noise keys.
         engine: ``"auto"`` (for each layer the fastest of those that agree with the loop, timed once and kept
-            with the run; short probes are not timed), ``"loop"``, ``"tile"`` or ``"vmap"``; after one of
-            these also "graph" (only what depends on the noise is run), "channels_last" (images so in
+            with the run; short probes are not timed), ``"loop"``, ``"tile"`` or ``"vmap"``; after one of the
+            last three also "graph" (only what depends on the noise is run), "channels_last" (images so in
             memory) and "x10" (copies in one call).
         keep: What to keep besides moments. ``"products"``: the products of the seeds' final directions
             (``seed_product``), from their sums, which are scratch. ``"sums"``: the sums themselves too, so that

@@ -20,7 +20,7 @@ class Settings:
         root_seed: Root of all noise keys.
         references: ``("bp",)`` or ``("bp", "smoothed")``.
         reference_copies: Copies behind a smoothed reference.
-        engine: ``"auto"``, ``"loop"``, ``"tile"`` or ``"vmap"``.
+        engine: ``"auto"``, or an engine as text.
         engines: The engine of each unit, by :func:`engine_key`; it takes the place of ``"auto"``.
         memory: Bytes that a unit may use; None for half of what is free.
         drawn_on: Where noise is drawn: ``"device"`` or ``"cpu"``.

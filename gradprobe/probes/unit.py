@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing, suppress
 
 import numpy as np
 import torch
@@ -88,25 +88,26 @@ def _run(
         saver.save(running.state(running.unit("partial", "", time.perf_counter() - start, running.blocks)))
 
     before = problem.forwards - (running.forwards[-1] if running.forwards else 0)
-    reads = _reads(problem, running.task, range(running.blocks, count), settings)
-    while running.blocks < count:
-        try:
-            read = next(reads)
-        except UsageError as error:
-            return str(error)
-        running.add(read.directions, read.nonfinite, problem.forwards - before)
-        last = running.blocks == count
-        try:
-            tick(settings.block)
-        except Exception as stop:
-            if last and isinstance(stop, Stopped):
-                break
-            if saver is not None:
-                save(saver)
-            raise
-        if saver is not None and not last and saver.due():
-            with suppress(UsageError):  # it cannot be written now: the unit itself needs less room
-                save(saver)
+    # closed whatever happens: it holds the problem frozen
+    with closing(_reads(problem, running.task, range(running.blocks, count), settings)) as reads:
+        while running.blocks < count:
+            try:
+                read = next(reads)
+            except UsageError as error:
+                return str(error)
+            running.add(read.directions, read.nonfinite, problem.forwards - before)
+            last = running.blocks == count
+            try:
+                tick(settings.block)
+            except Exception as stop:
+                if last and isinstance(stop, Stopped):
+                    break
+                if saver is not None:
+                    save(saver)
+                raise
+            if saver is not None and not last and saver.due():
+                with suppress(UsageError):  # it cannot be written now: the unit itself needs less room
+                    save(saver)
     return ""
 
 
@@ -119,7 +120,7 @@ def _useless(running: Running, count: int) -> str:
     return "the loss of every copy was not finite; use a smaller sigma or look at the model's outputs"
 
 
-def _reads(problem: Problem, task: Task, blocks: range, settings: Settings) -> Iterator[Read]:
+def _reads(problem: Problem, task: Task, blocks: range, settings: Settings) -> Generator[Read, None, None]:
     """The blocks of a unit, one after the other."""
     streams = settings.streams(task.key.seed)
     if task.draw is None:

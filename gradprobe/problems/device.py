@@ -31,5 +31,5 @@ def find_device(given: str | torch.device) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What it is, for a run's record: ``"cpu"`` or the GPU's name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    """Where noise is drawn for it, for a run's record: the name of a CUDA GPU, else ``"cpu"``."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -101,6 +101,8 @@ class Problem:
             self._places = places(self.twin)
             self._shared = shared
         self._structure = {}
+        if self._cache is not None:
+            self._cache = {}
         self._changing: tuple[str, ...] = ()
         before = {name: b.detach().clone() for name, b in self.module.named_buffers()}
         with untouched_globals(), torch.no_grad():
@@ -199,7 +201,11 @@ class Problem:
         def moved(t: torch.Tensor) -> torch.Tensor:
             return t.to(there)
 
-        weights = None if self._given_weights is None else torch.as_tensor(self._given_weights).to(there)
+        weights = (
+            None
+            if self._given_weights is None
+            else torch.as_tensor(self._given_weights, dtype=torch.float64).to(there)
+        )
         other = Problem(
             copy.deepcopy(self.module).to(there),
             (map_tensors(moved, self.inputs), map_tensors(moved, self.target)),

@@ -399,3 +399,27 @@ def test_best_threads_leaves_the_setting() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_failing_progress_does_not_leave_the_values_of_before() -> None:
+    """What is computed once belongs to one probe, also when that probe ends in an error."""
+    problem = classifier()
+
+    class Enough(Exception):
+        pass
+
+    def fail(done: int, total: int, label: str) -> None:
+        raise Enough
+
+    with pytest.raises(Enough) as caught:
+        gp.probe(problem, "lr", copies=20, seeds=1, progress=fail)
+    with torch.no_grad():
+        for p in problem.module.parameters():
+            p.mul_(1.5)
+    del caught
+    assert problem._cache is None
+    again, fresh = (
+        gp.probe(p, "lr", copies=20, seeds=1)
+        for p in (problem, gp.Problem(problem.module, (problem.inputs, problem.target), problem.loss))
+    )
+    assert np.array_equal(again["dot"], fresh["dot"])

@@ -135,3 +135,58 @@ def test_long_probes_are_traced_and_give_what_the_loop_gives(
     loop = gp.probe(problem, ["lr", "alr", "es"], engine="loop", **options)
     for name in ("dot", "sqnorm", "block_sqnorm"):
         assert np.allclose(ds[name], loop[name], rtol=1e-3, atol=1e-5 * float(np.abs(loop[name]).max()))
+
+
+class Routes(nn.Module):
+    """Reads its routing out of the activations with ``tolist``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.experts = nn.Linear(3, 2), nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        chosen = x.argmax(1).tolist()
+        return torch.stack([self.experts[i](row) for i, row in zip(chosen, x, strict=True)])
+
+
+class Counts(nn.Module):
+    """Divides by how many activations are positive: a shape that depends on the noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        return self.last(x) / (1 + len(x[x > 0]))
+
+
+@pytest.mark.parametrize("model", [Routes, Counts])
+def test_numbers_that_leave_the_trace_are_refused(model: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    problem = Problem(model(), (torch.randn(5, 3), torch.arange(5) % 2))
+    first = layers_of(problem)[0]
+    with problem.frozen(), pytest.raises(UsageError, match="cannot be traced"):
+        traced(problem, Draw(), [first], GRAPH)
+    assert not agrees(problem, Draw(), [first], GRAPH)
+
+
+class ReadsThenWrites(nn.Module):
+    """Adds a clean tensor to a noisy one, and changes the clean one afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        clean = self.first(x) * 1.0
+        noisy = self.second(x) + clean
+        clean.relu_()
+        return noisy + clean
+
+
+def test_what_is_read_before_it_is_changed_is_not_folded_as_it_is_left() -> None:
+    torch.manual_seed(0)
+    problem = Problem(ReadsThenWrites(), (torch.randn(5, 3), torch.arange(5) % 2))
+    assert not agrees(problem, Draw(sigma=0.1), [layers_of(problem)[1]], GRAPH)

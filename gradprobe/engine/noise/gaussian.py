@@ -67,7 +67,7 @@ def torch_takes_states() -> bool:
     """
     state = np.random.Philox(0).random_raw(STATE_WORDS // 2).view(np.uint32)
     try:
-        found = torch.empty(1024, dtype=torch.float32).normal_(generator=_generator(state))
+        found = torch.empty(1024, dtype=torch.float32, device="cpu").normal_(generator=_generator(state))
     except (RuntimeError, ValueError):
         return False
     return bool(torch.allclose(found, normals(state, 1024), atol=1e-4))
