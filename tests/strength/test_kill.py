@@ -124,6 +124,21 @@ def test_a_signal_finishes_the_block_and_exits_130(
     assert_same(tmp_path / "run", whole)
 
 
+def test_sigint_at_any_moment(unbroken: tuple[xr.Dataset, float], tmp_path: Path) -> None:
+    """Before the probe has taken over the signal it ends Python as always; either way nothing is lost."""
+    whole, seconds = unbroken
+    moments = random.Random(1)
+    for number in range(max(KILLS // 5, 1)):
+        out = tmp_path / f"run{number}"
+        process = start(out)
+        time.sleep(moments.uniform(0, seconds))
+        process.send_signal(signal.SIGINT)
+        assert end(process) in (130, 0, 1, -signal.SIGINT)
+        there = kept(out) if (out / "run.json").exists() else 0
+        assert computed(start(out)) == 3 * 4 * BLOCKS - there
+        assert_same(out, whole)
+
+
 def test_sigkill_within_the_first_unit(unbroken: tuple[xr.Dataset, float], tmp_path: Path) -> None:
     process = start(tmp_path / "run")
     while not list(tmp_path.glob("run/partial/*.npz")):
