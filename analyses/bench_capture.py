@@ -235,6 +235,7 @@ def main(
             pairs = [(one(), other()) for _ in range(repeats)]
             ratio = statistics.median(a / b for a, b in pairs)
             first, second = (statistics.median(column) for column in zip(*pairs, strict=True))
+            print(f"{number}. {name}: {ratio:.2f} ({bound})", flush=True)
             table.add_row(str(number), name, bound, f"{ratio:.2f}", f"{first:.4g}", f"{second:.4g}")
     Console(width=120).print(table)
 
