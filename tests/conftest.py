@@ -1,9 +1,26 @@
-"""Settings of all tests: one thread, here and in what they start, so that they cost the same beside other work."""
+"""Settings of all tests: one thread, here and in what they start, and registries that a test leaves as they were."""
 
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 
+from gradprobe.engine.noise import NOISE
+from gradprobe.estimators import ESTIMATORS
+from gradprobe.layers import RULES
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def unchanged_registries() -> Iterator[None]:
+    """Forget what a test registered: later tests and their workers would meet it."""
+    before = {registry: set(registry.names()) for registry in (ESTIMATORS, NOISE, RULES)}
+    yield
+    for registry, names in before.items():
+        for name in set(registry.names()) - names:
+            del registry._entries[name]

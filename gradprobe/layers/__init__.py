@@ -28,14 +28,19 @@ def rule_for(module: nn.Module) -> Generic:
     Returns:
         An instance of the rule.
     """
+    return RULES.get(rule_name(module))()
+
+
+def rule_name(module: nn.Module) -> str:
+    """The registered name of the rule of a module; see :func:`rule_for`."""
     if hasattr(module, "parametrizations"):  # the parameters are not the weights that the rule speaks of
-        return RULES.get("generic")()
+        return "generic"
     known = {name: entry.name for entry in RULES for name in entry.meta.get("classes", ())}
     for cls in type(module).__mro__:
         name = known.get(_path(cls))
         if name is not None and type(module).forward is _forward(cls):
-            return RULES.get(name)()
-    return RULES.get("generic")()
+            return name
+    return "generic"
 
 
 def _path(cls: type) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from gradprobe.core.errors import UsageError
 from gradprobe.engine.noise import NOISE
-from gradprobe.layers import RULES
+from gradprobe.layers import RULES, rule_name
 from gradprobe.probes.plan import Task
 from gradprobe.problems.problem import Problem
 
@@ -45,8 +45,9 @@ def pack(problem: Problem, gradient: Mapping[str, torch.Tensor], tasks: Sequence
         UsageError: A part of it cannot be pickled; the message says which.
     """
     kinds = list({(task.key.source, task.key.layer): task for task in tasks}.values())
+    rules = sorted({rule_name(module) for module in problem.module.modules()})
     try:
-        data = _bytes((problem, dict(gradient), kinds, RULES.names()))
+        data = _bytes((problem, dict(gradient), kinds, rules))
     except Exception as error:
         raise _refused(problem, kinds, error) from error
     return Parcel(data, hashlib.sha256(data).hexdigest())

@@ -22,6 +22,7 @@ from torch import nn
 
 import gradprobe as gp
 from gradprobe.engine.noise import NOISE
+from gradprobe.layers import RULES
 from gradprobe.probes.allocator import tune_allocator
 from tests.problems_tiny import classifier
 from tests.strength.model_file import Half, halved, problem
@@ -260,13 +261,23 @@ def test_what_cannot_be_pickled_is_named_before_anything_is_written(
 
 
 def test_a_noise_family_that_the_workers_lack_is_named(tmp_path: Path) -> None:
-    family = NOISE.get("gaussian")
-    NOISE.register("normal", summary="by another name")(family)
-    try:
-        with pytest.raises(gp.UsageError, match="does not know the noise 'normal'"):
-            gp.probe(problem(), ["lr(noise=normal)"], workers=2, out=tmp_path / "run", **SMALL)
-    finally:
-        del NOISE._entries["normal"]
+    NOISE.register("normal", summary="by another name")(NOISE.get("gaussian"))
+    with pytest.raises(gp.UsageError, match="does not know the noise 'normal'"):
+        gp.probe(problem(), ["lr(noise=normal)"], workers=2, out=tmp_path / "run", **SMALL)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_layer_rule_that_the_workers_lack_is_named_if_the_model_needs_it(
+    used: bool, tmp_path: Path
+) -> None:
+    served = "torch.nn.Linear" if used else "torch.nn.Bilinear"
+    RULES.register("slow", summary="known here alone", classes=(served,))(RULES.get("linear"))
+    if not used:
+        gp.probe(problem(), ["lr"], workers=2, out=tmp_path / "run", **SMALL)
+        return
+    with pytest.raises(gp.UsageError, match="does not know the layer rule 'slow'"):
+        gp.probe(problem(), ["lr"], workers=2, out=tmp_path / "run", **SMALL)
     assert not (tmp_path / "run").exists()
 
 
