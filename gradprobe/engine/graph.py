@@ -41,17 +41,14 @@ class OneCopy:
             values = shifted(problem, draw, layers, current)
             return problem.total(problem.evaluate(values, copies=copies, layout=layout)), kept
 
-        def later(call: Call) -> bool:
-            return (call.layer, call.number) not in self.forward.first
-
         def edit(call: Call, output: Any) -> Any:
-            if later(call):
+            if self.forward.later(call):
                 site = (call.layer, call.number)
                 self.seen[site] = (call.path, call.args, call.kwargs)
                 kept[site] = tensors((call.args, call.kwargs))
             return add_noise(output, draw, call.layer, noise_at(current, call))
 
-        with intercept(problem.twin, paths(layers), edit, later) as calls:
+        with intercept(problem.twin, paths(layers), edit, self.forward.later) as calls:
             calls.restart()
             losses = problem.evaluate(copies=copies, layout=layout)
             check_calls(calls.counts, layers)

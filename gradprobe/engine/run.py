@@ -31,7 +31,6 @@ from gradprobe.engine.sites import (
     add_noise,
     check_calls,
     dtype_of,
-    keep,
     noise_at,
     shifted,
     site_shapes,
@@ -144,16 +143,13 @@ def _drawn(
 
 def _loop(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
     losses, segments = [], [Segment(slice(k, k + 1)) for k in range(forward.copies)]
-    problem, first = forward.problem, forward.first
-    current = 0
+    problem, current = forward.problem, 0
 
     def edit(call: Call, output: Any) -> Any:
-        keep(segments[current], call, first)
+        forward.keep(segments[current], call)
         return add_noise(output, forward.draw, call.layer, noise_at(forward.noise, call)[current])
 
-    with intercept(
-        problem.twin, paths(forward.layers), edit, lambda c: (c.layer, c.number) not in first
-    ) as calls:
+    with intercept(problem.twin, paths(forward.layers), edit, forward.later) as calls:
         for current in range(forward.copies):  # noqa: B007 - read by edit
             forward.begin(current)
             calls.restart()
@@ -163,12 +159,12 @@ def _loop(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
 
 
 def _tile(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
-    copies, problem, first = forward.copies, forward.problem, forward.first
+    copies, problem = forward.copies, forward.problem
     segment = Segment(slice(0, copies))
     rows = problem.batch_size
 
     def edit(call: Call, output: Any) -> Any:
-        keep(segment, call, first)
+        forward.keep(segment, call)
         tensor = first_tensor(output)
         if tensor is None or len(tensor) != copies * rows:
             raise UsageError(
@@ -177,9 +173,7 @@ def _tile(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
         eps = noise_at(forward.noise, call)
         return add_noise(output, forward.draw, call.layer, eps.expand(-1, rows, *eps.shape[2:]).flatten(0, 1))
 
-    with intercept(
-        problem.twin, paths(forward.layers), edit, lambda c: (c.layer, c.number) not in first
-    ) as calls:
+    with intercept(problem.twin, paths(forward.layers), edit, forward.later) as calls:
         calls.restart()
         losses = problem.evaluate(repeats=copies, layout=forward.layout)
         check_calls(calls.counts, forward.layers)

@@ -66,6 +66,15 @@ class Forward:
         """How many copies."""
         return len(next(iter(self.noise.values())))
 
+    def later(self, call: Call) -> bool:
+        """Whether the input of a call may carry noise."""
+        return (call.layer, call.number) not in self.first
+
+    def keep(self, segment: Segment, call: Call) -> None:
+        """Keep what a call saw, if its input may carry noise."""
+        if self.later(call):
+            segment.inputs[call.layer, call.number] = (call.path, call.args, call.kwargs or {})
+
 
 def site_shapes(problem: Runnable, draw: Draw, layer: Layer) -> list[tuple[int, ...]]:
     """Shape of one copy's noise at each site of a layer."""
@@ -97,12 +106,6 @@ def noise_at(noise: Mapping[Site, torch.Tensor], call: Call) -> torch.Tensor:
         return noise[call.layer, call.number]
     except KeyError:
         raise _changed_calls(call.layer) from None
-
-
-def keep(segment: Segment, call: Call, first: set[Site]) -> None:
-    """Keep what a call saw, if its input may carry noise."""
-    if (call.layer, call.number) not in first:
-        segment.inputs[call.layer, call.number] = (call.path, call.args, call.kwargs or {})
 
 
 def check_calls(counts: Mapping[str, int], layers: Sequence[Layer]) -> None:

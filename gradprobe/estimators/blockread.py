@@ -10,6 +10,7 @@ import torch
 
 from gradprobe.core.hooks import Call, intercept, map_tensors
 from gradprobe.core.layer import Layer, paths
+from gradprobe.core.streams import Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.run import Outcome
 from gradprobe.engine.sites import Inputs, Site
@@ -36,6 +37,25 @@ class Read:
     nonfinite: int
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A draw on layers of a problem, and how it is read.
+
+    Attributes:
+        problem: The problem.
+        draw: The draw.
+        layers: The layers that are noisy together, in execution order.
+        readouts: How to read it.
+        streams: Noise of the seed.
+    """
+
+    problem: Problem
+    draw: Draw
+    layers: Sequence[Layer]
+    readouts: Sequence[ReadOut]
+    streams: Streams
+
+
 class BlockRead:
     """The directions of one block, summed over its copies in any number of steps.
 
@@ -43,32 +63,23 @@ class BlockRead:
     is noisy they are pulled back copy by copy.
 
     Args:
-        problem: The problem, frozen.
-        draw: The draw.
-        layers: The layers that are noisy together, in execution order.
-        readouts: How to read it.
+        reading: What is read; its problem is frozen.
         copies: Copies in the block.
         losses: The losses of every step to come, where a centre needs them all beforehand.
         layout: Memory layout of images.
     """
 
     def __init__(
-        self,
-        problem: Problem,
-        draw: Draw,
-        layers: Sequence[Layer],
-        readouts: Sequence[ReadOut],
-        copies: int,
-        losses: Sequence[torch.Tensor] = (),
-        layout: str = "",
+        self, reading: Reading, copies: int, losses: Sequence[torch.Tensor] = (), layout: str = ""
     ) -> None:
-        self.problem, self.draw, self.layers, self.readouts = problem, draw, layers, readouts
+        self.problem, self.draw = reading.problem, reading.draw
+        self.layers, self.readouts = reading.layers, reading.readouts
         self.copies, self.losses, self.layout = copies, list(losses), layout
-        self.clean = clean_losses(problem, draw)
+        self.clean = clean_losses(self.problem, self.draw)
         self.steps = self.seen = self.lost = 0
         self.sums: dict[Any, torch.Tensor] = {}
-        for readout in readouts:
-            readout.check_block(copies, draw.antithetic)
+        for readout in self.readouts:
+            readout.check_block(copies, self.draw.antithetic)
 
     @property
     def full(self) -> bool:

@@ -11,14 +11,15 @@ from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.engines import Engine
 from gradprobe.engine.memory import bytes_per_copy, free_unused, is_out_of_memory
-from gradprobe.engine.parts import calls
+from gradprobe.engine.parts import Part, calls
 from gradprobe.engine.preflight import agrees, choose_engine, traced
-from gradprobe.engine.run import run
-from gradprobe.estimators.blockread import BlockRead, Directions, Read
-from gradprobe.estimators.readout import ReadOut
+from gradprobe.engine.run import Outcome, run
+from gradprobe.estimators.blockread import BlockRead, Directions, Read, Reading
 from gradprobe.problems.problem import Problem
 
 if TYPE_CHECKING:
+    import torch
+
     from gradprobe.estimators.base import Estimator
 
 
@@ -40,7 +41,7 @@ def planned_read(
             served = [layer for layer in layers if layer.name in assigned and assigned[layer.name][0] == draw]
             for unit in unit_layers(draw, served):
                 readouts = list(dict.fromkeys(assigned[layer.name][1] for layer in unit))
-                read = read_block(problem, draw, unit, readouts, block, streams)
+                read = read_block(Reading(problem, draw, unit, readouts, streams), block)
                 lost = max(lost, read.nonfinite)
                 for layer in unit:
                     mine = read.directions[readouts.index(assigned[layer.name][1])]
@@ -54,41 +55,24 @@ def unit_layers(draw: Draw, layers: Sequence[Layer]) -> list[list[Layer]]:
     return [[by_name[name] for name in names] for names in draw.units(list(by_name))]
 
 
-def read_block(
-    problem: Problem,
-    draw: Draw,
-    layers: Sequence[Layer],
-    readouts: Sequence[ReadOut],
-    block: Block,
-    streams: Streams,
-    engine: str = "auto",
-) -> Read:
+def read_block(reading: Reading, block: Block, engine: Engine | str = "auto") -> Read:
     """Run one block of a draw once and read it in several ways; see :func:`read_blocks`."""
-    blocks = range(block.index, block.index + 1)
-    return next(read_blocks(problem, draw, layers, readouts, blocks, block.copies, streams, engine))
+    return next(read_blocks(reading, range(block.index, block.index + 1), block.copies, engine))
 
 
 def read_blocks(
-    problem: Problem,
-    draw: Draw,
-    layers: Sequence[Layer],
-    readouts: Sequence[ReadOut],
+    reading: Reading,
     blocks: Sequence[int],
     copies: int,
-    streams: Streams,
     engine: Engine | str = "auto",
     most: int | None = None,
 ) -> Iterator[Read]:
     """Run blocks of a draw once and read them in several ways.
 
     Args:
-        problem: The problem.
-        draw: The draw.
-        layers: The layers that are noisy together, in execution order.
-        readouts: How to read it.
+        reading: What to run and how to read it.
         blocks: Indices of the blocks.
         copies: Copies in a block.
-        streams: Noise of the seed.
         engine: ``"auto"``, or an :class:`Engine` as text; one that was chosen elsewhere as an object: the loop
             takes its place where it does not agree with the loop here.
         most: Copies in one call of the engine at most: what memory has room for.
@@ -97,19 +81,22 @@ def read_blocks(
         For each block a direction of every parameter of the layers, for every read-out: the mean over the
         block's copies. A copy with a loss that is not finite counts as 0, so that blocks stay alike however
         many they lost; the length shrinks by the share of finite copies.
+
+    Raises:
+        UsageError: A single copy (or antithetic pair) does not fit into memory.
     """
-    draw.check_block(copies)
+    reading.draw.check_block(copies)
     left = list(blocks)
-    with problem.frozen():
-        problem.clean_losses()
-        how = _engine(problem, draw, layers, engine)
-        room = _room(how, draw, layers, readouts, copies)
+    with reading.problem.frozen():
+        reading.problem.clean_losses()
+        how = _engine(reading, engine)
+        room = _room(reading, how, copies)
         if most is not None:
             room = min(room, most)
-        least = 2 if draw.antithetic else 1
+        least = 2 if reading.draw.antithetic else 1
         while left:
             try:
-                for read in _attempt(problem, draw, layers, readouts, left, copies, streams, how, room):
+                for read in _attempt(reading, left, copies, how, room):
                     yield read
                     left.pop(0)
                 return
@@ -117,64 +104,57 @@ def read_blocks(
                 if not is_out_of_memory(error):
                     raise
                 if room <= least:
-                    raise UsageError(_too_large(problem, draw, layers)) from None
+                    raise UsageError(_too_large(reading)) from None
             room = max(room // 2, least)  # the same blocks have the same keys: numbers do not change
             free_unused()
 
 
-def _attempt(
-    problem: Problem,
-    draw: Draw,
-    layers: Sequence[Layer],
-    readouts: Sequence[ReadOut],
-    blocks: Sequence[int],
-    copies: int,
-    streams: Streams,
-    how: Engine,
-    room: int,
-) -> Iterator[Read]:
+def _attempt(reading: Reading, blocks: Sequence[int], copies: int, how: Engine, room: int) -> Iterator[Read]:
     """Read blocks with ``room`` copies in one call."""
-    paired = draw.antithetic
+    problem, draw, layers = reading.problem, reading.draw, reading.layers
     graph = traced(problem, draw, layers, how)
-    twice = room < copies and any(readout.centre == "mean" for readout in readouts)
-    reading: BlockRead | None = None
-    for parts in calls(list(blocks), copies, paired, room):
-        if reading is None and twice:  # the centre is the mean of losses that are yet to come
-            steps = calls([parts[0].block], copies, paired, room)
-            known = [run(problem, draw, layers, step, streams, how, graph).losses for step in steps]
-        outcome = run(problem, draw, layers, parts, streams, how, graph)
+    twice = room < copies and any(readout.centre == "mean" for readout in reading.readouts)
+
+    def outcome(parts: list[Part]) -> Outcome:
+        return run(problem, draw, layers, parts, reading.streams, how, graph)
+
+    begun: BlockRead | None = None
+    for parts in calls(list(blocks), copies, draw.antithetic, room):
+        known: list[torch.Tensor] = []
+        if begun is None and twice:  # the centre is the mean of losses that are yet to come
+            steps = calls([parts[0].block], copies, draw.antithetic, room)
+            known = [outcome(step).losses for step in steps]
+        found = outcome(parts)
         start = 0
         for part in parts:
-            if reading is None:
-                reading = BlockRead(
-                    problem, draw, layers, readouts, copies, known if twice else (), how.layout
-                )
-            reading.add(outcome, slice(start, start + part.copies))
+            begun = begun or BlockRead(reading, copies, known, how.layout)
+            begun.add(found, slice(start, start + part.copies))
             start += part.copies
-            if reading.full:
-                yield reading.read()
-                reading = None
+            if begun.full:
+                yield begun.read()
+                begun = None
 
 
-def _room(how: Engine, draw: Draw, layers: Sequence[Layer], readouts: Sequence[ReadOut], copies: int) -> int:
+def _room(reading: Reading, how: Engine, copies: int) -> int:
     """Copies in one call: as the engine likes it, but see what must stay together."""
     room = how.copies or copies
-    if any(readout.centre == "mean" for readout in readouts):
+    if any(readout.centre == "mean" for readout in reading.readouts):
         room = max(room, copies)
-    noisy_inputs = draw.where == "activations" and (len(layers) > 1 or any(x.calls > 1 for x in layers))
-    return min(room, copies) if noisy_inputs else room
+    later_calls = len(reading.layers) > 1 or any(layer.calls > 1 for layer in reading.layers)
+    return min(room, copies) if reading.draw.where == "activations" and later_calls else room
 
 
-def _too_large(problem: Problem, draw: Draw, layers: Sequence[Layer]) -> str:
-    need = bytes_per_copy(problem, draw, layers) / 2**20
+def _too_large(reading: Reading) -> str:
+    need = bytes_per_copy(reading.problem, reading.draw, reading.layers) / 2**20
     return (
-        f"memory ran out with a single copy of layer {layers[0].name!r}, which needs about {need:,.0f} MiB; use a "
-        "smaller batch."
+        f"memory ran out with a single copy of layer {reading.layers[0].name!r}, which needs about {need:,.0f} "
+        "MiB; use a smaller batch."
     )
 
 
-def _engine(problem: Problem, draw: Draw, layers: Sequence[Layer], wish: Engine | str) -> Engine:
+def _engine(reading: Reading, wish: Engine | str) -> Engine:
     """The engine that was asked for or chosen, if it serves this draw, else one that does."""
+    problem, draw, layers = reading.problem, reading.draw, reading.layers
     names = tuple(layer.name for layer in layers)
     kind = (draw.where, draw.injection, draw.share)
 

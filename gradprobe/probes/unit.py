@@ -13,7 +13,7 @@ from gradprobe.core.errors import UsageError
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.engines import Engine
 from gradprobe.engine.memory import peak_memory, room_for
-from gradprobe.estimators.blockread import Read
+from gradprobe.estimators.blockread import Read, Reading
 from gradprobe.estimators.draws import read_blocks
 from gradprobe.probes.interrupt import Stopped
 from gradprobe.probes.plan import Task
@@ -130,9 +130,8 @@ def _reads(problem: Problem, task: Task, blocks: range, settings: Settings) -> G
     chosen = settings.engines.get(engine_key(task.draw, task.layers))
     engine = settings.engine if chosen is None else Engine.parse(chosen)
     most = room(problem, task, settings)
-    yield from read_blocks(
-        problem, task.draw, task.layers, readouts, blocks, settings.block, streams, engine, most
-    )
+    reading = Reading(problem, task.draw, task.layers, readouts, streams)
+    yield from read_blocks(reading, blocks, settings.block, engine, most)
 
 
 def room(problem: Problem, task: Task, settings: Settings) -> int | None:

@@ -17,6 +17,7 @@ from gradprobe.engine.draw import Draw
 from gradprobe.engine.memory import bytes_per_copy, is_out_of_memory, memory_each, parse_memory, room_for
 from gradprobe.engine.parts import calls, whole
 from gradprobe.estimators import draws as draws_module
+from gradprobe.estimators.blockread import Reading
 from gradprobe.estimators.draws import read_blocks
 from gradprobe.estimators.readout import ReadOut
 from gradprobe.probes.checks import layers_of
@@ -96,7 +97,7 @@ def test_float64_budgets_agree_to_rounding() -> None:
     for draw in (Draw(), Draw(antithetic=True), Draw(injection="joint"), Draw("weights", share="batch")):
         layers = layers_of(problem)[: None if draw.injection == "joint" else 1]
         every = [
-            list(read_blocks(problem, draw, layers, readouts, range(3), 12, streams, "loop", most))
+            list(read_blocks(Reading(problem, draw, layers, readouts, streams), range(3), 12, "loop", most))
             for most in (2, 5, 12, 100)
         ]
         for reads in every[1:]:

@@ -15,6 +15,7 @@ from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.preflight import agrees
 from gradprobe.estimators.base import Estimator
+from gradprobe.estimators.blockread import Reading
 from gradprobe.estimators.draws import read_block, read_blocks
 from gradprobe.estimators.perturbation import Perturbation
 from gradprobe.estimators.readout import ReadOut
@@ -97,7 +98,8 @@ def check_draw(
         want = naive.read(problem, draw, unit, mine, here, SEED)
         with problem.frozen():  # so that each forward is traced once
             engines = _engines(problem, draw, unit)
-            reads = [read_block(problem, draw, unit, mine, here, SEED, engine=engine) for engine in engines]
+            reading = Reading(problem, draw, unit, mine, SEED)
+            reads = [read_block(reading, here, engine) for engine in engines]
         for engine, got in zip(engines, (read.directions for read in reads), strict=True):
             for readout, one, other in zip(mine, got, want, strict=True):
                 assert_same(one, other, rtol, f"{draw} {readout} {engine} {[x.name for x in unit]}")
@@ -106,8 +108,8 @@ def check_draw(
         if draw.noise == "rademacher":
             continue
         for engine, most in (("loop", 2), ("loop x8", None)):
-            reads = read_blocks(problem, draw, unit, mine, [block, block + 1], copies, SEED, engine, most)
-            second = read_block(problem, draw, unit, mine, Block(block + 1, copies), SEED, engine="loop")
+            reads = read_blocks(reading, [block, block + 1], copies, engine, most)
+            second = read_block(reading, Block(block + 1, copies), "loop")
             for got, wanted in zip(reads, (want, second.directions), strict=True):
                 for one, other in zip(got.directions, wanted, strict=True):
                     assert_same(one, other, rtol, f"{draw} {engine} {most}")

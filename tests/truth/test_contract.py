@@ -17,6 +17,7 @@ from torch import nn
 from gradprobe.core.streams import Block
 from gradprobe.estimators import ESTIMATORS
 from gradprobe.estimators.base import Estimator, make
+from gradprobe.estimators.blockread import Reading
 from gradprobe.estimators.draws import read_block, unit_layers
 from gradprobe.problems.problem import Problem
 from tests.problems_small import CATALOGUE, Lambda, build
@@ -121,8 +122,9 @@ def test_engines_agree(name, problem_name):
         for unit in unit_layers(draw, mine):
             readouts = list(dict.fromkeys(assigned[x.name][1] for x in unit))
             block = Block(3, COPIES)
-            auto = read_block(problem, draw, unit, readouts, block, SEED).directions
-            loop = read_block(problem, draw, unit, readouts, block, SEED, engine="loop").directions
+            reading = Reading(problem, draw, unit, readouts, SEED)
+            auto = read_block(reading, block).directions
+            loop = read_block(reading, block, "loop").directions
             for one, other in zip(auto, loop, strict=True):
                 assert_same(one, other, 1e-9)
 

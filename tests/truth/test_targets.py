@@ -23,6 +23,7 @@ from gradprobe.engine.noise.gaussian import Gaussian
 from gradprobe.engine.tiles import unit_noise
 from gradprobe.estimators import ESTIMATORS
 from gradprobe.estimators.base import make
+from gradprobe.estimators.blockread import Reading
 from gradprobe.estimators.draws import read_block
 from gradprobe.estimators.readout import ReadOut
 from gradprobe.problems.problem import Problem
@@ -411,7 +412,7 @@ def test_read_together_or_alone_is_the_same_bitwise(one, other):
     assert a.draw == b.draw
     block = Block(1, 6)
     for layer in layers:
-        both = read_block(problem, a.draw, [layer], [a.readout, b.readout], block, SEED).directions
+        both = read_block(Reading(problem, a.draw, [layer], [a.readout, b.readout], SEED), block).directions
         for estimator, together in zip((a, b), both, strict=True):
             alone = estimator.directions(problem, [layer], block, SEED)
             assert all(torch.equal(alone[n], together[n]) for n in alone)
