@@ -129,7 +129,7 @@ def plain(copies: int, threads: int) -> float:
         noise: list[torch.Tensor] = []
         inputs: list[torch.Tensor] = []
 
-        def add(module, args, output, noise=noise, inputs=inputs):  # type: ignore[no-untyped-def]
+        def add(module, args, output, noise=noise, inputs=inputs):
             inputs.append(args[0])
             noise.append(torch.randn_like(output))
             return output + SIGMA * noise[0]

@@ -211,7 +211,7 @@ def _set_threads(problem: Any, wish: Any, out: Path, usual: int | None) -> int:
 
     from gradprobe.core.errors import whole
     from gradprobe.probes.threads import best_threads
-    from gradprobe.store.run import RUN_FILE, read_info
+    from gradprobe.store.info import RUN_FILE, read_info
 
     if wish is None and (out / RUN_FILE).is_file():
         wish = read_info(out).configuration.get("threads")

@@ -10,7 +10,7 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.engines import Engine
-from gradprobe.engine.memory import bytes_per_copy, free_unused, is_out_of_memory
+from gradprobe.engine.memory import bytes_per_copy, free_unused, is_out_of_memory, room_for
 from gradprobe.engine.parts import Part, calls
 from gradprobe.engine.preflight import agrees, choose_engine, traced
 from gradprobe.engine.run import Outcome, run
@@ -41,7 +41,8 @@ def planned_read(
             served = [layer for layer in layers if layer.name in assigned and assigned[layer.name][0] == draw]
             for unit in unit_layers(draw, served):
                 readouts = list(dict.fromkeys(assigned[layer.name][1] for layer in unit))
-                read = read_block(Reading(problem, draw, unit, readouts, streams), block)
+                most = _room_in_memory(problem, draw, unit, len(readouts))
+                read = read_block(Reading(problem, draw, unit, readouts, streams), block, most=most)
                 lost = max(lost, read.nonfinite)
                 for layer in unit:
                     mine = read.directions[readouts.index(assigned[layer.name][1])]
@@ -55,9 +56,19 @@ def unit_layers(draw: Draw, layers: Sequence[Layer]) -> list[list[Layer]]:
     return [[by_name[name] for name in names] for names in draw.units(list(by_name))]
 
 
-def read_block(reading: Reading, block: Block, engine: Engine | str = "auto") -> Read:
+def _room_in_memory(problem: Problem, draw: Draw, layers: Sequence[Layer], directions: int) -> int | None:
+    """Copies that half of the free memory has room for; asked once while the problem is frozen."""
+    names = tuple(layer.name for layer in layers)
+    return problem.memo(
+        ("room", draw, names, directions), lambda: room_for(problem, draw, layers, directions, None)
+    )
+
+
+def read_block(
+    reading: Reading, block: Block, engine: Engine | str = "auto", most: int | None = None
+) -> Read:
     """Run one block of a draw once and read it in several ways; see :func:`read_blocks`."""
-    return next(read_blocks(reading, range(block.index, block.index + 1), block.copies, engine))
+    return next(read_blocks(reading, range(block.index, block.index + 1), block.copies, engine, most))
 
 
 def read_blocks(

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from gradprobe.core.provenance import environment
 from gradprobe.store.assemble import attribute
-from gradprobe.store.run import write_atomically
+from gradprobe.store.files import write_atomically
 
 _NESTED = ("identity", "configuration", "environment", "refused", "unused_layers")
 _LEFT_OUT = ("layers", "path")  # long, and where it happened to lie

@@ -41,7 +41,8 @@ from gradprobe.probes.share import share_out
 from gradprobe.probes.unit import compute, room
 from gradprobe.problems.device import device_name
 from gradprobe.problems.problem import Problem
-from gradprobe.store.run import RunInfo, RunStore
+from gradprobe.store.info import RunInfo
+from gradprobe.store.run import RunStore
 from gradprobe.store.schema import KEEP
 
 Progress = Callable[[int, int, str], None]
@@ -148,7 +149,9 @@ def probe(
         info.configuration["keep"] = store.keep(keep)
         info.products = plan_products(plan, settings, info.keep)
         info.engines = _engines(problem, plan, settings, store.engines())
-        with make_crew(workers, executor, threads, problem, gradient, plan.tasks) or nullcontext() as crew:
+        needed = any(_missing(task, settings, store) for task in plan.tasks)
+        hired = make_crew(workers, executor, threads, problem, gradient, plan.tasks) if needed else None
+        with hired or nullcontext() as crew:
             joined = store.begin(info)
             settings = replace(settings, references=tuple(joined.references), engines=joined.engines)
             with on_signals() as stop, suppress(Stopped):

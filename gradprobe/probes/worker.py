@@ -28,8 +28,8 @@ from gradprobe.probes.running import wanted
 from gradprobe.probes.settings import Settings
 from gradprobe.probes.unit import compute
 from gradprobe.problems.problem import Problem
+from gradprobe.store.info import RUN_FILE, read_info
 from gradprobe.store.kept import Kept
-from gradprobe.store.run import RUN_FILE, read_info
 from gradprobe.store.saver import Saver
 from gradprobe.store.schema import Unit
 from gradprobe.store.state import State

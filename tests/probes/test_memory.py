@@ -106,18 +106,36 @@ def test_float64_budgets_agree_to_rounding() -> None:
                     assert all(torch.allclose(a[n], b[n], rtol=1e-9, atol=1e-12) for n in a)
 
 
-def test_a_budget_bounds_the_copies_in_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = images()
-    layer = layers_of(problem)[0]
-    each = bytes_per_copy(problem, Draw(), [layer])
-    sizes: list[int] = []
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many copies each call of an engine ran."""
+    found: list[int] = []
     true = draws_module.run
 
-    def run(problem, draw, layers, parts, *args):  # type: ignore[no-untyped-def]
-        sizes.append(sum(part.copies for part in parts))
+    def run(problem, draw, layers, parts, *args):
+        found.append(sum(part.copies for part in parts))
         return true(problem, draw, layers, parts, *args)
 
     monkeypatch.setattr(draws_module, "run", run)
+    return found
+
+
+def test_estimates_of_one_large_block_are_bounded_by_what_is_free(
+    sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = images()
+    layer = layers_of(problem)[0]
+    each = bytes_per_copy(problem, Draw(), [layer])
+    monkeypatch.setattr("gradprobe.engine.memory.free_memory", lambda device: 2 * 8 * each)
+    gp.estimate(problem, "lr", copies=23, layers=[layer.name])
+    assert sum(sizes) == 23
+    assert 1 < max(sizes) < 8
+
+
+def test_a_budget_bounds_the_copies_in_a_call(sizes: list[int]) -> None:
+    problem = images()
+    layer = layers_of(problem)[0]
+    each = bytes_per_copy(problem, Draw(), [layer])
     gp.probe(
         problem, "lr", copies=60, block=30, seeds=1, layers="conv1", memory=7 * each + 8 * 5 * layer.numel
     )
@@ -140,7 +158,7 @@ class Small:
         self.calls: list[int] = []
         true = draws_module.run
 
-        def run(problem, draw, layers, parts, *args):  # type: ignore[no-untyped-def]
+        def run(problem, draw, layers, parts, *args):
             copies = sum(part.copies for part in parts)
             self.calls.append(copies)
             if copies > most:

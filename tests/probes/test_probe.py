@@ -316,7 +316,7 @@ def test_common_options_do_not_reach_instances_silently() -> None:
 def test_deterministic_estimators_that_are_not_finite_fail() -> None:
     @dataclass(frozen=True)
     class Broken(Signed):
-        def directions(self, problem, layers, block, streams):  # type: ignore[no-untyped-def]
+        def directions(self, problem, layers, block, streams):
             return {
                 n: g * float("nan") for n, g in super().directions(problem, layers, block, streams).items()
             }
@@ -381,7 +381,7 @@ def test_engines_agree_and_are_kept(tmp_path) -> None:
     for ds in found.values():
         assert np.allclose(ds["dot"], found["loop"]["dot"], rtol=1e-4, atol=1e-6)
     gp.probe(classifier(), ["lr"], copies=500, seeds=2, out=tmp_path / "run")
-    from gradprobe.store.run import read_info
+    from gradprobe.store.info import read_info
 
     engines = read_info(tmp_path / "run").engines
     assert set(engines) == {"activations layerwise sample | first", "activations layerwise sample | last"}

@@ -41,7 +41,7 @@ def counted() -> Iterator[list[int]]:
     seen: list[int] = []
     true = unit_file._reads
 
-    def reads(problem, task, blocks, settings):  # type: ignore[no-untyped-def]
+    def reads(problem, task, blocks, settings):
         for index, read in zip(blocks, true(problem, task, blocks, settings), strict=False):
             if not task.fixed:
                 seen.append(index)
@@ -54,7 +54,7 @@ def counted() -> Iterator[list[int]]:
         unit_file._reads = true
 
 
-def stop_after(blocks: int, size: int = 4):  # type: ignore[no-untyped-def]
+def stop_after(blocks: int, size: int = 4):
     def press(done: int, total: int, label: str) -> None:
         if done == blocks * size:
             signal.raise_signal(signal.SIGINT)
@@ -116,7 +116,7 @@ def test_the_smoothed_reference_too(blocks: int, tmp_path: Path) -> None:
 class Leaky(Shaky):
     """Loses every other block."""
 
-    def directions(self, problem, layers, block, streams) -> dict:  # type: ignore[no-untyped-def]
+    def directions(self, problem, layers, block, streams) -> dict:
         found = super().directions(problem, layers, block, streams)
         return {name: g * (float("nan") if block.index % 2 else 1.0) for name, g in found.items()}
 
@@ -180,7 +180,7 @@ def test_any_other_end_loses_the_block_at_hand_at_most(
     out = tmp_path / "run"
     true, seen = unit_file._reads, []
 
-    def reads(*args):  # type: ignore[no-untyped-def]
+    def reads(*args):
         for read in true(*args):
             seen.append(read)
             if len(seen) == 6:
@@ -271,7 +271,7 @@ def test_a_disk_without_room_for_partial_states_does_no_harm(
 ) -> None:
     true = os.replace
 
-    def full(source, target):  # type: ignore[no-untyped-def]
+    def full(source, target):
         if Path(target).parent.name == "partial":
             raise OSError(28, "No space left on device")
         return true(source, target)
@@ -301,7 +301,7 @@ def writes(out: Path, monkeypatch: pytest.MonkeyPatch, dies: int, after: bool, *
     """Probe; die at a write or removal of a file, before or after it happened. Return how many there were."""
     count = 0
 
-    def counting(true):  # type: ignore[no-untyped-def]
+    def counting(true):
         def act(*args: object, **kwargs: object) -> object:
             nonlocal count
             count += 1

@@ -11,7 +11,7 @@ import xarray as xr
 
 import gradprobe as gp
 from gradprobe.probes import keep as keep_file
-from gradprobe.store.run import read_info
+from gradprobe.store.info import read_info
 from tests.probes.test_recovery import counted
 from tests.problems_tiny import classifier, linear_problem
 from tests.stochastic import Shaky

@@ -94,7 +94,7 @@ def test_a_model_file_that_the_workers_lack_is_one_sentence(
 ) -> None:
     (tmp_path / "mine_alone.py").write_text("import torch\nclass Net(torch.nn.Linear):\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    import mine_alone  # type: ignore[import-not-found]
+    import mine_alone
 
     given = gp.Problem(mine_alone.Net(4, 3), (torch.zeros(6, 4), torch.arange(6) % 3))
     with pytest.raises(gp.UsageError, match="No module named 'mine_alone'.*module file") as caught:

@@ -78,6 +78,12 @@ def test_kept_sums_go_on_to_more_copies(seen: bool, tmp_path: Path, monkeypatch:
     assert not first & set((out / "sums").glob("*.npz"))
 
 
+def test_nothing_left_to_do_needs_no_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = gp.probe(problem(), ["lr"], out=tmp_path / "run", **SMALL)
+    monkeypatch.setattr("gradprobe.probes.run.make_crew", None)
+    same(one, gp.probe(problem(), ["lr"], out=tmp_path / "run", workers=2, **SMALL))
+
+
 def test_other_values_and_the_type_travel_along() -> None:
     torch.set_default_dtype(torch.float64)
     try:
@@ -245,7 +251,7 @@ def unpicklable() -> Iterator[tuple[Callable[[], tuple[gp.Problem, list[Any]]], 
     data = torch.zeros(6, 4), torch.arange(6) % 3
     yield lambda: (gp.Problem(Made.net(), data), ["lr"]), "the model Local cannot be sent"
     yield lambda: (problem(loss=lambda o, t: halved(o, t)), ["lr"]), "the loss .*lambda.* cannot be sent"
-    yield lambda: (problem(), [Half(home=lambda: 0)]), "the estimator Half"  # type: ignore[arg-type]
+    yield lambda: (problem(), [Half(home=lambda: 0)]), "the estimator Half"
 
 
 @pytest.mark.parametrize(("made", "says"), list(unpicklable()), ids=["model", "loss", "estimator"])

@@ -19,7 +19,7 @@ from gradprobe.engine.run import run
 from gradprobe.problems.networks.resnet5 import ResNet5
 from gradprobe.problems.problem import Problem
 from gradprobe.store.assemble import attribute
-from gradprobe.store.run import read_info
+from gradprobe.store.info import read_info
 from tests.problems_small import CATALOGUE, build
 from tests.truth.checks import SEED, known, layers_of
 from tests.truth.trace import global_state, module_state

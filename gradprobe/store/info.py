@@ -1,0 +1,131 @@
+"""What ``run.json`` holds: what makes a run this run, and what was asked of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from gradprobe.core.errors import UsageError
+from gradprobe.core.layer import Layer
+from gradprobe.core.provenance import environment
+from gradprobe.store.schema import KEEP, SCHEMA_VERSION, View
+
+RUN_FILE = "run.json"
+
+
+@dataclass
+class RunInfo:
+    """What ``run.json`` holds.
+
+    Attributes:
+        identity: What must be equal for results to belong to one run: fingerprints of model, batch and loss,
+            block, root seed, noise version.
+        configuration: Everything that is needed to run it again.
+        layers: All layers of the model that run, in execution order.
+        selected: Names of the layers that are probed.
+        views: Estimators, in the order in which they were asked for.
+        seeds: Seeds, in order.
+        references: Names of the references.
+        facts: Further facts that go into the attributes of the results.
+        environment: Versions and machine.
+        engines: The engine of each kind of unit; kept so that a run goes on to the same bits.
+        products: For each draw and layer, whether products of seeds are kept.
+    """
+
+    identity: dict[str, Any]
+    configuration: dict[str, Any]
+    layers: list[Layer]
+    selected: list[str]
+    views: list[View]
+    seeds: list[int]
+    references: list[str]
+    facts: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=environment)
+    engines: dict[str, str] = field(default_factory=dict)
+    products: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def keep(self) -> str:
+        """What is kept; runs of schema 1 kept moments."""
+        return str(self.configuration.get("keep", KEEP[0]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary for JSON."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain |= {name: [x.to_dict() for x in plain[name]] for name in ("layers", "views")}
+        return {"schema_version": SCHEMA_VERSION, **plain}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> RunInfo:
+        """Inverse of :meth:`to_dict`."""
+        given = {k: v for k, v in data.items() if k != "schema_version"}
+        given["layers"] = [Layer.from_dict(x) for x in given["layers"]]
+        given["views"] = [View.from_dict(x) for x in given["views"]]
+        return cls(**given)
+
+    def joined(self, older: RunInfo) -> RunInfo:
+        """This request added to an older one of the same identity; the older one's order comes first."""
+        views = {v.label: v for v in older.views}
+        for view in self.views:
+            views[view.label] = view.joined(views[view.label]) if view.label in views else view
+        merged: dict[str, Any] = {
+            "views": list(views.values()),
+            "seeds": sorted({*older.seeds, *self.seeds}),
+            "selected": [x.name for x in self.layers if x.name in {*older.selected, *self.selected}],
+            "engines": self.engines | older.engines,
+            "products": older.products | self.products,
+            "references": list(dict.fromkeys([*older.references, *self.references])),
+        }
+        configuration = self.configuration | {
+            "estimators": [v.label for v in merged["views"]],
+            "seeds": merged["seeds"],
+            "reference": merged["references"],
+        }
+        if set(merged["selected"]) != set(self.selected):
+            configuration["layers"] = merged["selected"]
+        configuration["keep"] = max(self.keep, older.keep, key=KEEP.index)
+        configuration["copies"] = max(
+            self.configuration.get("copies", 0), older.configuration.get("copies", 0)
+        )
+        return RunInfo(
+            self.identity,
+            configuration,
+            self.layers,
+            facts=self.facts,
+            environment=older.environment,
+            **merged,
+        )
+
+
+def read_info(path: Path) -> RunInfo:
+    """Read ``run.json`` of a run directory.
+
+    Raises:
+        UsageError: There is none, it cannot be read, or a newer version wrote it.
+    """
+    file = path / RUN_FILE
+    if not file.is_file():
+        raise UsageError(f"{path} is not a gradprobe run: it has no {RUN_FILE}.")
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if data["schema_version"] > SCHEMA_VERSION:
+            version = data["schema_version"]
+            raise UsageError(
+                f"{path} was written with schema {version}; this gradprobe reads up to {SCHEMA_VERSION}. Update it."
+            )
+        return RunInfo.from_dict(data)
+    except UsageError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{file} is damaged or was not written by gradprobe: {error!r}.") from error
+
+
+def same_numbers(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Whether clean loss and gradient agree: a net under what names and representations cannot tell apart."""
+    a, b = ({"": x.get("clean_loss", 0.0), **x.get("gradient_sqnorm", {})} for x in (new, old))
+    scale = 1e-3 * max(old.get("total_reference_sqnorm", 0.0), 1e-30)
+    if a.keys() != b.keys() or abs(a[""] - b[""]) > 1e-3 * (abs(b[""]) + 1e-6):
+        return False
+    return all(abs(a[k] - b[k]) <= scale for k in a if k)
