@@ -145,17 +145,6 @@ def plain(copies: int, threads: int) -> float:
     return time.perf_counter() - start
 
 
-def ratio(one: Callable[[], float], other: Callable[[], float], repeats: int) -> tuple[float, float, float]:
-    """Median of one / other over alternating repeats, and both medians."""
-    pairs = [(one(), other()) for _ in range(repeats)]
-    ratios = [a / b for a, b in pairs]
-    return (
-        statistics.median(ratios),
-        statistics.median(a for a, _ in pairs),
-        statistics.median(b for _, b in pairs),
-    )
-
-
 PEAK = """
 import resource, sys
 import gradprobe

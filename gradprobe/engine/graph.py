@@ -15,6 +15,7 @@ from gradprobe.core.errors import UsageError
 from gradprobe.core.hooks import Call, intercept, map_tensors, tensors
 from gradprobe.core.layer import paths
 from gradprobe.engine.memory import is_out_of_memory
+from gradprobe.engine.reuse import write_over
 from gradprobe.engine.sites import Forward, Segment, Site, add_noise, check_calls, noise_at, shifted
 
 Kept = dict[Site, list[torch.Tensor]]
@@ -99,7 +100,9 @@ def _traced(one: OneCopy, example: list[torch.Tensor]) -> Callable[..., tuple[to
                 warnings.simplefilter("ignore")
                 with _Unread(), _FixedShapes():
                     found = make_fx(function)(*example)
-                return _folded(found)
+                found = _folded(found)
+                write_over(found)
+                return found
         except Exception as error:  # whatever it is: this forward runs as it is then
             if is_out_of_memory(error):
                 raise

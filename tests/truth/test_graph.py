@@ -10,6 +10,7 @@ from torch import nn
 
 import gradprobe as gp
 from gradprobe.core.errors import UsageError
+from gradprobe.core.hooks import tensors
 from gradprobe.core.streams import Block
 from gradprobe.engine import preflight
 from gradprobe.engine.draw import Draw
@@ -39,6 +40,40 @@ def test_only_what_the_noise_reaches_runs() -> None:
     convolutions = [sum("convolution" in name for name in operations(problem, i)) for i in range(5)]
     assert convolutions == [3, 2, 1, 0, 0]  # the noisy layer itself is computed once
     assert len(operations(problem, 4)) <= 6
+
+
+def test_values_that_nothing_else_reads_are_written_over() -> None:
+    torch.manual_seed(0)
+    problem = Problem(ResNet5(), (torch.randn(4, 3, 32, 32), torch.arange(4)))
+    names = operations(problem, 0)
+    assert names.count("aten.relu_.default") == 4
+    assert "aten.relu.default" not in names
+    assert (
+        names.count("aten.add.Tensor") == 1
+    )  # noise and the clean output stay; the residual sum is written over
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("name", list(CATALOGUE))
+def test_a_graph_gives_the_same_again_and_leaves_its_noise(name: str, joint: bool) -> None:
+    """Neither constants nor noise nor inputs that are kept may be written over."""
+    problem, layers = known(name)
+    for unit in [layers] if joint else [[layer] for layer in layers]:
+        draw = Draw(injection="joint" if joint else "layerwise", sigma=0.3)
+        with problem.frozen():
+            if not agrees(problem, draw, unit, GRAPH):
+                continue
+            graph = traced(problem, draw, unit, GRAPH)
+            want = run(problem, draw, unit, Block(0, 3), SEED, "loop")
+            for _ in range(2):
+                got = run(problem, draw, unit, Block(0, 3), SEED, GRAPH, graph)
+                assert torch.allclose(got.losses, want.losses, rtol=1e-12, atol=1e-12, equal_nan=True)
+                assert all(torch.equal(eps, want.noise[site]) for site, eps in got.noise.items())
+                for one, other in zip(got.segments, want.segments, strict=True):
+                    assert one.inputs.keys() == other.inputs.keys()
+                    for site in one.inputs:
+                        for a, b in zip(tensors(one.inputs[site]), tensors(other.inputs[site]), strict=True):
+                            assert torch.allclose(a, b, rtol=1e-12, atol=1e-12, equal_nan=True)
 
 
 class Branches(nn.Module):
