@@ -14,7 +14,7 @@ from gradprobe.engine.draw import Draw
 from gradprobe.engine.noise import NOISE, Family
 from gradprobe.engine.parts import Part
 from gradprobe.engine.sites import Site, dtype_of, site_shapes
-from gradprobe.engine.tiles import TILE, fill_sequence, laid_out, unit_noise
+from gradprobe.engine.tiles import TILE, fill_sequence, first_number, laid_out, unit_noise
 
 
 class Drawing:
@@ -65,7 +65,7 @@ class Drawing:
             self._flat[site] = torch.empty(n, math.prod(shape), dtype=torch.float32, device="cpu")
             self.noise[site] = laid_out(self._flat[site], n, shape)
         else:
-            self.noise[site] = torch.empty(n, *shape, dtype=dtype)
+            self.noise[site] = torch.empty(n, *shape, dtype=dtype, device="cpu")
 
     def draw(self, k: int) -> None:
         """Draw the noise of copy ``k``; the antithetic partner's must be there."""
@@ -77,7 +77,7 @@ class Drawing:
             key = self._keys[site, block]
             if site in self._flat:
                 flat = self._flat[site][k]
-                fill_sequence(self.family, key, j * -(-len(flat) // TILE) * TILE, flat)
+                fill_sequence(self.family, key, first_number(len(flat), j), flat)
             else:
                 shape = tuple(noise.shape[1:])
                 noise[k].copy_(unit_noise(self.family, key, shape, range(j, j + 1))[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from gradprobe.core.errors import one_of, unknown
+from gradprobe.core.errors import UsageError, one_of, unknown
 
 NAMES = ("loop", "tile", "vmap")
 
@@ -36,10 +36,16 @@ class Engine:
         """Inverse of ``str``: a name, then any of "graph", "channels_last" and "x10" (copies in one call).
 
         Raises:
-            UsageError: A word is none of these.
+            UsageError: A word is none of these, or does not go with the name.
         """
         name, *words = text.split()
+        if name == "auto":
+            raise UsageError(
+                f"engine 'auto' takes no further words ({' '.join(words)}): it finds them itself."
+            )
         one_of("engine", name, NAMES)
+        if name == "tile" and "graph" in words:
+            raise UsageError("engine 'tile' runs the model itself; leave out 'graph', or use 'loop graph'.")
         for word in words:
             if word not in ("graph", "channels_last") and not re.fullmatch(r"x[1-9]\d*", word):
                 raise unknown("word in engine", word, ["graph", "channels_last", "x10"])

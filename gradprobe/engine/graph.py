@@ -139,7 +139,7 @@ class _FixedShapes(TorchDispatchMode):
 def _folded(module: fx.GraphModule) -> fx.GraphModule:
     """Compute every operation that no input reaches, once."""
     noisy: set[fx.Node] = set()
-    read: set[fx.Node] = set()  # clean values that something noisy has read already
+    late = False  # whether something noisy has run: clean values that it read must stay as they are
     values: dict[fx.Node, Any] = {}
     for node in module.graph.nodes:
         if node.op == "placeholder" or any(source in noisy for source in node.all_input_nodes):
@@ -147,10 +147,11 @@ def _folded(module: fx.GraphModule) -> fx.GraphModule:
                 node, [a for a in node.all_input_nodes if a not in noisy or a.op == "placeholder"]
             )
             noisy.add(node)
+            late = late or node.op == "call_function"
         elif node.op == "get_attr":
             values[node] = _attribute(module, node.target)
         elif node.op == "call_function":
-            _refuse_changes(node, [a for a in node.all_input_nodes if a.op == "get_attr" or a in read])
+            _refuse_changes(node, [a for a in node.all_input_nodes if late or a.op == "get_attr"])
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda source: values[source])
             values[node] = node.target(*args, **kwargs)
     for node, value in values.items():

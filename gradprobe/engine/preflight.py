@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -18,7 +20,7 @@ from gradprobe.engine.engines import NAMES, Engine
 from gradprobe.engine.graph import Graph
 from gradprobe.engine.memory import free_unused, is_out_of_memory
 from gradprobe.engine.parts import calls
-from gradprobe.engine.run import make_noise, run
+from gradprobe.engine.run import execute, in_layout, make_noise, run
 from gradprobe.engine.sites import Forward
 
 ENGINES = ("auto", *NAMES)
@@ -56,8 +58,6 @@ def choose_engine(problem: Runnable, draw: Draw, layers: Sequence[Layer], wish: 
     Raises:
         UsageError: The engine that was asked for does not agree with the loop.
     """
-    if wish in ("loop", "auto") and (wish == "loop" or draw.where == "weights"):
-        return Engine("loop")
     one_of("engine", wish.split()[0], ENGINES)
     engine = Engine("tile") if wish == "auto" else Engine.parse(wish)
     if engine.name == "tile" and draw.where == "weights":
@@ -91,21 +91,15 @@ def fastest(
     start = time.perf_counter()
     step = 2 if draw.antithetic else 1
     most = max(most or 100 * block, step)
-    looped = time.perf_counter()
-    run(problem, _trial(draw), layers, Block(1, 2), TRIAL, "loop")
-    _wait(problem)
-    taken = {Engine("loop", copies=step): (time.perf_counter() - looped) / 2}
+    plain = Engine("loop", copies=step)
+    taken = {plain: _seconds(problem, draw, layers, plain, block)}
+    if taken[plain] == math.inf:
+        return plain
 
     def attempt(engine: Engine) -> None:
         spent = time.perf_counter() - start
-        enough = spent > max(LITTLE, WORTH * copies * min(taken.values()))
-        if engine not in taken and not enough and agrees(problem, draw, layers, engine):
-            try:
-                taken[engine] = _seconds(problem, draw, layers, engine, block)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                free_unused()
+        if engine not in taken and spent <= max(LITTLE, WORTH * copies * min(taken.values())):
+            taken[engine] = _seconds(problem, draw, layers, engine, block)
 
     graphs = copies * min(taken.values()) > TRACING
     images = any(t.ndim == 4 and t.is_floating_point() for t in tensors(problem.inputs))
@@ -128,15 +122,25 @@ def fastest(
 
 
 def _seconds(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engine, block: int) -> float:
-    """Seconds per copy: the better of two calls."""
+    """Seconds per copy: the better of two calls; infinite if the engine does not serve this draw."""
+    if not agrees(problem, draw, layers, engine):
+        return math.inf
     parts = next(calls(range(engine.copies), block, draw.antithetic, engine.copies))
-    graph = traced(problem, draw, layers, engine)
     found = []
-    for _ in range(2):
-        start = time.perf_counter()
-        run(problem, draw, layers, parts, TRIAL, engine, graph)
-        _wait(problem)
-        found.append(time.perf_counter() - start)
+    try:
+        graph = traced(problem, draw, layers, engine)
+        for _ in range(2):
+            start = time.perf_counter()
+            run(problem, draw, layers, parts, TRIAL, engine, graph)
+            _wait(problem)
+            found.append(time.perf_counter() - start)
+    except UsageError:
+        return math.inf
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        free_unused()
+        return math.inf
     return min(found) / sum(part.copies for part in parts)
 
 
@@ -147,39 +151,73 @@ def _wait(problem: Runnable) -> None:
 
 
 def agrees(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engine | str) -> bool:
-    """Whether an engine reproduces the loop on a trial block."""
-    engine = Engine.parse(engine) if isinstance(engine, str) else engine
-    if engine.name == "loop" and not engine.graph and not engine.layout:
+    """Whether an engine reproduces the loop on two copies, with unit noise and with the draw's own.
+
+    Unit noise reaches what small noise leaves within rounding.
+    """
+    engine = replace(Engine.parse(engine) if isinstance(engine, str) else engine, copies=0)
+    if engine == Engine("loop"):
         return True
     if engine.name == "tile" and not _tileable(problem, draw, layers):
         return False
     if draw.where == "weights" and draw.share == "sample":
         return False
-    # copies that no trace has seen, at unit sigma (which reaches everything) and at the draw's own
-    for trial in (_trial(draw), replace(_trial(draw), sigma=draw.sigma)):
-        try:
-            graph = traced(problem, trial, layers, engine)
-            losses = run(problem, trial, layers, Block(1, 2), TRIAL, engine, graph).losses
-        except Exception as error:
-            if is_out_of_memory(error):
-                free_unused()
-            return False
-        looped = _looped(problem, trial, layers)
-        if not torch.allclose(losses, looped, rtol=1e-4, atol=1e-5, equal_nan=True):
-            return False
-        if bool(looped.isfinite().any()) and not engine.graph:
-            return True
-    return bool(looped.isfinite().any())
+    return problem.memo(
+        ("agrees", engine, *_kind(draw, layers)), lambda: _agrees(problem, draw, layers, engine)
+    )
 
 
-def _trial(draw: Draw) -> Draw:
-    return Draw(draw.where, draw.injection, share=draw.share, sigma=1.0)
+def _agrees(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engine) -> bool:
+    some = False
+    try:
+        graph = traced(problem, draw, layers, engine)
+        for unit in (True, False):
+            losses = _trial(problem, draw, layers, unit, engine, graph)
+            looped = _looped(problem, draw, layers, unit)
+            if not torch.allclose(losses, looped, rtol=1e-4, atol=1e-5, equal_nan=True):
+                return False
+            some = bool(looped.isfinite().any())
+            if some and graph is None:
+                break
+    except Exception as error:  # whatever it is: the loop runs then, or says what is wrong
+        if is_out_of_memory(error):
+            free_unused()
+        return False
+    return some
 
 
-def _looped(problem: Runnable, trial: Draw, layers: Sequence[Layer]) -> torch.Tensor:
-    """Losses of the trial block by the loop."""
-    key = ("trial", str(trial), tuple(layer.name for layer in layers))
-    return problem.memo(key, lambda: run(problem, trial, layers, Block(1, 2), TRIAL, "loop").losses)
+def _looped(problem: Runnable, draw: Draw, layers: Sequence[Layer], unit: bool) -> torch.Tensor:
+    """Losses of the trial by the loop."""
+    loop = Engine("loop")
+    return problem.memo(
+        ("looped", unit, *_kind(draw, layers)), lambda: _trial(problem, draw, layers, unit, loop, None)
+    )
+
+
+def _trial(
+    problem: Runnable,
+    draw: Draw,
+    layers: Sequence[Layer],
+    unit: bool,
+    engine: Engine,
+    graph: Graph | None,
+) -> torch.Tensor:
+    """Losses of two copies that no trace has seen, with noise of standard deviation 1 or of the draw's own."""
+    noise = in_layout(make_noise(problem, _gaussian(draw), layers, Block(1, 2), TRIAL), engine.layout)
+    if unit:
+        noise = {site: eps / draw.sigma_of(site[0]) for site, eps in noise.items()}
+    forward = Forward(problem, draw, layers, noise, {(layers[0].name, 0)}, graph, engine.layout)
+    return execute(forward, engine)[0]
+
+
+def _gaussian(draw: Draw) -> Draw:
+    return Draw(draw.where, draw.injection, share=draw.share)
+
+
+def _kind(draw: Draw, layers: Sequence[Layer]) -> tuple[Any, ...]:
+    """What a trace and its trial depend on, besides engine and values."""
+    names = tuple(layer.name for layer in layers)
+    return draw.where, draw.injection, draw.share, names, tuple(draw.sigma_of(name) for name in names)
 
 
 def traced(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engine) -> Graph | None:
@@ -190,17 +228,14 @@ def traced(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engin
     """
     if not engine.graph:
         return None
-    names = tuple(layer.name for layer in layers)
-    sigmas = tuple(draw.sigma_of(name) for name in names)
+    site = (layers[0].name, 0)
 
     def trace() -> Graph:
-        noise = make_noise(problem, draw, layers, Block(0, 2), TRIAL)
-        if not engine.layout:
-            noise = {site: eps.contiguous() for site, eps in noise.items()}
+        noise = in_layout(make_noise(problem, _gaussian(draw), layers, Block(0, 2), TRIAL), engine.layout)
         with torch.no_grad():
-            return Graph(Forward(problem, draw, layers, noise, {(names[0], 0)}, layout=engine.layout))
+            return Graph(Forward(problem, draw, layers, noise, {site}, layout=engine.layout))
 
-    return problem.memo(("graph", draw.where, draw.share, names, sigmas, engine.layout), trace)
+    return problem.memo(("graph", engine.layout, *_kind(draw, layers)), trace)
 
 
 def _tileable(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> bool:

@@ -91,18 +91,28 @@ def run(
         drawing = Drawing(problem, draw, layers, copies, streams, engine.layout)
         forward.noise, forward.begin = drawing.noise, drawing.draw
     else:
-        noise = make_noise(problem, draw, layers, copies, streams)
-        forward.noise = noise if engine.layout else {site: eps.contiguous() for site, eps in noise.items()}
+        forward.noise = in_layout(make_noise(problem, draw, layers, copies, streams), engine.layout)
+    losses, segments = execute(forward, engine)
+    return Outcome(draw, forward.noise, losses, segments)
+
+
+def execute(forward: Forward, engine: Engine) -> tuple[torch.Tensor, list[Segment]]:
+    """Losses ``[n, B]`` or ``[n]`` (float64) and noisy inputs of a forward whose noise is there."""
     with torch.no_grad():
         if engine.name == "vmap":
             losses, segments = vectorised(forward)
-        elif graph is not None:
+        elif forward.graph is not None:
             losses, segments = one_by_one(forward)
-        elif draw.where == "activations":
+        elif forward.draw.where == "activations":
             losses, segments = _tile(forward) if engine.name == "tile" else _loop(forward)
         else:
             losses, segments = _perturbed(forward), []
-    return Outcome(draw, forward.noise, losses.double(), segments)
+    return losses.double(), segments
+
+
+def in_layout(noise: dict[Site, torch.Tensor], layout: str) -> dict[Site, torch.Tensor]:
+    """Noise as an engine wants it in memory: images are drawn with their channels last."""
+    return noise if layout else {site: eps.contiguous() for site, eps in noise.items()}
 
 
 def make_noise(

@@ -1,8 +1,8 @@
 """Unit noise in tiles that can each be drawn alone: the numbers depend on neither chunks, nor order, nor threads.
 
 The noise of a stream is one long sequence, cut into tiles of 32,768 numbers; a copy with more than that starts with a
-new tile. The stream's key is the key of a
-counter-based generator (Philox); a family makes each tile from a fixed number of its words.
+new tile. The stream's key is the key of a counter-based generator (Philox); a family makes each tile from a fixed
+number of its words.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -74,6 +75,10 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "gradprobe-noise")
 
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+
+
 def unit_noise(family: Family, key: int, shape: tuple[int, ...], copies: range) -> torch.Tensor:
     """Unit noise of some copies of a block ``[len(copies), *shape]``, float32.
 
@@ -88,13 +93,17 @@ def unit_noise(family: Family, key: int, shape: tuple[int, ...], copies: range) 
     """
     size = math.prod(shape)
     if size <= TILE:
-        flat = sequence(family, key, copies.start * size, copies.stop * size)
-    else:  # every copy starts with a tile of its own
-        starts = [copy * (-(-size // TILE) * TILE) for copy in copies]
+        flat = sequence(family, key, first_number(size, copies.start), first_number(size, copies.stop))
+    else:
         flat = torch.empty(len(copies), size, dtype=torch.float32, device="cpu")
-        for row, start in zip(flat, starts, strict=True):
-            fill_sequence(family, key, start, row)
+        for row, copy in zip(flat, copies, strict=True):
+            fill_sequence(family, key, first_number(size, copy), row)
     return laid_out(flat, len(copies), shape)
+
+
+def first_number(size: int, copy: int) -> int:
+    """Where a copy of ``size`` numbers starts in its stream: a large one with a tile of its own."""
+    return copy * size if size <= TILE else copy * -(-size // TILE) * TILE
 
 
 def device_noise(

@@ -166,7 +166,7 @@ def _too_large(reading: Reading) -> str:
 def _engine(reading: Reading, wish: Engine | str) -> Engine:
     """The engine that was asked for or chosen, if it serves this draw, else one that does."""
     problem, draw, layers = reading.problem, reading.draw, reading.layers
-    names = tuple(layer.name for layer in layers)
+    sigmas = tuple((layer.name, draw.sigma_of(layer.name)) for layer in layers)
     kind = (draw.where, draw.injection, draw.share)
 
     def choose() -> Engine:
@@ -174,4 +174,4 @@ def _engine(reading: Reading, wish: Engine | str) -> Engine:
             return wish if agrees(problem, draw, layers, wish) else Engine("loop")
         return choose_engine(problem, draw, layers, wish)
 
-    return problem.once(("engine", kind, names, wish), choose)
+    return problem.once(("engine", kind, sigmas, wish), choose)

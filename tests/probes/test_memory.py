@@ -195,6 +195,16 @@ def test_out_of_memory_halves_the_call_and_repeats_the_block(
         xr.testing.assert_allclose(ds[name], whole[name], rtol=1e-3, atol=1e-5 * float(whole[name].max()))
 
 
+def test_looking_for_an_engine_survives_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given):
+        raise MemoryError
+
+    monkeypatch.setattr("gradprobe.engine.preflight.run", full)
+    monkeypatch.setattr("gradprobe.engine.preflight.execute", full)
+    ds = gp.probe(classifier(), "lr", copies=1000, block=500, seeds=2)
+    assert (ds["status"] == "ok").all()
+
+
 def test_a_single_copy_that_does_not_fit_is_a_failed_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     Small(monkeypatch, 0, MemoryError())
     ds = gp.probe(classifier(), "lr", copies=16, block=8, seeds=1)

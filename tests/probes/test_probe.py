@@ -240,6 +240,8 @@ BAD = [
     ({"reference": "smooth"}, "Did you mean 'smoothed'"),
     ({"reference": "smoothed", "reference_copies": 1}, "from 4 on"),
     ({"engine": "jax"}, "unknown engine"),
+    ({"engine": "auto x10"}, "'auto' takes no further words"),
+    ({"engine": "tile graph"}, "leave out 'graph'"),
     ({"sigmaa": 0.1}, "Did you mean 'sigma'"),
 ]
 

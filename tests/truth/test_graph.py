@@ -17,6 +17,7 @@ from gradprobe.engine.draw import Draw
 from gradprobe.engine.engines import Engine
 from gradprobe.engine.preflight import agrees, traced
 from gradprobe.engine.run import run
+from gradprobe.estimators import draws
 from gradprobe.problems.networks.resnet5 import ResNet5
 from gradprobe.problems.problem import Problem
 from gradprobe.store.assemble import attribute
@@ -225,3 +226,49 @@ def test_what_is_read_before_it_is_changed_is_not_folded_as_it_is_left() -> None
     torch.manual_seed(0)
     problem = Problem(ReadsThenWrites(), (torch.randn(5, 3), torch.arange(5) % 2))
     assert not agrees(problem, Draw(sigma=0.1), [layers_of(problem)[1]], GRAPH)
+
+
+def test_it_is_refused_where_in_place_operations_cannot_be_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def functionalize(function):
+        raise RuntimeError("not for this function")
+
+    monkeypatch.setattr(torch.func, "functionalize", lambda function: lambda *eps: functionalize(function))
+    torch.manual_seed(0)
+    problem = Problem(ReadsThenWrites(), (torch.randn(5, 3), torch.arange(5) % 2))
+    with problem.frozen(), pytest.raises(UsageError, match="changes a tensor in place"):
+        traced(problem, Draw(sigma=0.1), [layers_of(problem)[1]], GRAPH)
+
+
+class CallsTwice(nn.Module):
+    """Calls a layer once more where its output is large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x).tanh()
+        return self.last(self.first(x) if bool(x.abs().max() > 0.95) else x)
+
+
+def test_a_trial_that_fails_is_no_reason_to_stop() -> None:
+    """At unit sigma the trial calls the layer twice; at the draw's sigma nothing does."""
+    torch.manual_seed(0)
+    problem = Problem(CallsTwice(), (0.1 * torch.randn(5, 3), torch.arange(5) % 2))
+    ds = gp.probe(problem, "lr", copies=500, seeds=2, sigma=0.01)
+    assert (ds["status"] == "ok").all()
+
+
+def test_an_engine_is_held_against_the_loop_at_every_sigma(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = build("mlp")
+    sigmas: list[float] = []
+    true = draws.choose_engine
+
+    def choose_engine(problem, draw, layers, wish):
+        sigmas.append(draw.sigma_of(layers[0].name))
+        return true(problem, draw, layers, wish)
+
+    monkeypatch.setattr(draws, "choose_engine", choose_engine)
+    options = {"copies": 8, "block": 4, "seeds": 2, "engine": "loop graph"}
+    gp.probe(problem, ["lr(sigma=0.01)", "lr(sigma=1)"], layers=layers_of(problem)[0].name, **options)
+    assert sorted(sigmas) == [0.01, 1]

@@ -6,6 +6,7 @@ Every statistical test has a fixed n, one look and a false-alarm rate of 1e-6.
 from __future__ import annotations
 
 import math
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -88,6 +89,29 @@ GOLDEN = {
     "laplace": [0.17188, 1.361573, -0.200419, 0.05776, -0.170316, 0.095848],
     "rademacher": [-1.0, -1.0, -1.0, 1.0, 1.0, -1.0],
 }
+
+
+def _numbers(pipe) -> None:
+    pipe.send(sequence(Gaussian(), 5, 0, 10 * TILE).numpy())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_draws_with_threads_of_its_own():
+    """Executors fork by default on Linux before Python 3.14."""
+    torch.set_num_threads(2)
+    try:
+        want = sequence(Gaussian(), 5, 0, 10 * TILE)
+        ours, theirs = multiprocessing.get_context("fork").Pipe()
+        child = multiprocessing.get_context("fork").Process(target=_numbers, args=(theirs,), daemon=True)
+        child.start()
+        answered = ours.poll(30)
+        if not answered:
+            child.kill()
+        assert answered
+        assert np.array_equal(ours.recv(), want.numpy())
+        child.join()
+    finally:
+        torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("name", list(GOLDEN))
