@@ -6,20 +6,29 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
-
 from gradprobe.core import spec
 from gradprobe.core.errors import UsageError, unknown
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.estimators import ESTIMATORS
+from gradprobe.estimators.pulling import Directions
 from gradprobe.estimators.readout import ReadOut, refusal
 from gradprobe.problems.problem import Problem
 
-__all__ = ["Block", "Draw", "Estimator", "Layer", "Problem", "ReadOut", "Streams", "make", "make_all"]
+__all__ = [
+    "Block",
+    "Directions",
+    "Draw",
+    "Estimator",
+    "Layer",
+    "Problem",
+    "ReadOut",
+    "Streams",
+    "make",
+    "make_all",
+]
 
-Directions = dict[str, torch.Tensor]
 Assignment = dict[str, tuple[Draw, ReadOut]]
 
 PALETTE = ("#332288", "#117733", "#882255", "#999933", "#661100", "#6699CC", "#888888")

@@ -8,17 +8,14 @@ from typing import Any
 
 import torch
 
-from gradprobe.core.hooks import Call, intercept, map_tensors
-from gradprobe.core.layer import Layer, paths
+from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.run import Outcome
-from gradprobe.engine.sites import Inputs, Site
+from gradprobe.engine.sites import Site
+from gradprobe.estimators.pulling import Directions, clean_inputs, cleared, credit, pull
 from gradprobe.estimators.readout import ReadOut, kept_copies
-from gradprobe.layers import rule_for
 from gradprobe.problems.problem import Problem
-
-Directions = dict[str, torch.Tensor]
 
 SMALL = 16_384
 """Numbers of noise in a copy up to which all copies are summed at once; more stay in cache one at a time."""
@@ -56,6 +53,15 @@ class Reading:
     streams: Streams
 
 
+@dataclass(frozen=True)
+class _Step:
+    """Copies that come in together: those at ``at`` of an outcome, and which of them count ``[m]``."""
+
+    outcome: Outcome
+    at: slice
+    kept: torch.Tensor
+
+
 class BlockRead:
     """The directions of one block, summed over its copies in any number of steps.
 
@@ -89,15 +95,12 @@ class BlockRead:
     def add(self, outcome: Outcome, at: slice) -> None:
         """Add the copies at ``at`` of an outcome."""
         losses = outcome.losses[at]
-        kept = kept_copies(losses, self.draw.antithetic)
+        step = _Step(outcome, at, kept_copies(losses, self.draw.antithetic))
         read = self._weights if self.draw.where == "weights" else self._activations
-        done = set()
-        for readout in self.readouts:
-            if (readout.centre, readout.encodes_noise) not in done:
-                done.add((readout.centre, readout.encodes_noise))
-                read(readout, outcome, at, self._centred(readout, losses, kept) / self.copies, kept)
+        for readout in {readout.cotangent: readout for readout in self.readouts}.values():
+            read(step, readout, self._centred(readout, losses, step.kept) / self.copies)
         self.steps, self.seen = self.steps + 1, self.seen + len(losses)
-        self.lost += int((~kept).sum())
+        self.lost += int((~step.kept).sum())
 
     def read(self) -> Read:
         """The directions, once all copies are in."""
@@ -112,52 +115,41 @@ class BlockRead:
         centred = readout.centred(every, self.clean, kept_copies(every, paired), paired)
         return _out_of_order(centred, [len(x) for x in self.losses], paired)[self.steps]
 
-    def _weights(
-        self, readout: ReadOut, outcome: Outcome, at: slice, centred: torch.Tensor, kept: torch.Tensor
-    ) -> None:
+    def _weights(self, step: _Step, readout: ReadOut, centred: torch.Tensor) -> None:
         """Centred loss x score of the weights' noise, summed over copies (and samples)."""
         if self.draw.share == "sample":
             assert self.problem.weights is not None
             centred = centred * self.problem.weights
         for layer in self.layers:
             for number, name in enumerate(layer.parameters):
-                score = readout.score(outcome, (layer.name, number), at)
+                score = readout.score(step.outcome, (layer.name, number), step.at)
                 factor = (centred * readout.scale(self.draw, layer.name)).to(score.dtype)
-                self._sum((readout.centre, readout.encodes_noise, name), _contracted(factor, score))
+                self._sum((*readout.cotangent, name), torch.tensordot(factor, score, dims=factor.ndim))
 
-    def _activations(
-        self, readout: ReadOut, outcome: Outcome, at: slice, centred: torch.Tensor, kept: torch.Tensor
-    ) -> None:
+    def _activations(self, step: _Step, readout: ReadOut, centred: torch.Tensor) -> None:
         """Cotangents of each call: summed where the input is clean, pulled back where it is noisy."""
-        noisy = outcome.segments[0].inputs
+        noisy = step.outcome.segments[0].inputs
         for layer in self.layers:
-            weighted = _credit(self.problem, layer, centred) * readout.scale(self.draw, layer.name)
+            weighted = credit(self.problem, layer, centred) * readout.scale(self.draw, layer.name)
             for number in range(layer.calls):
                 site = (layer.name, number)
-                score = readout.score(outcome, site, at)
+                score = readout.score(step.outcome, site, step.at)
                 factor = weighted.to(score.dtype).view(*weighted.shape, *[1] * (score.ndim - weighted.ndim))
                 if site in noisy:
-                    self._pull_each(readout, outcome, layer, site, factor, score, kept)
+                    self._pull_each(step, readout, layer, site, factor * score)
                 else:
-                    self._accumulate((readout.centre, readout.encodes_noise, site), factor, score)
+                    self._accumulate((*readout.cotangent, site), factor, score)
 
     def _pull_each(
-        self,
-        readout: ReadOut,
-        outcome: Outcome,
-        layer: Layer,
-        site: Site,
-        factor: torch.Tensor,
-        score: torch.Tensor,
-        kept: torch.Tensor,
+        self, step: _Step, readout: ReadOut, layer: Layer, site: Site, cotangents: torch.Tensor
     ) -> None:
-        alike = {r.encodes_input for r in self.readouts if r.same_cotangent(readout)}
-        for segment in outcome.segments:
-            cotangent = (factor[segment.copies] * score[segment.copies]).flatten(0, 1)
-            inputs = _cleared(segment.inputs[site], kept[segment.copies], self.problem.batch_size)
+        alike = {r.encodes_input for r in self.readouts if r.cotangent == readout.cotangent}
+        for segment in step.outcome.segments:
+            cotangent = cotangents[segment.copies].flatten(0, 1)
+            inputs = cleared(segment.inputs[site], step.kept[segment.copies], self.problem.batch_size)
             for encode in alike:
-                for name, value in _pull(self.problem, layer, inputs, cotangent, encode).items():
-                    self._sum((readout.centre, readout.encodes_noise, encode, name), value)
+                for name, value in pull(self.problem, layer, inputs, cotangent, encode).items():
+                    self._sum((*readout.cotangent, encode, name), value)
 
     def _accumulate(self, key: Any, factor: torch.Tensor, score: torch.Tensor) -> None:
         """Sum of factor x score over copies, in the memory layout of the score."""
@@ -176,21 +168,20 @@ class BlockRead:
 
     def _pulled_weights(self, readout: ReadOut) -> Directions:
         names = [name for layer in self.layers for name in layer.parameters]
-        return {name: self.sums[readout.centre, readout.encodes_noise, name] for name in names}
+        return {name: self.sums[*readout.cotangent, name] for name in names}
 
     def _pulled_activations(self, readout: ReadOut) -> Directions:
-        start = (readout.centre, readout.encodes_noise)
         found = {}
         for layer in self.layers:
             for name in layer.parameters:
                 zeros = torch.zeros_like(self.problem.parameters[name])
-                found[name] = self.sums.get((*start, readout.encodes_input, name), zeros)
+                found[name] = self.sums.get((*readout.cotangent, readout.encodes_input, name), zeros)
             for number in range(layer.calls):
                 site = (layer.name, number)
-                if (*start, site) in self.sums:
-                    inputs = _clean_inputs(self.problem, self.layers, self.layout)[site]
-                    cotangent = self.sums[*start, site]
-                    pulled = _pull(self.problem, layer, inputs, cotangent, readout.encodes_input)
+                cotangent = self.sums.get((*readout.cotangent, site))
+                if cotangent is not None:
+                    inputs = clean_inputs(self.problem, self.layers, self.layout)[site]
+                    pulled = pull(self.problem, layer, inputs, cotangent, readout.encodes_input)
                     found |= {name: found[name] + value for name, value in pulled.items()}
         return found
 
@@ -215,66 +206,3 @@ def _out_of_order(block: torch.Tensor, sizes: Sequence[int], paired: bool) -> li
         return list(block.split(list(sizes)))
     first, second = (half.split([n // 2 for n in sizes]) for half in block.chunk(2))
     return [torch.cat(pair) for pair in zip(first, second, strict=True)]
-
-
-def _contracted(factor: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
-    return torch.tensordot(factor, score, dims=factor.ndim)
-
-
-def _cleared(inputs: Inputs, kept: torch.Tensor, batch: int) -> Inputs:
-    """The inputs with 0 for copies that are left out: their cotangent is 0, and 0 x inf would not be."""
-    if bool(kept.all()):
-        return inputs
-    rows = kept.repeat_interleave(batch)
-
-    def clear(t: torch.Tensor) -> torch.Tensor:
-        if not t.is_floating_point():
-            return t
-        if len(kept) == 1:
-            return torch.zeros_like(t)
-        return (
-            torch.where(rows.view(-1, *[1] * (t.ndim - 1)), t, 0.0) if t.ndim and len(t) == len(rows) else t
-        )
-
-    path, args, kwargs = inputs
-    return path, map_tensors(clear, args), map_tensors(clear, kwargs)
-
-
-def _credit(problem: Problem, layer: Layer, centred: torch.Tensor) -> torch.Tensor:
-    """The factor of each sample's cotangent ``[m, B]``: w_b times its own loss, or ``[m]``: the copy's loss."""
-    if centred.ndim == 1:
-        return centred
-    assert problem.weights is not None
-    return centred * problem.weights if layer.credit == "sample" else problem.total(centred)
-
-
-def _pull(
-    problem: Problem, layer: Layer, inputs: Inputs, cotangent: torch.Tensor, encode: bool
-) -> Directions:
-    """Pull a cotangent of one call back to the layer's parameters."""
-    path, args, kwargs = inputs
-    module = problem.twin.get_submodule(path)
-    names = layer.modules[path]
-    values = problem.memo(("values", path), lambda: problem.local_values(path))
-    rule = rule_for(module)
-    pulled = rule.pull_back(module, list(names), values, args, kwargs, cotangent, encode)
-    return {full: pulled[name] for name, full in names.items()}
-
-
-def _clean_inputs(problem: Problem, layers: Sequence[Layer], layout: str) -> dict[Site, Inputs]:
-    """Inputs of each layer's first call in a forward without noise."""
-
-    def compute() -> dict[Site, Any]:
-        seen: dict[Site, Any] = {}
-
-        def note(call: Call, output: Any) -> Any:
-            if call.number == 0:
-                seen[call.layer, 0] = (call.path, call.args, call.kwargs)
-            return output
-
-        with torch.no_grad(), intercept(problem.twin, paths(layers), note, lambda c: c.number == 0) as calls:
-            calls.restart()
-            problem.evaluate(layout=layout)
-        return seen
-
-    return problem.memo(("inputs", layout, tuple(layer.name for layer in layers)), compute)

@@ -63,9 +63,10 @@ class ReadOut:
                 "block or another centre."
             )
 
-    def same_cotangent(self, other: ReadOut) -> bool:
-        """Whether it differs from another in the encoding of the layer's input at most."""
-        return (self.centre, self.encodes_noise) == (other.centre, other.encodes_noise)
+    @property
+    def cotangent(self) -> tuple[str, bool]:
+        """What its cotangents depend on; read-outs that share it differ in the encoding of the input at most."""
+        return self.centre, self.encodes_noise
 
     def score(self, outcome: Outcome, site: tuple[str, int], at: slice = slice(None)) -> torch.Tensor:
         """Score of the unit noise of some copies, or its sign ``[n, *shape]``; times :meth:`scale`."""

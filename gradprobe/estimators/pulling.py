@@ -1,0 +1,74 @@
+"""Pulling cotangents of a layer's output back to its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from gradprobe.core.hooks import Call, intercept, map_tensors
+from gradprobe.core.layer import Layer, paths
+from gradprobe.engine.sites import Inputs, Site
+from gradprobe.layers import rule_for
+from gradprobe.problems.problem import Problem
+
+Directions = dict[str, torch.Tensor]
+"""Parameter name -> direction ``[*param]``."""
+
+
+def cleared(inputs: Inputs, kept: torch.Tensor, batch: int) -> Inputs:
+    """The inputs with 0 for copies that are left out: their cotangent is 0, and 0 x inf would not be."""
+    if bool(kept.all()):
+        return inputs
+    rows = kept.repeat_interleave(batch)
+
+    def clear(t: torch.Tensor) -> torch.Tensor:
+        if not t.is_floating_point():
+            return t
+        if len(kept) == 1:
+            return torch.zeros_like(t)
+        if t.ndim == 0 or len(t) != len(rows):
+            return t
+        return torch.where(rows.view(-1, *[1] * (t.ndim - 1)), t, 0.0)
+
+    path, args, kwargs = inputs
+    return path, map_tensors(clear, args), map_tensors(clear, kwargs)
+
+
+def credit(problem: Problem, layer: Layer, centred: torch.Tensor) -> torch.Tensor:
+    """The factor of each sample's cotangent ``[m, B]``: w_b times its own loss, or ``[m]``: the copy's loss."""
+    if centred.ndim == 1:
+        return centred
+    assert problem.weights is not None
+    return centred * problem.weights if layer.credit == "sample" else problem.total(centred)
+
+
+def pull(problem: Problem, layer: Layer, inputs: Inputs, cotangent: torch.Tensor, encode: bool) -> Directions:
+    """Pull a cotangent of one call back to the layer's parameters."""
+    path, args, kwargs = inputs
+    module = problem.twin.get_submodule(path)
+    names = layer.modules[path]
+    values = problem.memo(("values", path), lambda: problem.local_values(path))
+    rule = rule_for(module)
+    pulled = rule.pull_back(module, list(names), values, args, kwargs, cotangent, encode)
+    return {full: pulled[name] for name, full in names.items()}
+
+
+def clean_inputs(problem: Problem, layers: Sequence[Layer], layout: str) -> dict[Site, Inputs]:
+    """Inputs of each layer's first call in a forward without noise."""
+
+    def compute() -> dict[Site, Any]:
+        seen: dict[Site, Any] = {}
+
+        def note(call: Call, output: Any) -> Any:
+            if call.number == 0:
+                seen[call.layer, 0] = (call.path, call.args, call.kwargs)
+            return output
+
+        with torch.no_grad(), intercept(problem.twin, paths(layers), note, lambda c: c.number == 0) as calls:
+            calls.restart()
+            problem.evaluate(layout=layout)
+        return seen
+
+    return problem.memo(("inputs", layout, tuple(layer.name for layer in layers)), compute)
