@@ -41,6 +41,15 @@ def one_of(option: str, value: Any, allowed: Sequence[Any]) -> None:
         raise unknown(option, value, [str(a) for a in allowed if a is not None])
 
 
+def described(value: object) -> str:
+    """What a user gave where an instance was meant: "a str", or "the class Net (call it first)"."""
+    return (
+        f"the class {value.__name__} (call it first)"
+        if isinstance(value, type)
+        else f"a {type(value).__name__}"
+    )
+
+
 def whole(name: str, value: Any, least: int = 1) -> int:
     """A whole number from ``least`` on, of whatever integer type.
 

@@ -75,9 +75,8 @@ def pathwise(
         for copy in range(block.copies):
             part = Part(block.index, range(copy % drawn, copy % drawn + 1))
             sign = -1 if copy >= drawn else 1  # an antithetic partner
-            noise |= {
-                s: sign * eps[0] for s, eps in make_noise(problem, draw, layers, [part], streams).items()
-            }
+            drawn_now = make_noise(problem, draw, layers, [part], streams)
+            noise |= {site: sign * eps[0] for site, eps in drawn_now.items()}
             for row in rows:
                 calls.restart()
                 found = problem.gradient(perturbed(row), list(leaves.values()), sample=row)

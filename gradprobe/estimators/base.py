@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from gradprobe.core import spec
-from gradprobe.core.errors import UsageError, unknown
+from gradprobe.core.errors import UsageError, described, unknown
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
@@ -96,10 +96,9 @@ class Estimator:
         assigned = self.assignment(layers)
         if assigned is None:
             return 1
-        draws: dict[Draw, list[str]] = {}
-        for name, (draw, _) in assigned.items():
-            draws.setdefault(draw, []).append(name)
-        return 1 + copies * sum(len(draw.units(names)) for draw, names in draws.items())
+        from gradprobe.estimators.draws import noisy_together
+
+        return 1 + copies * sum(1 for _ in noisy_together(assigned, layers))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,12 +133,7 @@ def make(given: str | Estimator, common: Mapping[str, Any] | None = None) -> Lab
         name = _registered_name(given)
         return _labelled(name or type(given).__name__, given, registered=name is not None)
     if not isinstance(given, str):
-        kind = (
-            f"the class {given.__name__} (call it)"
-            if isinstance(given, type)
-            else f"a {type(given).__name__}"
-        )
-        raise UsageError(f"an estimator is a name or an Estimator, not {kind}.")
+        raise UsageError(f"an estimator is a name or an Estimator, not {described(given)}.")
     wanted = spec.parse(given)
     factory = ESTIMATORS.get(wanted.name)
     if not (isinstance(factory, type) and issubclass(factory, Estimator)):
@@ -148,9 +142,8 @@ def make(given: str | Estimator, common: Mapping[str, Any] | None = None) -> Lab
     for key in wanted.options:
         if key not in options:
             raise unknown(f"option of {wanted.name}", key, options)
-    chosen = {k: v for k, v in (common or {}).items() if k in options and v is not None} | dict(
-        wanted.options
-    )
+    chosen = {k: v for k, v in (common or {}).items() if k in options and v is not None}
+    chosen |= wanted.options
     try:
         return _labelled(wanted.name, factory(**chosen), registered=True)
     except TypeError as error:

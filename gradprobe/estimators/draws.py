@@ -20,7 +20,7 @@ from gradprobe.problems.problem import Problem
 if TYPE_CHECKING:
     import torch
 
-    from gradprobe.estimators.base import Estimator
+    from gradprobe.estimators.base import Assignment, Estimator
 
 
 def planned_read(
@@ -37,23 +37,24 @@ def planned_read(
     found: Directions = {}
     lost = 0
     with problem.frozen():
-        for draw in dict.fromkeys(draw for draw, _ in assigned.values()):
-            served = [layer for layer in layers if layer.name in assigned and assigned[layer.name][0] == draw]
-            for unit in unit_layers(draw, served):
-                readouts = list(dict.fromkeys(assigned[layer.name][1] for layer in unit))
-                most = _room_in_memory(problem, draw, unit, len(readouts))
-                read = read_block(Reading(problem, draw, unit, readouts, streams), block, most=most)
-                lost = max(lost, read.nonfinite)
-                for layer in unit:
-                    mine = read.directions[readouts.index(assigned[layer.name][1])]
-                    found |= {name: mine[name] for name in layer.parameters}
+        for draw, unit in noisy_together(assigned, layers):
+            readouts = list(dict.fromkeys(assigned[layer.name][1] for layer in unit))
+            most = _room_in_memory(problem, draw, unit, len(readouts))
+            read = read_block(Reading(problem, draw, unit, readouts, streams), block, most=most)
+            lost = max(lost, read.nonfinite)
+            for layer in unit:
+                mine = read.directions[readouts.index(assigned[layer.name][1])]
+                found |= {name: mine[name] for name in layer.parameters}
     return Read([found], lost)
 
 
-def unit_layers(draw: Draw, layers: Sequence[Layer]) -> list[list[Layer]]:
-    """The layers that are noisy together."""
+def noisy_together(assigned: Assignment, layers: Sequence[Layer]) -> Iterator[tuple[Draw, list[Layer]]]:
+    """Each draw of an assignment with layers that are noisy at once under it."""
     by_name = {layer.name: layer for layer in layers}
-    return [[by_name[name] for name in names] for names in draw.units(list(by_name))]
+    for draw in dict.fromkeys(draw for draw, _ in assigned.values()):
+        served = [name for name in by_name if name in assigned and assigned[name][0] == draw]
+        for names in draw.units(served):
+            yield draw, [by_name[name] for name in names]
 
 
 def _room_in_memory(problem: Problem, draw: Draw, layers: Sequence[Layer], directions: int) -> int | None:

@@ -61,16 +61,9 @@ class ConvRule(SignOfInput):
 def _plain(module: nn.Module, own: Sequence[str], values: Tensors, x: torch.Tensor) -> bool:
     """Whether the module does nothing but torch's convolution of its own weight and bias, without hooks."""
     base = next(cls for cls in type(module).__mro__ if cls.__module__ == "torch.nn.modules.conv")
-    same = all(
-        getattr(type(module), name, None) is getattr(base, name, None)
-        for name in ("forward", "_conv_forward")
-    )
+    names = ("forward", "_conv_forward")
+    same = all(getattr(type(module), name, None) is getattr(base, name, None) for name in names)
     hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
     known = "weight" in values and set(own) <= {"weight", "bias"}
-    if not (same and known and not hooked):
-        return False
-    return (
-        x.ndim == values["weight"].ndim
-        and module.padding_mode == "zeros"
-        and not isinstance(module.padding, str)
-    )
+    zeros = module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return same and known and zeros and not hooked and x.ndim == values["weight"].ndim

@@ -10,7 +10,7 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.spec import digest
 from gradprobe.engine.draw import Draw
 from gradprobe.estimators.base import Estimator, Labelled
-from gradprobe.estimators.draws import unit_layers
+from gradprobe.estimators.draws import noisy_together
 from gradprobe.estimators.readout import ReadOut
 from gradprobe.problems.problem import Problem
 from gradprobe.store.schema import UnitKey, View
@@ -76,16 +76,9 @@ def make_plan(
         refused = item.estimator.refusals(problem, layers)
         served = [layer for layer in layers if layer.name not in refused]
         sources = _sources(item, served, wanted)
+        made = item.estimator
         views.append(
-            View(
-                item.label,
-                sources,
-                refused,
-                item.estimator.stochastic,
-                item.estimator.target,
-                item.color,
-                item.summary,
-            )
+            View(item.label, sources, refused, made.stochastic, made.target, item.color, item.summary)
         )
     tasks = []
     for seed in seeds:
@@ -107,17 +100,15 @@ def _sources(
             wanted[source, None] = Task(UnitKey(source, None, 0), tuple(layers), None, {}, item.estimator)
         return {layer.name: (source, OWN) for layer in layers}
     sources = {}
-    for draw in dict.fromkeys(draw for draw, _ in assigned.values()):
-        served = [layer for layer in layers if layer.name in assigned and assigned[layer.name][0] == draw]
-        for unit in unit_layers(draw, served):
-            alone = draw.injection == "layerwise"
-            source = str(draw) if alone else f"{draw} over {_names(unit)}"
-            at = (source, unit[0].name if alone else None)
-            task = wanted.setdefault(at, Task(UnitKey(*at, 0), tuple(unit), draw, {}))
-            for layer in unit:
-                readout = assigned[layer.name][1]
-                task.readouts[str(readout)] = readout
-                sources[layer.name] = (source, str(readout))
+    for draw, unit in noisy_together(assigned, layers):
+        alone = draw.injection == "layerwise"
+        source = str(draw) if alone else f"{draw} over {_names(unit)}"
+        at = (source, unit[0].name if alone else None)
+        task = wanted.setdefault(at, Task(UnitKey(*at, 0), tuple(unit), draw, {}))
+        for layer in unit:
+            readout = assigned[layer.name][1]
+            task.readouts[str(readout)] = readout
+            sources[layer.name] = (source, str(readout))
     return sources
 
 

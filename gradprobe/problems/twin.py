@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradprobe.core.errors import UsageError
+from gradprobe.core.errors import UsageError, described
 
 
 def unwrapped(module: Any) -> nn.Module:
@@ -19,7 +19,7 @@ def unwrapped(module: Any) -> nn.Module:
         UsageError: It is no module, or one that cannot be probed.
     """
     if isinstance(module, type) or not isinstance(module, nn.Module):
-        raise UsageError(f"a problem needs a torch.nn.Module, not {_what(module)}.")
+        raise UsageError(f"a problem needs a torch.nn.Module, not {described(module)}.")
     while isinstance(module, nn.DataParallel) or hasattr(module, "_orig_mod"):
         module = module.module if isinstance(module, nn.DataParallel) else module._orig_mod
     if isinstance(module, torch.jit.ScriptModule):
@@ -85,11 +85,3 @@ def places(model: nn.Module) -> dict[str, list[str]]:
             if t is not None:
                 found[named[id(t)]].append(f"{path}.{local}" if path else local)
     return found
-
-
-def _what(value: Any) -> str:
-    return (
-        f"the class {value.__name__} (call it first)"
-        if isinstance(value, type)
-        else f"a {type(value).__name__}"
-    )

@@ -18,7 +18,7 @@ from gradprobe.core.streams import Block
 from gradprobe.estimators import ESTIMATORS
 from gradprobe.estimators.base import Estimator, make
 from gradprobe.estimators.blockread import Reading
-from gradprobe.estimators.draws import read_block, unit_layers
+from gradprobe.estimators.draws import noisy_together, read_block
 from gradprobe.problems.problem import Problem
 from tests.problems_small import CATALOGUE, Lambda, build
 from tests.truth import naive
@@ -117,16 +117,13 @@ def test_leaves_no_trace_when_the_loss_raises(name, problem_name, at):
 def test_engines_agree(name, problem_name):
     estimator, problem, layers = setting(name, problem_name)
     assigned = estimator.assignment(layers)
-    for draw in dict.fromkeys(draw for draw, _ in (assigned or {}).values()):
-        mine = [x for x in layers if assigned[x.name][0] == draw]
-        for unit in unit_layers(draw, mine):
-            readouts = list(dict.fromkeys(assigned[x.name][1] for x in unit))
-            block = Block(3, COPIES)
-            reading = Reading(problem, draw, unit, readouts, SEED)
-            auto = read_block(reading, block).directions
-            loop = read_block(reading, block, "loop").directions
-            for one, other in zip(auto, loop, strict=True):
-                assert_same(one, other, 1e-9)
+    for draw, unit in noisy_together(assigned or {}, layers):
+        readouts = list(dict.fromkeys(assigned[x.name][1] for x in unit))
+        reading = Reading(problem, draw, unit, readouts, SEED)
+        auto = read_block(reading, Block(3, COPIES)).directions
+        loop = read_block(reading, Block(3, COPIES), "loop").directions
+        for one, other in zip(auto, loop, strict=True):
+            assert_same(one, other, 1e-9)
 
 
 @EVERY

@@ -73,7 +73,7 @@ class Boom(Exception):
 
 
 class Raising:
-    """A loss that raises on one call."""
+    """A loss that raises from one call on: a single failure could be that of a trial, which is no reason to stop."""
 
     def __init__(self) -> None:
         self.left: int | None = None
@@ -88,7 +88,7 @@ class Raising:
         def function(output, target):
             if self.left is not None:
                 self.left -= 1
-                if self.left == 0:
+                if self.left <= 0:
                     raise Boom
             return loss(output, target)
 
