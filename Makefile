@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/gradprobe demo --out figures/demo
 
 test: lint types $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

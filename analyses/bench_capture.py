@@ -80,13 +80,13 @@ def begin() -> None:
     tune_allocator()
 
 
-def least(copies: int) -> None:
+def least(copies: int, batch: int) -> None:
     """Run the noise-free forward of every layer's suffix, a copy at a time; then draw the noise of every copy.
 
     Images have their channels last. On a CPU nothing plain is faster: larger batches leave the cache, the other
     layout takes twice as long, and noise drawn between the forwards makes them slower (it fills the cache).
     """
-    problem = make_problem()
+    problem = make_problem(batch)
     layout = torch.channels_last
     net = problem.module.to(memory_format=layout)
     with torch.no_grad():
@@ -97,31 +97,31 @@ def least(copies: int) -> None:
                 unit_noise(Gaussian(), 7, tuple(h.shape), range(k, k + 1))
 
 
-def floor(crew: Executor, workers: int, copies: int) -> float:
+def floor(crew: Executor, workers: int, copies: int, batch: int) -> float:
     """Seconds of the noise-free forwards of every suffix and of drawing the noise."""
     start = time.perf_counter()
-    list(crew.map(least, [copies // workers] * workers))
+    list(crew.map(least, [copies // workers] * workers, [batch] * workers))
     return time.perf_counter() - start
 
 
-def capture(crew: Executor | None, copies: int, estimators: str = "lr", **options: object) -> float:
+def capture(crew: Executor, copies: int, batch: int, estimators: str = "lr", **options: object) -> float:
     """Seconds of a probe of four seeds, of a quarter of the copies each."""
-    problem = make_problem()
+    problem = make_problem(batch)
     start = time.perf_counter()
     settings = {"copies": copies // SEEDS, "seeds": SEEDS, "sigma": SIGMA, "keep": "moments"} | options
     gp.probe(problem, estimators, executor=crew, **settings)
     return time.perf_counter() - start
 
 
-def plain(copies: int, threads: int) -> float:
+def plain(copies: int, threads: int, batch: int) -> float:
     """Seconds of the straightforward way: the batch repeated for all copies, one full forward for each layer.
 
     Noise is added to the layer's output, and the weight gradient is taken over all copies at once. In this process,
     with a thread for each core.
     """
-    problem = make_problem()
+    problem = make_problem(batch)
     torch.set_num_threads(threads)
-    net, batch = problem.module, len(problem.target)
+    net = problem.module
     x, target = problem.inputs.repeat(copies, 1, 1, 1), problem.target.repeat(copies)
     start = time.perf_counter()
     with torch.no_grad():
@@ -151,15 +151,16 @@ import resource, sys
 import gradprobe
 from bench_capture import begin, make_problem
 begin()
-gradprobe.probe(make_problem(), "lr", copies=int(sys.argv[1]), seeds=1)
+copies, batch = map(int, sys.argv[1:])
+gradprobe.probe(make_problem(batch), "lr", copies=copies, seeds=1)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
-def peak(copies: int) -> float:
+def peak(copies: int, batch: int) -> float:
     """Peak resident bytes of a process of its own that captures so many copies."""
     folder = os.path.dirname(os.path.abspath(__file__))
-    code = [sys.executable, "-c", PEAK, str(copies)]
+    code = [sys.executable, "-c", PEAK, str(copies), str(batch)]
     return float(subprocess.run(code, cwd=folder, check=True, capture_output=True, text=True).stdout)
 
 
@@ -168,12 +169,12 @@ def main(
     repeats: Annotated[int, typer.Option(help="Repeats of each ratio.")] = 3,
     workers: Annotated[int, typer.Option(help="Processes, as many as there are cores.")] = 2,
     only: Annotated[str, typer.Option(help="Numbers of the rows to measure.")] = "1,2,3,4,5,6",
-    smoke: Annotated[bool, typer.Option("--smoke", help="40 copies, once.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="40 copies of a batch of 6, once.")] = False,
 ) -> None:
     """Measure the rows and print them."""
     if smoke:
         copies, repeats = 40, 1
-    few, many, shown = (20, 80, 40) if smoke else (100, 1600, 100)
+    few, many, shown, batch = (4, 40, 20, 6) if smoke else (100, 1600, 100, 50)
     begin()
     spawn = multiprocessing.get_context("spawn")
     table = Table("", "what", "bound", "measured", "one", "other", box=None)
@@ -185,43 +186,44 @@ def main(
             (
                 "capture / (suffix forwards + drawing the noise), seconds",
                 "at most 1.25",
-                lambda: capture(crew, copies),
-                lambda: floor(crew, workers, copies),
+                lambda: capture(crew, copies, batch),
+                lambda: floor(crew, workers, copies, batch),
             ),
             (
                 "straightforward way / capture, seconds per copy",
                 "at least 4",
-                lambda: plain(few, workers) / few,
-                lambda: capture(crew, copies) / copies,
+                lambda: plain(few, workers, batch) / few,
+                lambda: capture(crew, copies, batch) / copies,
             ),
             (
                 "six presets / lr and es, seconds",
                 "at most 1.1",
-                lambda: capture(crew, copies, PRESETS),
-                lambda: capture(crew, copies, "lr,es"),
+                lambda: capture(crew, copies, batch, PRESETS),
+                lambda: capture(crew, copies, batch, "lr,es"),
             ),
             (
                 "100 points / the last point only, seconds",
                 "at most 1.05",
-                lambda: capture(crew, copies, block=max(copies // (100 * SEEDS), 2)),
-                lambda: capture(crew, copies, block=copies // SEEDS),
+                lambda: capture(crew, copies, batch, block=max(copies // (100 * SEEDS), 2)),
+                lambda: capture(crew, copies, batch, block=copies // SEEDS),
             ),
             (
                 f"peak memory at {many} copies / at {shown}, bytes",
                 "at most 1.1",
-                lambda: peak(many),
-                lambda: peak(shown),
+                lambda: peak(many, batch),
+                lambda: peak(shown, batch),
             ),
             (
                 f"one worker / {workers} workers, seconds",
                 "at least 1.7",
-                lambda: capture(alone, copies),
-                lambda: capture(crew, copies),
+                lambda: capture(alone, copies, batch),
+                lambda: capture(crew, copies, batch),
             ),
         ]
         for number in map(int, only.split(",")):
             name, bound, one, other = rows[number - 1]
-            one(), other()  # to warm up
+            if not smoke:
+                one(), other()  # to warm up
             pairs = [(one(), other()) for _ in range(repeats)]
             ratio = statistics.median(a / b for a, b in pairs)
             first, second = (statistics.median(column) for column in zip(*pairs, strict=True))

@@ -8,6 +8,7 @@ varied at a time. Beside the capture: its noise alone, and its noise-free suffix
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from pathlib import Path
@@ -40,7 +41,7 @@ def times(layers: int, copies: int, batch: int, width: int, repeats: int) -> dic
     options = {"copies": copies, "seeds": 1, "sigma": 0.01, "keep": "moments", "layers": list(chosen)}
     engine = "loop graph channels_last x4"
     layout = torch.channels_last
-    net = problem.module.to(memory_format=layout)
+    net = copy.deepcopy(problem.module).to(memory_format=layout)
 
     def capture() -> None:
         gp.probe(problem, "lr", engine=engine, **options)
