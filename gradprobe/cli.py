@@ -158,6 +158,7 @@ def _probe(configuration: dict[str, Any]) -> None:
     from gradprobe.probes.progress import shown
     from gradprobe.probes.run import probe as run_probe
     from gradprobe.problems.load import load_problem
+    from gradprobe.store.assemble import attribute
 
     known = [*PROBLEM_KEYS, *_probe_options(), "sigma", "scheduler"]
     for key in configuration:
@@ -186,13 +187,15 @@ def _probe(configuration: dict[str, Any]) -> None:
         ds = run_probe(problem, progress=progress, executor=executor, **rest)
     if configuration.get("checkpoint") is None:
         typer.echo("No --checkpoint was given: the weights are random (seed 0).", err=True)
-    if bool((ds["status"] == "failed").any()):
+    failed = bool(attribute(ds, "failed"))
+    if failed:
         typer.echo("Some units failed; gradprobe report says which and why.", err=True)
-        raise typer.Exit(PARTIAL)
     if "stopped" in ds.attrs:
         again = shlex.join(["gradprobe", *sys.argv[1:]])
         typer.echo(f"Stopped; what was finished is kept. Go on with: {again}", err=True)
         raise typer.Exit(INTERRUPTED)
+    if failed:
+        raise typer.Exit(PARTIAL)
 
 
 def _executor(configuration: dict[str, Any]) -> AbstractContextManager[Any]:
