@@ -144,9 +144,8 @@ class RunStore:
         assert self.info is not None
         if self.info.products.get(wanted[0].key.group) == KEPT:
             self.kept.make_products(wanted, blocks, self.info.seeds)
-        keep = (
-            self.info.keep if self.path is None else read_info(self.path).keep
-        )  # another process may have asked
+        # another process may have asked for more
+        keep = self.info.keep if self.path is None else read_info(self.path).keep
         self.kept.forget_sums(wanted, blocks, superseded_only=keep == "sums")
 
     def units(self) -> Iterable[Unit]:
@@ -162,14 +161,13 @@ class RunStore:
         layers = [layer for layer in info.layers if layer.name in info.selected]
         facts = info.facts | {"configuration": info.configuration, "environment": info.environment}
         facts |= {"without_products": self._without_products()}
-        facts |= {"identity": info.identity, "engines": info.engines} | (
-            {"path": str(self.path)} if self.path else {}
-        )
+        facts |= {"identity": info.identity, "engines": info.engines}
+        if self.path is not None:
+            facts["path"] = str(self.path)
         block, references = int(info.identity["block"]), tuple(info.references)
         copies = info.configuration.get("copies", 0)
-        partial = [
-            state.unit for state in self.kept.partial.all()
-        ]  # before units: nothing is missed meanwhile
+        # before units: nothing is missed meanwhile
+        partial = [state.unit for state in self.kept.partial.all()]
         units = [*partial, *self.units()]
         return assemble(
             layers, info.views, units, info.seeds, block, references, facts, copies, self.kept.products.all()
@@ -206,9 +204,8 @@ class RunStore:
             return read_info(self.path)
         if not self.path.exists():
             return None
-        if not self.path.is_dir() or any(
-            not f.name.startswith((TEMPORARY, ".lock")) for f in self.path.iterdir()
-        ):
+        own = (TEMPORARY, ".lock")
+        if not self.path.is_dir() or any(not f.name.startswith(own) for f in self.path.iterdir()):
             raise UsageError(f"{self.path} exists and is not a gradprobe run; choose another out=.")
         return None
 
