@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gradprobe.cli_options import parse_pair, parse_range, parse_seeds, parse_sigma, read_config, set_threads
 from gradprobe.core.errors import UsageError, unknown
 
 app = typer.Typer(
@@ -110,8 +111,8 @@ def probe(
     """Probe estimators on a model, a checkpoint and a batch. Options override --config."""
     given = {k: v for k, v in locals().items() if k not in ("config", "model_arg") and v is not None}
     if model_arg:
-        given["model_args"] = dict(_pair(text) for text in model_arg)
-    configuration = _read_config(config) if config else {}
+        given["model_args"] = dict(parse_pair(text) for text in model_arg)
+    configuration = read_config(config) if config else {}
     _probe(configuration | given)
     typer.echo(f"Results are in {out}; read them with: gradprobe report {out}")
 
@@ -126,7 +127,7 @@ def report(
     ] = None,
 ) -> None:
     """Print Acc., Sta., floor, ceiling and half-power copies of a run; write its tables and figures."""
-    _report(run, out or run / "report", _range(copies), reference)
+    _report(run, out or run / "report", parse_range(copies), reference)
 
 
 @app.command("list")
@@ -158,6 +159,7 @@ def _probe(configuration: dict[str, Any]) -> None:
     from gradprobe.probes.progress import shown
     from gradprobe.probes.run import probe as run_probe
     from gradprobe.problems.load import load_problem
+    from gradprobe.store.assemble import attribute
 
     known = [*PROBLEM_KEYS, *_probe_options(), "sigma", "scheduler"]
     for key in configuration:
@@ -167,8 +169,8 @@ def _probe(configuration: dict[str, Any]) -> None:
     for key in ("layers", "reference"):
         if isinstance(configuration.get(key), str):
             configuration[key] = [x.strip() for x in configuration[key].split(",")]
-    configuration["seeds"] = _seeds(configuration.get("seeds", 5))
-    configuration["sigma"] = _sigma(configuration.get("sigma"))
+    configuration["seeds"] = parse_seeds(configuration.get("seeds", 5))
+    configuration["sigma"] = parse_sigma(configuration.get("sigma"))
     if configuration["sigma"] is None:
         del configuration["sigma"]
     named = {k: v for k, v in configuration.items() if k in PROBLEM_KEYS}
@@ -179,20 +181,22 @@ def _probe(configuration: dict[str, Any]) -> None:
     if "workers" in rest and "scheduler" in configuration:
         raise UsageError("give --workers or --scheduler, not both: a scheduler has workers of its own.")
     shared = rest.get("workers", 1) > 1 or "scheduler" in configuration
-    threads = _set_threads(problem, configuration.get("threads"), Path(rest["out"]), 1 if shared else None)
+    threads = set_threads(problem, configuration.get("threads"), Path(rest["out"]), 1 if shared else None)
     if shared:
         rest["threads"] = threads
     with _executor(configuration) as executor, shown(Console(stderr=True)) as progress:
         ds = run_probe(problem, progress=progress, executor=executor, **rest)
     if configuration.get("checkpoint") is None:
         typer.echo("No --checkpoint was given: the weights are random (seed 0).", err=True)
-    if bool((ds["status"] == "failed").any()):
+    failed = bool(attribute(ds, "failed"))
+    if failed:
         typer.echo("Some units failed; gradprobe report says which and why.", err=True)
-        raise typer.Exit(PARTIAL)
     if "stopped" in ds.attrs:
         again = shlex.join(["gradprobe", *sys.argv[1:]])
         typer.echo(f"Stopped; what was finished is kept. Go on with: {again}", err=True)
         raise typer.Exit(INTERRUPTED)
+    if failed:
+        raise typer.Exit(PARTIAL)
 
 
 def _executor(configuration: dict[str, Any]) -> AbstractContextManager[Any]:
@@ -200,26 +204,6 @@ def _executor(configuration: dict[str, Any]) -> AbstractContextManager[Any]:
     from gradprobe.probes.scheduler import connected
 
     return connected(configuration["scheduler"]) if "scheduler" in configuration else nullcontext()
-
-
-def _set_threads(problem: Any, wish: Any, out: Path, usual: int | None) -> int:
-    """Set torch's threads, and return them: as asked, as in the run that is there (for the same bits), or as usual.
-
-    Without anything usual, as is worth while.
-    """
-    import torch
-
-    from gradprobe.core.errors import whole
-    from gradprobe.probes.threads import best_threads
-    from gradprobe.store.info import RUN_FILE, read_info
-
-    if wish is None and (out / RUN_FILE).is_file():
-        wish = read_info(out).configuration.get("threads")
-    wish = usual if wish is None else wish
-    threads = best_threads(problem) if wish is None else whole("threads", wish)
-    torch.set_num_threads(threads)
-    problem.facts["source"]["threads"] = threads
-    return threads
 
 
 def _probe_options() -> list[str]:
@@ -245,62 +229,3 @@ def _report(run: Path, out: Path, copies: tuple[int, int] | None, reference: str
         files += [out / f"{entry.name}.{end}" for end in ("png", "pdf", "json")]
     for file in files:
         console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """Options from a TOML file, or the resolved configuration in a run.json."""
-    import json
-    import tomllib
-
-    if not path.is_file():
-        raise UsageError(f"there is no configuration file {path}.")
-    try:
-        if path.suffix == ".json":
-            data = json.loads(path.read_text(encoding="utf-8"))
-            data = data.get("configuration", data)
-        else:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path} cannot be read: {error}.") from error
-    return {k: v for k, v in data.items() if v is not None}
-
-
-def _seeds(given: Any) -> Any:
-    if isinstance(given, str):
-        try:
-            numbers = [int(x) for x in given.split(",")]
-        except ValueError:
-            raise UsageError(
-                f"seeds must be a number, or numbers separated by commas, not {given!r}."
-            ) from None
-        return numbers if "," in given else numbers[0]
-    return given
-
-
-def _sigma(given: Any) -> Any:
-    if isinstance(given, str):
-        from gradprobe.core.spec import parse
-
-        return parse(f"sigma(value={given})").options["value"]
-    return given
-
-
-def _range(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    low, colon, high = text.partition(":")
-    if not (colon and low.strip().isdigit() and high.strip().isdigit()):
-        raise UsageError(f"a range of copies is written as 100:1000, not {text!r}.")
-    return int(low), int(high)
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    import json
-
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise UsageError(f"an option of the network is written as name=value, not {text!r}.")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value

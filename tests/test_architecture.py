@@ -23,8 +23,9 @@ LEVELS = {
     "probes": 3,
     "plots": 3,
     "report": 3,
-    "cli": 4,
+    "cli_options": 4,
     "__init__": 4,
+    "cli": 5,
 }
 LABELLED = ("store", "stats", "plots", "report")
 FILES = sorted(ROOT.rglob("*.py"))

@@ -90,6 +90,30 @@ def test_more_copies_go_on_from_kept_sums(tmp_path: Path) -> None:
     assert len(list((tmp_path / "run" / "sums").iterdir())) == 6
 
 
+def test_a_failure_behind_older_copies_exits_3(tmp_path: Path) -> None:
+    words = ["probe", "--checkpoint", "trained", "--estimators", "lr", *QUICK, "--out", str(tmp_path / "run")]
+    assert command(*words).returncode == 0
+    code = """
+from gradprobe.core.errors import UsageError
+from gradprobe.probes import unit
+
+def fail(*given):
+    raise UsageError("there is no room")
+    yield
+
+unit.read_blocks = fail
+from gradprobe.cli import main
+main()
+"""
+    words = [sys.executable, "-c", code, *words, "--copies", "80"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "Some units failed" in done.stderr
+    assert (gp.open_run(tmp_path / "run").status == "ok").any()
+    report = command("report", str(tmp_path / "run"), "--out", str(tmp_path / "report"))
+    assert "there is no room" in report.stdout
+
+
 WRONG = [
     (["--estimators", "lrr"], "Did you mean 'lr'"),
     (["--estimators", "lr(sigma=0.1"], "write it as name"),

@@ -43,9 +43,10 @@ def on_signals() -> Iterator[Stop]:
     before: dict[int, Any] = {}
 
     def give_back() -> None:
-        while before:
-            number, handler = before.popitem()
-            signal.signal(number, handler)
+        for number in list(before):  # a signal meanwhile comes here too, and takes its share
+            handler = before.pop(number, None)
+            if handler is not None:
+                signal.signal(number, handler)
 
     def note(number: int, frame: FrameType | None) -> None:
         stop.asked = True

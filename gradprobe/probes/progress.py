@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,6 +12,10 @@ from rich.console import Console
 
 EVERY = 10.0
 """Seconds between lines where the output is no terminal."""
+STRETCH = 1.0
+"""Seconds that progress is measured over, at least."""
+STRETCHES = 30
+"""How many of them the rate is taken from: the last ones."""
 
 
 @contextmanager
@@ -28,47 +34,71 @@ def shown(console: Console) -> Iterator[Callable[[int, int, str], None]]:
             MofNCompleteColumn,
             Progress,
             TextColumn,
-            TimeRemainingColumn,
         )
 
         columns = [
             TextColumn("copies"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[speed]}"),
         ]
         with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("probe", total=None, rate="")
-            clock = _Clock()
+            task = bar.add_task("probe", total=None, speed="")
+            speed = Speed()
 
             def update(done: int, total: int, label: str) -> None:
-                bar.update(task, completed=done, total=total, rate=f"{clock.rate(done):,.0f}/s")
+                speed.note(done)
+                bar.update(task, completed=done, total=total, speed=speed.text(total - done))
 
             yield update
         return
-    clock = _Clock()
+    speed, last = Speed(), time.monotonic()
 
     def line(done: int, total: int, label: str) -> None:
-        if done == total or clock.due():
-            rate = clock.rate(done)
-            left = (total - done) / rate if rate else float("inf")
-            text = f"{done:,} of {total:,} copies, {rate:,.0f}/s, {left:.0f} s left"
-            console.print(text, highlight=False)
+        nonlocal last
+        speed.note(done)
+        if done == total or time.monotonic() - last >= EVERY:
+            last = time.monotonic()
+            parts = (f"{done:,} of {total:,} copies", speed.text(total - done))
+            console.print(", ".join(filter(None, parts)), highlight=False)
 
     yield line
 
 
-class _Clock:
-    def __init__(self) -> None:
-        self.start = self.last = time.monotonic()
+class Speed:
+    """Copies per second of late, and the time that the rest takes at that rate.
 
-    def rate(self, done: int) -> float:
-        return done / max(time.monotonic() - self.start, 1e-9)
+    Copies that were there already, in a saved state, come all at once. They would make the rate far too high, so
+    the first report is only where counting starts, and of the stretches after it the fastest fifth is left out.
 
-    def due(self) -> bool:
-        now = time.monotonic()
-        if now - self.last < EVERY:
-            return False
-        self.last = now
-        return True
+    Args:
+        now: Clock, in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._stretches: deque[tuple[int, float]] = deque(maxlen=STRETCHES)
+        self._done, self._since = -1, 0.0
+
+    def note(self, done: int) -> None:
+        """Take note of copies done in all."""
+        now = self._now()
+        if self._done < 0 or done < self._done:  # fewer than before: a worker died
+            self._done, self._since = done, now
+        elif done > self._done and now - self._since >= STRETCH:
+            self._stretches.append((done - self._done, now - self._since))
+            self._done, self._since = done, now
+
+    def rate(self) -> float | None:
+        """Copies per second; None as long as there are not two stretches."""
+        slowest = sorted(self._stretches, key=lambda stretch: stretch[0] / stretch[1])
+        kept = slowest[: len(slowest) - math.ceil(len(slowest) / 5)]
+        return sum(copies for copies, _ in kept) / sum(seconds for _, seconds in kept) if kept else None
+
+    def text(self, left: int) -> str:
+        """Rate, and time for the copies that are left; empty as long as it is not known."""
+        rate = self.rate()
+        if rate is None:
+            return ""
+        minutes, seconds = divmod(round(left / rate), 60)
+        return f"{rate:,.0f}/s, {minutes // 60}:{minutes % 60:02}:{seconds:02} left"

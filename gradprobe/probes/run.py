@@ -284,8 +284,10 @@ def _compute_all(
 
         saver = store.saver(wanted(task, settings), settings.copies // settings.block)
         try:
-            store.add(compute(problem, task, gradient, settings, tick, saver))
-            saver.stored()
+            unit = compute(problem, task, gradient, settings, tick, saver)
+            store.add(unit)
+            if unit.status == "ok":
+                saver.stored()
             groups.finished(task)
             stop.check()
         except Stopped:

@@ -56,6 +56,7 @@ def assemble(
     for p, name in enumerate(parameters):
         _fill_gradient(ds, p, squares.get(name, np.nan))
     notes: dict[str, dict[str, str]] = {}
+    failed: set[str] = set()
     for e, view in enumerate(views):
         booked: set[tuple[int, int]] = set()
         for layer in layers:
@@ -68,12 +69,16 @@ def assemble(
             for s, seed in enumerate(seeds):
                 found = _find(by_key, view, layer.name, seed)
                 shown.append(found[0] if found is not None else None)
-                if found is not None and found[0].note:
-                    notes.setdefault(view.label, {}).setdefault(found[0].note, layer.name)
-                if found is not None:
-                    first = (id(found[0]), s) not in booked
-                    booked.add((id(found[0]), s))
-                    _fill(ds, found[0], found[1], layer, where, (e, s), first, view.stochastic)
+                if found is None:
+                    continue
+                unit, row, hidden = found
+                for note in filter(None, (unit.note, hidden)):
+                    notes.setdefault(view.label, {}).setdefault(note, layer.name)
+                if unit.status == "failed" or hidden:
+                    failed.add(view.label)
+                first = (id(unit), s) not in booked
+                booked.add((id(unit), s))
+                _fill(ds, unit, row, layer, where, (e, s), first, view.stochastic)
             if view.stochastic and products:
                 table = ds["seed_product"].values[e, where]
                 fill_products(
@@ -82,6 +87,7 @@ def assemble(
                 ds["seed_product"].values[e, where] = table
     ds.attrs = {"schema_version": SCHEMA_VERSION, "block": block} | _flat(facts)
     ds.attrs["notes"] = canonical_json(notes)
+    ds.attrs["failed"] = canonical_json([v.label for v in views if v.label in failed])
     ds.attrs["refused"] = canonical_json({v.label: v.refused for v in views if v.refused})
     ds.attrs["layers"] = canonical_json([layer.to_dict() for layer in layers])
     return ds
@@ -134,8 +140,14 @@ def _fill_gradient(ds: xr.Dataset, parameter: int, square: float) -> None:
         ds["reference_blocks"].values[own, :, parameter] = 1.0
 
 
-def _find(by_key: dict[UnitKey, list[Unit]], view: View, layer: str, seed: int) -> tuple[Unit, int] | None:
-    """The unit with most copies (finished, and with most references) with this view's read-out of this layer."""
+def _find(
+    by_key: dict[UnitKey, list[Unit]], view: View, layer: str, seed: int
+) -> tuple[Unit, int, str] | None:
+    """The unit with most copies (finished, and with most references) with this view's read-out of this layer.
+
+    Returns:
+        The unit, the read-out's row in it, and the note of a failure that it hides, or "".
+    """
     source, readout = view.sources[layer]
     seed = seed if view.stochastic else 0
     candidates = by_key.get(UnitKey(source, layer, seed), []) + by_key.get(UnitKey(source, None, seed), [])
@@ -143,7 +155,16 @@ def _find(by_key: dict[UnitKey, list[Unit]], view: View, layer: str, seed: int) 
     if not serving:
         return None
     best = max(serving, key=lambda u: (u.status != "failed", u.copies, u.status == "ok", len(u.references)))
-    return best, best.readouts.index(readout)
+    return best, best.readouts.index(readout), _hidden(serving, best)
+
+
+def _hidden(units: list[Unit], best: Unit) -> str:
+    """What failed beyond the copies or references of the unit that is shown, or ""."""
+    for unit in units if best.status != "failed" else ():
+        more = unit.copies > best.copies or not set(unit.references) <= set(best.references)
+        if unit.status == "failed" and more:
+            return f"{unit.copies} copies against {' and '.join(unit.references)} failed: {unit.note}"
+    return ""
 
 
 def _fill(

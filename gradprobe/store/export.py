@@ -12,6 +12,7 @@ import xarray as xr
 
 from gradprobe.core.errors import UsageError
 from gradprobe.core.spec import canonical_json
+from gradprobe.store.files import TEMPORARY
 from gradprobe.store.schema import SCHEMA_VERSION
 
 _ORDER = "variable_order"
@@ -34,7 +35,7 @@ def export(ds: xr.Dataset, path: str | Path) -> Path:
     file = Path(path)
     # the format keeps variables by name; their order is kept beside them
     marked = ds.assign_attrs({_ORDER: canonical_json([[*map(str, ds.coords)], [*map(str, ds.data_vars)]])})
-    temporary = file.parent / f".tmp-{uuid.uuid4().hex}"
+    temporary = file.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
     try:
         marked.to_netcdf(temporary, engine="h5netcdf", format="NETCDF4")
         os.replace(temporary, file)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gradprobe.core.errors import UsageError
+
+TEMPORARY = ".tmp-"
+ABANDONED = 3600.0
+"""Seconds after which a temporary file is no longer another process's."""
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -17,7 +22,7 @@ def write_atomically(file: Path, content: bytes) -> None:
     Raises:
         UsageError: It cannot be written (disk full, no permission).
     """
-    temporary = file.parent / f".tmp-{uuid.uuid4().hex}"
+    temporary = file.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
     try:
         with temporary.open("xb") as stream:
             stream.write(content)
@@ -52,6 +57,15 @@ def locked(folder: Path) -> Iterator[None]:
             return
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
+
+
+def forget_abandoned(folder: Path) -> None:
+    """Delete temporary files, in a folder and below, that killed processes have left."""
+    latest = time.time() - ABANDONED
+    for file in folder.rglob(f"{TEMPORARY}*"):
+        with suppress(OSError):  # another process is faster, or does not let us
+            if file.stat().st_mtime < latest:
+                file.unlink()
 
 
 def names_in(folder: Path) -> list[str]:

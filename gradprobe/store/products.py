@@ -169,15 +169,11 @@ def fill_products(
         seeds: The S seeds.
         units: For each seed the unit that the results show; a product counts only if it is of its last copies.
     """
-    last = {
-        seed: u.copies for seed, u in zip(seeds, units, strict=True) if u is not None and u.status == "ok"
-    }
+    whole = [(seed, u) for seed, u in zip(seeds, units, strict=True) if u is not None and u.status == "ok"]
+    last = {seed: unit.copies for seed, unit in whole}
     for found in products:
-        if (
-            found.source != source[0]
-            or found.layer not in (None, layer[0])
-            or source[1] not in found.readouts
-        ):
+        same = found.source == source[0] and found.layer in (None, layer[0])
+        if not same or source[1] not in found.readouts:
             continue
         shown = [j for j, seed in enumerate(found.seeds) if last.get(seed) == found.copies]
         rows = [found.parameters.index(name) for name in layer[1]]

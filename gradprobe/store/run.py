@@ -18,7 +18,14 @@ from gradprobe.core.errors import UsageError
 from gradprobe.core.spec import digest
 from gradprobe.store.assemble import assemble
 from gradprobe.store.export import read_export
-from gradprobe.store.files import cannot_write, locked, names_in, write_atomically
+from gradprobe.store.files import (
+    TEMPORARY,
+    cannot_write,
+    forget_abandoned,
+    locked,
+    names_in,
+    write_atomically,
+)
 from gradprobe.store.info import RUN_FILE, RunInfo, read_info, same_numbers
 from gradprobe.store.kept import Kept
 from gradprobe.store.saver import Saver
@@ -51,7 +58,7 @@ class RunStore:
             What the run holds then: the older request and this one.
 
         Raises:
-            UsageError: The directory holds something else, or a run of another identity.
+            UsageError: The directory holds something else, or a run of another identity, or cannot be written.
         """
         if self.path is None:
             self.info = info
@@ -61,12 +68,12 @@ class RunStore:
             self._joined(old, info)  # refusals come before anything is made
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            with locked(self.path):
+                self.info = self._joined(self._existing(), info)
+                write_atomically(self.path / RUN_FILE, json.dumps(self.info.to_dict(), indent=1).encode())
+            self._units_folder().mkdir(exist_ok=True)
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        with locked(self.path):
-            self.info = self._joined(self._existing(), info)
-            write_atomically(self.path / RUN_FILE, json.dumps(self.info.to_dict(), indent=1).encode())
-        self._units_folder().mkdir(exist_ok=True)
         return self.info
 
     def _joined(self, old: RunInfo | None, info: RunInfo) -> RunInfo:
@@ -137,9 +144,8 @@ class RunStore:
         assert self.info is not None
         if self.info.products.get(wanted[0].key.group) == KEPT:
             self.kept.make_products(wanted, blocks, self.info.seeds)
-        keep = (
-            self.info.keep if self.path is None else read_info(self.path).keep
-        )  # another process may have asked
+        # another process may have asked for more
+        keep = self.info.keep if self.path is None else read_info(self.path).keep
         self.kept.forget_sums(wanted, blocks, superseded_only=keep == "sums")
 
     def units(self) -> Iterable[Unit]:
@@ -155,14 +161,13 @@ class RunStore:
         layers = [layer for layer in info.layers if layer.name in info.selected]
         facts = info.facts | {"configuration": info.configuration, "environment": info.environment}
         facts |= {"without_products": self._without_products()}
-        facts |= {"identity": info.identity, "engines": info.engines} | (
-            {"path": str(self.path)} if self.path else {}
-        )
+        facts |= {"identity": info.identity, "engines": info.engines}
+        if self.path is not None:
+            facts["path"] = str(self.path)
         block, references = int(info.identity["block"]), tuple(info.references)
         copies = info.configuration.get("copies", 0)
-        partial = [
-            state.unit for state in self.kept.partial.all()
-        ]  # before units: nothing is missed meanwhile
+        # before units: nothing is missed meanwhile
+        partial = [state.unit for state in self.kept.partial.all()]
         units = [*partial, *self.units()]
         return assemble(
             layers, info.views, units, info.seeds, block, references, facts, copies, self.kept.products.all()
@@ -189,6 +194,8 @@ class RunStore:
             return set(unit.readouts) <= self.done(unit.key, unit.readouts, unit.copies, unit.references)
 
         self.kept.tidy(stored)
+        if self.path is not None:
+            forget_abandoned(self.path)
 
     def _existing(self) -> RunInfo | None:
         if self.path is None:
@@ -197,9 +204,8 @@ class RunStore:
             return read_info(self.path)
         if not self.path.exists():
             return None
-        if not self.path.is_dir() or any(
-            not f.name.startswith((".tmp-", ".lock")) for f in self.path.iterdir()
-        ):
+        own = (TEMPORARY, ".lock")
+        if not self.path.is_dir() or any(not f.name.startswith(own) for f in self.path.iterdir()):
             raise UsageError(f"{self.path} exists and is not a gradprobe run; choose another out=.")
         return None
 

@@ -34,7 +34,9 @@ Coordinates: ``layer``, ``numel`` and ``order`` (execution order) on ``parameter
 ``stochastic`` and ``summary`` on ``estimator``. An estimator may end at fewer copies than another (NaN
 after). A deterministic estimator is stored once and broadcast on reading. A unit that is being computed, or
 was stopped, is "partial": the blocks that it has so far are there, NaN after. Statistics leave
-it out as long as it has fewer copies than every seed that is whole.
+it out as long as it has fewer copies than every seed that is whole. Where a unit with more copies or
+references failed, the one that is there is shown; ``attrs["notes"]`` says why any failed, and
+``attrs["failed"]`` of which estimators.
 
 ``seed_product`` is symmetric over seeds, with |g_N|^2 on its diagonal. It is NaN where it is not known: for
 deterministic estimators, where only moments were kept, for pairs of seeds that did not end at the same copies

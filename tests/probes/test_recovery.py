@@ -15,9 +15,11 @@ import torch
 import xarray as xr
 
 import gradprobe as gp
+from gradprobe.core.errors import UsageError
 from gradprobe.estimators.base import make_all
 from gradprobe.probes import unit as unit_file
 from gradprobe.store import saver as saver_file
+from gradprobe.store.assemble import attribute
 from gradprobe.store.run import RunStore
 from tests.problems_tiny import classifier
 from tests.stochastic import Shaky
@@ -403,6 +405,59 @@ def test_more_copies_that_were_stopped_are_shown_and_count(tmp_path: Path) -> No
         gp.probe(classifier(), ["lr"], copies=24, out=out, **options),
         gp.probe(classifier(), ["lr"], copies=24, **options),
     )
+
+
+def fail_from(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    """Let no unit be computed from a block on."""
+    true = unit_file._reads
+
+    def reads(problem, task, blocks, settings):
+        for index, read in zip(blocks, true(problem, task, blocks, settings), strict=False):
+            if index >= block and not task.fixed:
+                raise UsageError("there is no room")
+            yield read
+
+    monkeypatch.setattr(unit_file, "_reads", reads)
+
+
+def test_more_copies_that_fail_do_not_hide_behind_older_ones(tmp_path: Path) -> None:
+    from gradprobe.report.tables import notes
+
+    out, options = tmp_path / "run", {"block": 4, "seeds": 2, "layers": "last"}
+    gp.probe(classifier(), ["lr", "bp"], copies=8, out=out, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        fail_from(patch, 2)
+        ds = gp.probe(classifier(), ["lr", "bp"], copies=16, out=out, **options)
+    assert (ds.status.sel(parameter="last.bias") == "ok").all()
+    assert attribute(ds, "notes") == {"lr": {"16 copies against bp failed: there is no room": "last"}}
+    assert attribute(ds, "failed") == ["lr"]
+    assert "lr, layer 'last': 16 copies against bp failed: there is no room." in notes(ds)
+    ds = gp.probe(classifier(), ["lr", "bp"], copies=16, out=out, **options)
+    assert (attribute(ds, "notes"), attribute(ds, "failed")) == ({}, [])
+
+
+def test_another_reference_that_fails_does_not_hide_behind_the_first(tmp_path: Path) -> None:
+    options = {"out": tmp_path / "run", "reference_copies": 8} | SMALL
+    gp.probe(classifier(), ["lr"], **options)
+    with pytest.MonkeyPatch.context() as patch:
+        fail_from(patch, 1)
+        ds = gp.probe(classifier(), ["lr"], reference="smoothed", **options)
+    assert (ds.status == "ok").all()
+    assert "12 copies against bp and smoothed failed: there is no room" in ds.attrs["notes"]
+
+
+@pytest.mark.usefixtures("often")
+def test_a_unit_that_fails_keeps_its_saved_blocks(tmp_path: Path) -> None:
+    options = {"out": tmp_path / "run", "layers": "last"} | SMALL
+    with pytest.MonkeyPatch.context() as patch:
+        fail_from(patch, 2)
+        ds = gp.probe(classifier(), ["lr"], **options)
+    assert (ds.status.sel(parameter="last.bias") == "partial").all()
+    assert "12 copies against bp failed: there is no room" in ds.attrs["notes"]
+    with counted() as computed:
+        ds = gp.probe(classifier(), ["lr"], **options)
+    assert computed == [2, 2]
+    equal(ds, gp.probe(classifier(), ["lr"], **(options | {"out": None})))
 
 
 def test_one_tensor_of_moments_is_not_shared_with_its_state() -> None:

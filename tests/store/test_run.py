@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +221,45 @@ def test_a_crash_before_run_json_blocks_nothing(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".tmp-abc").touch()
     gp.probe(classifier(), ["lr"], out=tmp_path / "run", **SMALL)
+
+
+def test_only_old_temporary_files_are_forgotten(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    gp.probe(classifier(), ["lr"], out=out, **SMALL)
+    old = [out / ".tmp-a", out / "units" / ".tmp-b", out / "partial" / ".tmp-c"]
+    young = [out / "units" / ".tmp-d", out / "units" / ".notes"]
+    for file in (*old, *young):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    for file in (*old, young[1]):
+        os.utime(file, (time.time() - 3700,) * 2)
+    gp.probe(classifier(), ["lr"], out=out, **SMALL)
+    assert [file.exists() for file in (*old, *young)] == [False] * 3 + [True] * 2
+
+
+@contextmanager
+def read_only(folder: Path):
+    raise PermissionError(13, "Permission denied", str(folder / ".lock"))
+    yield
+
+
+@pytest.mark.parametrize("where", ["lock", "units"])
+def test_a_folder_that_cannot_be_written_is_one_sentence(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, true = tmp_path / "run", Path.mkdir
+
+    def mkdir(path: Path, *args: object, **options: object) -> None:
+        if path.name == "units":
+            raise PermissionError(13, "Permission denied", str(path))
+        true(path, *args, **options)
+
+    if where == "lock":
+        monkeypatch.setattr(run_file, "locked", read_only)
+    else:
+        monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(gp.UsageError, match=f"cannot write {out}: Permission denied; what was finished"):
+        gp.probe(classifier(), ["lr"], out=out, **SMALL)
 
 
 @pytest.mark.parametrize("text", ['{"schema_version": 1}', '{"schema_version": "2"}', "[]"])

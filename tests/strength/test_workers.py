@@ -24,6 +24,7 @@ import gradprobe as gp
 from gradprobe.engine.noise import NOISE
 from gradprobe.layers import RULES
 from gradprobe.probes.allocator import tune_allocator
+from gradprobe.store.assemble import attribute
 from tests.problems_tiny import classifier
 from tests.strength.model_file import Half, halved, problem
 
@@ -368,6 +369,19 @@ def test_an_executor_that_gives_units_up() -> None:
     assert "all workers died" in ds.attrs["notes"]
     rest = {"seed": 1, "other_seed": 1}
     same(gp.probe(classifier(), ["lr"], **SMALL).sel(rest), ds.sel(rest))
+
+
+def test_a_unit_that_is_given_up_does_not_hide_behind_its_saved_blocks(tmp_path: Path) -> None:
+    def press(done: int, total: int, label: str) -> None:
+        if done == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    out = tmp_path / "run"
+    gp.probe(classifier(), ["lr"], layers="last", out=out, progress=press, **SMALL)
+    ds = gp.probe(classifier(), ["lr"], layers="last", out=out, executor=Inline(2), **SMALL)
+    assert ds.status.sel(parameter="last.bias").values.tolist() == [["partial", "ok"]]
+    assert "12 copies against bp failed: the executor gave it up" in ds.attrs["notes"]
+    assert attribute(ds, "failed") == ["lr"]
 
 
 def test_a_problem_is_pickled_with_what_it_shares() -> None:

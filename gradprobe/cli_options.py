@@ -1,0 +1,105 @@
+"""What options of the command mean: text, and configuration files, into values."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from gradprobe.core.errors import UsageError, whole
+from gradprobe.core.spec import parse
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Options from a TOML file, or the resolved configuration in a run.json.
+
+    Raises:
+        UsageError: There is no such file, or it cannot be read.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no configuration file {path}.")
+    try:
+        if path.suffix == ".json":
+            data = json.loads(path.read_text(encoding="utf-8"))
+            data = data.get("configuration", data)
+        else:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} cannot be read: {error}.") from error
+    return {k: v for k, v in data.items() if v is not None}
+
+
+def parse_seeds(given: Any) -> Any:
+    """``"5"`` -> 5, ``"0,1,2"`` -> [0, 1, 2]; what is no text stays as it is.
+
+    Raises:
+        UsageError: Something else.
+    """
+    if not isinstance(given, str):
+        return given
+    try:
+        numbers = [int(x) for x in given.split(",")]
+    except ValueError:
+        raise UsageError(f"seeds must be a number, or numbers separated by commas, not {given!r}.") from None
+    return numbers if "," in given else numbers[0]
+
+
+def parse_sigma(given: Any) -> Any:
+    """A standard deviation as in an estimator's options; what is no text stays as it is."""
+    return parse(f"sigma(value={given})").options["value"] if isinstance(given, str) else given
+
+
+def parse_range(text: str | None) -> tuple[int, int] | None:
+    """``"100:1000"`` -> (100, 1000).
+
+    Raises:
+        UsageError: Something else.
+    """
+    if text is None:
+        return None
+    low, colon, high = text.partition(":")
+    if not (colon and low.strip().isdigit() and high.strip().isdigit()):
+        raise UsageError(f"a range of copies is written as 100:1000, not {text!r}.")
+    return int(low), int(high)
+
+
+def parse_pair(text: str) -> tuple[str, Any]:
+    """``"width=16"`` -> ("width", 16); a value that is no JSON is text.
+
+    Raises:
+        UsageError: There is no "=".
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"an option of the network is written as name=value, not {text!r}.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def set_threads(problem: Any, wish: Any, out: Path, usual: int | None) -> int:
+    """Set torch's threads: as asked, as in the run that is there (for the same bits), or as usual.
+
+    Args:
+        problem: The problem; its facts say afterwards how many threads it ran with.
+        wish: What was asked for; None: nothing.
+        out: Run directory.
+        usual: How many without a wish; None: as many as are worth while.
+
+    Returns:
+        How many.
+    """
+    import torch
+
+    from gradprobe.probes.threads import best_threads
+    from gradprobe.store.info import RUN_FILE, read_info
+
+    if wish is None and (out / RUN_FILE).is_file():
+        wish = read_info(out).configuration.get("threads")
+    wish = usual if wish is None else wish
+    threads = best_threads(problem) if wish is None else whole("threads", wish)
+    torch.set_num_threads(threads)
+    problem.facts["source"]["threads"] = threads
+    return threads
