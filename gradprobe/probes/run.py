@@ -17,7 +17,7 @@ from gradprobe.core.errors import UsageError, one_of, unknown, whole
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import NOISE_VERSION, Block, Streams
-from gradprobe.engine.memory import memory_each, parse_memory
+from gradprobe.engine.memory import parse_memory
 from gradprobe.engine.preflight import fastest
 from gradprobe.estimators.base import Estimator, Labelled, make_all
 from gradprobe.estimators.bp import BP
@@ -136,7 +136,7 @@ def probe(
     one_of("keep", keep, KEEP)
     check_crew(workers, executor, threads)
     problem = problem if device is None else problem.to(device)
-    settings = replace(settings, memory=memory_each(parse_memory(memory), workers or 1, problem.device))
+    settings = replace(settings, memory=parse_memory(memory), sharers=workers or 1)
     with untouched_globals(), problem.frozen():
         problem.refresh()
         chosen = layers_of(problem, layers)

@@ -143,7 +143,7 @@ def room(problem: Problem, task: Task, settings: Settings) -> int | None:
     if task.draw is None:
         return None
     directions = len(task.readouts) + len(settings.references)
-    return room_for(problem, task.draw, task.layers, directions, settings.memory)
+    return room_for(problem, task.draw, task.layers, directions, settings.memory, settings.sharers)
 
 
 def _own(problem: Problem, task: Task, block: Block, streams: Streams) -> Read:
