@@ -14,9 +14,9 @@ import torch
 from gradprobe.core.errors import UsageError, whole
 from gradprobe.probes.foreign import Foreign
 from gradprobe.probes.local import Local
+from gradprobe.probes.messages import Answer, Job, TorchState
 from gradprobe.probes.parcel import pack
 from gradprobe.probes.plan import Task
-from gradprobe.probes.worker import Answer, Job, TorchState
 from gradprobe.problems.problem import Problem
 
 

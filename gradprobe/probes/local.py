@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import Any
 
 from gradprobe.core.errors import UsageError
+from gradprobe.probes.messages import Answer, Job, Signals, TorchState
 from gradprobe.probes.parcel import Parcel
-from gradprobe.probes.worker import GUARD, Answer, Job, Signals, TorchState, begin, check_trial, try_out, work
+from gradprobe.probes.worker import GUARD, begin, check_trial, try_out, work
 
 
 class Local:

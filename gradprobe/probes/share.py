@@ -13,10 +13,10 @@ from gradprobe.core.errors import UsageError
 from gradprobe.probes.crew import Crew
 from gradprobe.probes.interrupt import Stop, Stopped
 from gradprobe.probes.keep import Groups
+from gradprobe.probes.messages import Answer, Job
 from gradprobe.probes.plan import Task
 from gradprobe.probes.running import wanted
 from gradprobe.probes.settings import Settings
-from gradprobe.probes.worker import Answer, Job
 from gradprobe.store.run import RunStore
 from gradprobe.store.saver import Saver
 from gradprobe.store.schema import Unit

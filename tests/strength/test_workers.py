@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -24,8 +25,9 @@ import gradprobe as gp
 from gradprobe.engine.noise import NOISE
 from gradprobe.layers import RULES
 from gradprobe.probes.allocator import tune_allocator
+from gradprobe.probes.messages import TorchState
 from tests.problems_tiny import classifier
-from tests.strength.model_file import Half, halved, problem
+from tests.strength.model_file import Half, halved, problem, state_under
 
 SMALL = {"copies": 12, "block": 4, "seeds": 2}
 ROOT = Path(__file__).parents[2]
@@ -94,6 +96,67 @@ def test_other_values_and_the_type_travel_along() -> None:
         same(gp.probe(moved, ["lr"], **SMALL), gp.probe(moved, ["lr"], workers=2, **SMALL))
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def torch_restored() -> Iterator[TorchState]:
+    before = TorchState.here(1)
+    yield before
+    before.set()
+    assert TorchState.here(1) == before
+
+
+def newer(part: str, value: str) -> Callable[[], None]:
+    def change() -> None:
+        holder = torch.backends
+        for name in filter(None, part.split(".")):
+            holder = getattr(holder, name)
+        holder.fp32_precision = value
+
+    return change
+
+
+def no_tf32() -> None:
+    torch.backends.cudnn.allow_tf32 = False
+
+
+SWITCHES = {
+    "older products": lambda: torch.set_float32_matmul_precision("medium"),
+    "older convolutions": no_tf32,
+    "newer products": newer("cuda.matmul", "tf32"),
+    "newer convolutions": newer("cudnn.conv", "ieee"),
+    "newer recurrent": newer("cudnn.rnn", "ieee"),
+    "newer on the cpu": newer("mkldnn.conv", "bf16"),
+    "all of a kind": newer("mkldnn", "bf16"),
+    "all": newer("", "ieee"),
+    "refusing": lambda: torch.use_deterministic_algorithms(True),
+    "warning": lambda: torch.use_deterministic_algorithms(True, warn_only=True),
+}
+
+
+@pytest.mark.parametrize("change", SWITCHES.values(), ids=SWITCHES)
+def test_switches_of_torch_are_taken_over_and_given_back(
+    change: Callable[[], Any], torch_restored: TorchState
+) -> None:
+    change()
+    here = TorchState.here(1)
+    assert here != torch_restored
+    torch_restored.set()
+    assert TorchState.here(1) == torch_restored
+    pickle.loads(pickle.dumps(here)).set()
+    assert TorchState.here(1) == here
+
+
+def test_switches_of_torch_travel_to_workers(torch_restored: TorchState) -> None:
+    newer("cuda.matmul", "tf32")()
+    newer("cudnn.conv", "ieee")()
+    torch.use_deterministic_algorithms(True)
+    here = TorchState.here(1)
+    assert here.matmul is None  # torch refuses to say
+    same(gp.probe(problem(), ["lr"], **SMALL), gp.probe(problem(), ["lr"], workers=2, **SMALL))
+    with spawn_pool(1) as executor:
+        assert executor.submit(state_under, here).result() == here
+    assert TorchState.here(1) == here
 
 
 def test_an_executor_of_processes() -> None:
@@ -371,8 +434,6 @@ def test_an_executor_that_gives_units_up() -> None:
 
 
 def test_a_problem_is_pickled_with_what_it_shares() -> None:
-    import pickle
-
     before = problem()
     after = pickle.loads(pickle.dumps(before))
     assert after.twin is not after.module
