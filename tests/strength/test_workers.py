@@ -26,6 +26,7 @@ from gradprobe.engine.noise import NOISE
 from gradprobe.layers import RULES
 from gradprobe.probes.allocator import tune_allocator
 from gradprobe.probes.messages import TorchState
+from gradprobe.probes.parcel import gpu_of, pack, unpack
 from tests.problems_tiny import classifier
 from tests.strength.model_file import Half, halved, problem, state_under
 
@@ -443,6 +444,31 @@ def test_a_problem_is_pickled_with_what_it_shares() -> None:
     data = torch.randn(100_000, 4)
     few = gp.Problem(nn.Linear(4, 3), (data[:6], torch.arange(6) % 3))
     assert len(pickle.dumps(few)) < 50_000
+
+
+@pytest.mark.parametrize(
+    ("location", "worker", "gpus", "gpu"),
+    [
+        ("cpu", 3, 0, None),
+        ("cpu", 3, 2, None),
+        ("cuda:0", 0, 1, 0),
+        ("cuda:0", 3, 2, 1),  # workers of one's own take one after the other
+        ("cuda:1", 0, 2, 1),  # those of an executor the one that was asked for
+        ("cuda:3", 0, 1, 0),  # on a machine with fewer of them
+        ("cuda", 1, 2, 1),
+    ],
+)
+def test_which_gpu_a_worker_uses(location: str, worker: int, gpus: int, gpu: int | None) -> None:
+    assert gpu_of(location, worker, gpus) == gpu
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_worker_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.serialization.location_tag", lambda storage: "cuda:1")
+        parcel = pack(problem(), {}, [])
+    with pytest.raises(gp.UsageError, match="^the problem is on cuda:1, but a worker sees no GPU"):
+        unpack(parcel.data)
 
 
 def test_the_allocator_is_tuned_in_workers_alone() -> None:
