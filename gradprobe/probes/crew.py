@@ -91,7 +91,7 @@ def make_crew(
         threads: Threads of torch in each worker; one by default.
         problem: The problem.
         gradient: Its backprop gradient.
-        tasks: All units of the plan.
+        tasks: What is to be computed.
 
     Raises:
         UsageError: The problem or an estimator cannot be pickled.

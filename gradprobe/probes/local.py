@@ -119,9 +119,8 @@ class Local:
         if pool is None:
             pool = ProcessPoolExecutor(1, self.context, begin, (index, self.signals))
             self.pools[index] = pool
-            with _no_interrupts():
-                return pool.submit(function, *args)
-        return pool.submit(function, *args)
+        with _no_interrupts():  # the first call of a pool starts its process
+            return pool.submit(function, *args)
 
     def _bury(self, index: int) -> None:
         pool = self.pools[index]

@@ -60,7 +60,7 @@ def compute(
     if state is not None:
         running.resume(state, gradient)
         tick(running.blocks * settings.block)
-    count = 1 if task.fixed else settings.copies // settings.block
+    count = 1 if task.fixed else settings.blocks
     with peak_memory(problem.device) as peak:
         note = _run(problem, running, settings, count, tick, saver, start + spent) or _useless(running, count)
     status = "failed" if note else "ok"
