@@ -22,9 +22,13 @@ import xarray as xr
 from torch import nn
 
 import gradprobe as gp
+from gradprobe.engine.draw import Draw
+from gradprobe.engine.memory import bytes_per_copy
 from gradprobe.engine.noise import NOISE
 from gradprobe.layers import RULES
 from gradprobe.probes.allocator import tune_allocator
+from gradprobe.probes.checks import layers_of
+from gradprobe.probes.local import Local
 from gradprobe.probes.messages import TorchState
 from gradprobe.probes.parcel import gpu_of, pack, unpack
 from tests.problems_tiny import classifier
@@ -97,6 +101,49 @@ def test_other_values_and_the_type_travel_along() -> None:
         same(gp.probe(moved, ["lr"], **SMALL), gp.probe(moved, ["lr"], workers=2, **SMALL))
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def hired(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many workers each crew had."""
+    found: list[int] = []
+
+    class Counted(Local):
+        def __init__(self, size: int, *args: Any) -> None:
+            found.append(size)
+            super().__init__(size, *args)
+
+    monkeypatch.setattr("gradprobe.probes.crew.Local", Counted)
+    return found
+
+
+def test_units_that_lack_a_reference_of_the_run_are_shared_out(tmp_path: Path, hired: list[int]) -> None:
+    out, smoothed = tmp_path / "run", {"reference": "smoothed", "reference_copies": 8}
+    gp.probe(problem(), ["lr"], out=out, **SMALL)
+    stopped = gp.probe(
+        problem(),
+        ["lr"],
+        out=out,
+        progress=lambda *now: signal.raise_signal(signal.SIGINT),
+        **smoothed,
+        **SMALL,
+    )
+    assert stopped.attrs["stopped"] == 1
+    ds = gp.probe(problem(), ["lr"], out=out, workers=2, reference_copies=8, **SMALL)
+    assert hired == [2]
+    same(gp.probe(problem(), ["lr"], **smoothed, **SMALL), ds)
+
+
+def test_one_missing_unit_takes_one_worker_and_all_the_memory(tmp_path: Path, hired: list[int]) -> None:
+    out = tmp_path / "run"
+    one = gp.probe(problem(), ["lr"], out=out, **SMALL)
+    next((out / "units").glob("*.npz")).unlink()
+    least = max(
+        bytes_per_copy(problem(), Draw(), [layer]) + 8 * layer.numel * 4 for layer in layers_of(problem())
+    )
+    ds = gp.probe(problem(), ["lr"], out=out, workers=4, memory=least, **SMALL)
+    assert hired == [1]
+    xr.testing.assert_allclose(one["dot"], ds["dot"])
 
 
 @pytest.fixture
