@@ -17,6 +17,7 @@ from gradprobe.core.errors import UsageError
 from gradprobe.core.hooks import tensors
 from gradprobe.core.layer import Layer
 from gradprobe.core.protocols import Runnable
+from gradprobe.engine.cgroup import left_in_groups
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.sites import site_shapes
 
@@ -59,26 +60,8 @@ def free_memory(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     import psutil  # type: ignore[import-untyped]
 
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
-    except OSError:
-        return free
-    return free if limit == "max" else min(free, max(int(limit) - int(used), 0))
-
-
-def memory_each(memory: int | None, workers: int, device: torch.device) -> int | None:
-    """What each of several workers may use; None: half of what is free when it asks.
-
-    Args:
-        memory: What all may use.
-        workers: How many.
-        device: Where they run.
-    """
-    if memory is None and (workers == 1 or device.type != "cpu"):
-        return None
-    return (memory or int(SHARE * free_memory(device))) // workers
+    free, left = int(psutil.virtual_memory().available), left_in_groups()
+    return free if left is None else min(free, left)
 
 
 def bytes_per_copy(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> int:
@@ -99,7 +82,12 @@ def bytes_per_copy(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> in
 
 
 def room_for(
-    problem: Runnable, draw: Draw, layers: Sequence[Layer], directions: int, memory: int | None
+    problem: Runnable,
+    draw: Draw,
+    layers: Sequence[Layer],
+    directions: int,
+    memory: int | None,
+    sharers: int = 1,
 ) -> int | None:
     """Copies that fit into memory at once.
 
@@ -109,6 +97,7 @@ def room_for(
         layers: The layers that are noisy together.
         directions: How many directions of the layers' parameters are held meanwhile (sums, references).
         memory: Bytes; by default half of what is free.
+        sharers: Processes that share it.
 
     Raises:
         UsageError: Not even one copy fits into the memory that was given.
@@ -116,15 +105,22 @@ def room_for(
     device = problem.device
     weights = sum(layer.numel for layer in layers)
     each, fixed = bytes_per_copy(problem, draw, layers), 8 * weights * (directions + 2)
-    room = memory if memory is not None else int(SHARE * free_memory(device))
+    room = memory // sharers if memory is not None else _default(device, sharers)
     least = 2 if draw.antithetic else 1
-    if memory is not None and memory < fixed + least * each:
+    if memory is not None and room < fixed + least * each:
         need = f"{(fixed + least * each) / 2**20:,.0f} MiB"
+        given = "memory=" if sharers == 1 else f"memory= for each of {sharers} workers"
         raise UsageError(
             f"layer {layers[0].name!r} needs about {need} for one call and its sums, more than the "
-            f"{memory / 2**20:,.0f} MiB of memory=; give more, or a smaller batch."
+            f"{room / 2**20:,.0f} MiB of {given}; give more, or a smaller batch."
         )
     return max((room - fixed) // each, least)
+
+
+def _default(device: torch.device, sharers: int) -> int:
+    """Half of what is free, divided among those who run on the same device: workers use one GPU after the other."""
+    here = -(-sharers // torch.cuda.device_count()) if device.type == "cuda" else sharers
+    return int(SHARE * free_memory(device)) // here
 
 
 class _Made(TorchFunctionMode):

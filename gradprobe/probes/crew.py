@@ -14,9 +14,9 @@ import torch
 from gradprobe.core.errors import UsageError, whole
 from gradprobe.probes.foreign import Foreign
 from gradprobe.probes.local import Local
+from gradprobe.probes.messages import Answer, Job, TorchState
 from gradprobe.probes.parcel import pack
 from gradprobe.probes.plan import Task
-from gradprobe.probes.worker import Answer, Job, TorchState
 from gradprobe.problems.problem import Problem
 
 
@@ -91,7 +91,7 @@ def make_crew(
         threads: Threads of torch in each worker; one by default.
         problem: The problem.
         gradient: Its backprop gradient.
-        tasks: All units of the plan.
+        tasks: What is to be computed.
 
     Raises:
         UsageError: The problem or an estimator cannot be pickled.

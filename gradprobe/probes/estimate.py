@@ -55,11 +55,9 @@ def estimate(
     elif options:
         raise UsageError(f"give the options to the {type(estimator).__name__} itself, not to estimate.")
     made = make(estimator)
-    copies, seed, root_seed = (
-        whole("copies", copies),
-        whole("seed", seed, 0),
-        whole("root_seed", root_seed, 0),
-    )
+    copies = whole("copies", copies)
+    seed = whole("seed", seed, 0)
+    root_seed = whole("root_seed", root_seed, 0)
     fits = copies % DEFAULT_BLOCK == 0
     size = whole("block", block) if block is not None else DEFAULT_BLOCK if fits else copies
     check_copies(copies, size)

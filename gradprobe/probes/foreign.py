@@ -7,9 +7,10 @@ from types import TracebackType
 from typing import Any
 
 from gradprobe.core.errors import UsageError
+from gradprobe.probes.messages import Answer, Job, TorchState
 from gradprobe.probes.parcel import Parcel
 from gradprobe.probes.scheduler import spread
-from gradprobe.probes.worker import GUARD, Answer, Job, TorchState, check_trial, try_out, work
+from gradprobe.probes.worker import GUARD, check_trial, try_out, work
 
 
 class Foreign:

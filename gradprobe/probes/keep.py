@@ -78,5 +78,5 @@ class Groups:
             self._settle(group)
 
     def _settle(self, group: str) -> None:
-        blocks = self._settings.copies // self._settings.block
-        self._store.settle([wanted(task, self._settings) for task in self._tasks[group]], blocks)
+        units = [wanted(task, self._settings) for task in self._tasks[group]]
+        self._store.settle(units, self._settings.blocks)

@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import Any
 
 from gradprobe.core.errors import UsageError
+from gradprobe.probes.messages import Answer, Job, Signals, TorchState
 from gradprobe.probes.parcel import Parcel
-from gradprobe.probes.worker import GUARD, Answer, Job, Signals, TorchState, begin, check_trial, try_out, work
+from gradprobe.probes.worker import GUARD, begin, check_trial, try_out, work
 
 
 class Local:
@@ -118,9 +119,8 @@ class Local:
         if pool is None:
             pool = ProcessPoolExecutor(1, self.context, begin, (index, self.signals))
             self.pools[index] = pool
-            with _no_interrupts():
-                return pool.submit(function, *args)
-        return pool.submit(function, *args)
+        with _no_interrupts():  # the first call of a pool starts its process
+            return pool.submit(function, *args)
 
     def _bury(self, index: int) -> None:
         pool = self.pools[index]

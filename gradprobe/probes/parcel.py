@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.serialization import default_restore_location
 
 from gradprobe.core.errors import UsageError
 from gradprobe.engine.noise import NOISE
@@ -61,15 +62,20 @@ def unpack(data: bytes, worker: int = 0) -> tuple[Problem, dict[str, torch.Tenso
         worker: Index of the worker: on a machine with several GPUs each worker uses the next one.
 
     Raises:
-        UsageError: A class or function is not known here, or a noise family or a layer rule.
+        UsageError: A class or function is not known here, or a noise family or a layer rule, or there is no GPU
+            for a problem on one.
     """
     gpus = torch.cuda.device_count()
-    places = {f"cuda:{i}": f"cuda:{worker % gpus}" for i in range(gpus)}
+
+    def place(storage: Any, location: str) -> Any:
+        gpu = gpu_of(location, worker, gpus)
+        return None if gpu is None else default_restore_location(storage, f"cuda:{gpu}")
+
     try:
         # not a file that a user was given: the bytes come from the process that started this one
-        problem, gradient, kinds, rules = torch.load(
-            io.BytesIO(data), map_location=places, weights_only=False
-        )
+        problem, gradient, kinds, rules = torch.load(io.BytesIO(data), map_location=place, weights_only=False)
+    except UsageError:
+        raise
     except Exception as error:
         raise UsageError(
             f"a worker cannot load the problem ({_short(error)}); define model, loss and estimators in a module "
@@ -82,6 +88,30 @@ def unpack(data: bytes, worker: int = 0) -> tuple[Problem, dict[str, torch.Tenso
                 f"a worker does not know the {what} {name!r}; install what registers it, {HERE}."
             )
     return problem, gradient
+
+
+def gpu_of(location: str, worker: int, gpus: int) -> int | None:
+    """The GPU of a worker that takes the place of one on the machine where the problem was packed.
+
+    Args:
+        location: Where a tensor was, such as ``"cuda:1"``.
+        worker: Index of the worker.
+        gpus: How many GPUs the worker's machine has.
+
+    Returns:
+        Its index; None for what was on no GPU.
+
+    Raises:
+        UsageError: There is none.
+    """
+    kind, _, own = location.partition(":")
+    if kind != "cuda":
+        return None
+    if not gpus:
+        raise UsageError(
+            f"the problem is on {location}, but a worker sees no GPU; use workers that have one, or device='cpu'."
+        )
+    return (int(own or 0) + worker) % gpus
 
 
 def _bytes(value: Any) -> bytes:

@@ -13,14 +13,11 @@ from typing import Any
 import torch
 import xarray as xr
 
-from gradprobe.core.errors import UsageError, one_of, unknown, whole
+from gradprobe.core.errors import one_of, unknown, whole
 from gradprobe.core.hooks import untouched_globals
-from gradprobe.core.layer import Layer
-from gradprobe.core.streams import NOISE_VERSION, Block, Streams
-from gradprobe.engine.memory import memory_each, parse_memory
+from gradprobe.engine.memory import parse_memory
 from gradprobe.engine.preflight import fastest
 from gradprobe.estimators.base import Estimator, Labelled, make_all
-from gradprobe.estimators.bp import BP
 from gradprobe.probes.checks import (
     DEFAULT_BLOCK,
     check_copies,
@@ -29,23 +26,24 @@ from gradprobe.probes.checks import (
     layers_of,
     references,
     seed_list,
-    unused_layers,
 )
-from gradprobe.probes.crew import Crew, check_crew, make_crew
+from gradprobe.probes.crew import check_crew, make_crew
 from gradprobe.probes.interrupt import Stop, Stopped, on_signals
 from gradprobe.probes.keep import Groups, plan_products
 from gradprobe.probes.plan import OWN, Plan, Task, make_plan
+from gradprobe.probes.request import backprop, run_info
 from gradprobe.probes.running import wanted
 from gradprobe.probes.settings import Settings, engine_key
 from gradprobe.probes.share import share_out
 from gradprobe.probes.unit import compute, room
-from gradprobe.problems.device import device_name
 from gradprobe.problems.problem import Problem
-from gradprobe.store.info import RunInfo
 from gradprobe.store.run import RunStore
 from gradprobe.store.schema import KEEP
 
 Progress = Callable[[int, int, str], None]
+
+WORTH_TIMING = 1000
+"""Copies over all seeds from which on timing the engines pays."""
 
 
 def probe(
@@ -86,16 +84,17 @@ def probe(
         reference_copies: Copies behind a smoothed reference, for each seed.
         root_seed: Root of all noise keys.
         engine: ``"auto"`` (for each layer the fastest of those that agree with the loop, timed once and kept
-            with the run; short probes are not timed), ``"loop"``, ``"tile"`` or ``"vmap"``; after one of the
-            last three also "graph" (only what depends on the noise is run), "channels_last" (images so in
-            memory) and "x10" (copies in one call).
+            with the run; short probes are not timed), ``"loop"``, ``"tile"`` (activation noise; weight noise
+            takes the loop) or ``"vmap"``; after one of the last three also "channels_last" (images so in
+            memory), "x10" (copies in one call) and, not for tile, "graph" (only what depends on the noise runs).
         keep: What to keep besides moments. ``"products"``: the products of the seeds' final directions
             (``seed_product``), from their sums, which are scratch. ``"sums"``: the sums themselves too, so that
             the same call with more copies goes on from there. ``"moments"``: nothing else. A run that is
             there keeps at least what it kept.
         memory: What a probe may use besides the model, such as ``"2GiB"`` or a number of bytes; half of what
-            is free by default; workers share it. Fewer copies run at once where it is little (blocks are read in
-            parts); the numbers stay the same up to rounding. Where memory runs out all the same, calls are halved.
+            is free by default. ``workers`` share it; each worker of an ``executor`` may use that much. Fewer
+            copies run at once where it is little (blocks are read in parts); the numbers stay the same up to
+            rounding. Where memory runs out all the same, calls are halved.
         device: Where to run, such as ``"cuda"``: a copy of the model is made there. By default where the model
             is.
         noise_on: ``"device"`` (the numbers then belong to that kind of GPU) or ``"cpu"`` (slower; the same
@@ -122,44 +121,62 @@ def probe(
     check_problem(problem)
     made = make_all(estimators, **options)
     _check_options(made, options)
-    copies, block, root_seed = (
-        whole("copies", copies),
-        whole("block", block),
-        whole("root_seed", root_seed, 0),
-    )
+    copies = whole("copies", copies)
+    block = whole("block", block)
+    root_seed = whole("root_seed", root_seed, 0)
     check_copies(copies, block)
     reference_copies = whole("reference_copies", reference_copies, 4)
-    settings = Settings(block, copies, root_seed, references(reference), reference_copies, engine)
+    asked = references(reference)
     one_of("noise_on", noise_on, ("device", "cpu"))
-    settings = replace(settings, drawn_on=noise_on)
     numbers = seed_list(seeds)
     one_of("keep", keep, KEEP)
     check_crew(workers, executor, threads)
+    size = parse_memory(memory)
     problem = problem if device is None else problem.to(device)
-    settings = replace(settings, memory=memory_each(parse_memory(memory), workers or 1, problem.device))
     with untouched_globals(), problem.frozen():
         problem.refresh()
         chosen = layers_of(problem, layers)
         found = layers_of(problem)
-        gradient = _gradient(problem, found)
+        gradient = backprop(problem, found)
         plan = make_plan(problem, chosen, made, numbers)
-        check_plan(problem, plan, settings, found)
         store = RunStore(out)
-        info = _info(problem, chosen, gradient, plan, settings, numbers, layers)
+        held = store.references(asked)
+        todo = _missing(plan, block, copies, held, store)
+        settings = Settings(
+            block,
+            copies,
+            root_seed,
+            held,
+            reference_copies,
+            engine,
+            memory=size,
+            sharers=max(min(workers or 1, len(todo)), 1),
+            drawn_on=noise_on,
+        )
+        check_plan(problem, plan, settings, found)
+        info = run_info(problem, chosen, gradient, plan, settings, numbers, layers)
         info.configuration["keep"] = store.keep(keep)
         info.products = plan_products(plan, settings, info.keep)
         info.engines = _engines(problem, plan, settings, store.engines())
-        needed = any(_missing(task, settings, store) for task in plan.tasks)
-        hired = make_crew(workers, executor, threads, problem, gradient, plan.tasks) if needed else None
+        hired = make_crew(workers, executor, threads, problem, gradient, todo) if todo else None
         with hired or nullcontext() as crew:
-            joined = store.begin(info)
-            settings = replace(settings, references=tuple(joined.references), engines=joined.engines)
+            settings = replace(settings, engines=store.begin(info).engines)
             with on_signals() as stop, suppress(Stopped):
-                _compute_all(problem, plan, gradient, settings, store, progress, stop, crew)
+                groups = Groups(plan.tasks, todo, settings, store)
+                report = _report(progress, sum(settings.copies_of(task.fixed) for task in todo))
+                if crew is not None:
+                    share_out(crew, todo, settings, store, groups, report, stop)
+                else:
+                    compute_here(problem, todo, gradient, settings, store, groups, report, stop)
+                store.tidy()
     ds = store.dataset()
     if stop.asked:
         ds.attrs["stopped"] = 1
     return ds
+
+
+def _report(progress: Progress | None, total: int) -> Callable[[int, str], None]:
+    return lambda done, label: None if progress is None else progress(done, total, label)
 
 
 def _check_options(made: Sequence[Labelled], options: Mapping[str, Any]) -> None:
@@ -170,75 +187,6 @@ def _check_options(made: Sequence[Labelled], options: Mapping[str, Any]) -> None
 
 
 _OWN_OPTIONS = set(inspect.signature(probe).parameters) - {"problem", "options"}
-
-
-def _gradient(problem: Problem, layers: Sequence[Layer]) -> dict[str, torch.Tensor]:
-    gradient = BP().directions(problem, layers, Block(0, 1), Streams(0, 0))
-    for layer in layers:
-        if not all(bool(gradient[p].isfinite().all()) for p in layer.parameters):
-            raise UsageError(
-                f"the backprop gradient of layer {layer.name!r} is not finite, so there is nothing to compare "
-                "with; check the checkpoint and the batch."
-            )
-    return gradient
-
-
-def _info(
-    problem: Problem,
-    chosen: Sequence[Layer],
-    gradient: Mapping[str, torch.Tensor],
-    plan: Plan,
-    settings: Settings,
-    seeds: list[int],
-    layers: str | Sequence[str] | None,
-) -> RunInfo:
-    identity = problem.fingerprints() | {
-        "block": settings.block,
-        "root_seed": settings.root_seed,
-        "noise_version": _noise_version(problem, settings),
-    }
-    configuration = dict(problem.facts.get("source", {})) | {
-        "estimators": [view.label for view in plan.views],
-        "copies": settings.copies,
-        "seeds": seeds,
-        "block": settings.block,
-        "layers": layers if layers is None or isinstance(layers, str) else list(layers),
-        "reference": list(settings.references),
-        "reference_copies": settings.reference_copies,
-        "root_seed": settings.root_seed,
-        "engine": settings.engine,
-    }
-    squares = {name: float((g.double() ** 2).sum()) for name, g in gradient.items()}
-    facts = {k: v for k, v in problem.facts.items() if k != "source"} | {
-        "problem": problem.name,
-        "loss_per": problem.loss_per,
-        "batch_size": problem.samples,
-        "unused_layers": unused_layers(problem),
-        "clean_loss": float(problem.total(problem.clean_losses())),
-        "gradient_sqnorm": squares,
-        "total_reference_sqnorm": sum(squares.values()),
-    }
-    names = [layer.name for layer in chosen]
-    return RunInfo(
-        identity,
-        configuration,
-        layers_of(problem),
-        names,
-        plan.views,
-        seeds,
-        list(settings.references),
-        facts,
-    )
-
-
-def _noise_version(problem: Problem, settings: Settings) -> int | str:
-    """What the numbers behind a key depend on."""
-    name = device_name(problem.device) if settings.drawn_on == "device" else "cpu"
-    return NOISE_VERSION if name == "cpu" else f"{NOISE_VERSION} on {name}"
-
-
-WORTH_TIMING = 1000
-"""Copies over all seeds from which on timing the engines pays."""
 
 
 def _engines(problem: Problem, plan: Plan, settings: Settings, known: Mapping[str, str]) -> dict[str, str]:
@@ -254,53 +202,53 @@ def _engines(problem: Problem, plan: Plan, settings: Settings, known: Mapping[st
     return found
 
 
-def _compute_all(
+def _missing(plan: Plan, block: int, copies: int, references: Sequence[str], store: RunStore) -> list[Task]:
+    """What of a plan is not stored yet."""
+    found = []
+    for task in plan.tasks:
+        names = list(task.readouts) or [OWN]
+        held = references if task.draw is not None else ("bp",)
+        done = store.done(task.key, names, block if task.fixed else copies, held)
+        if not set(names) <= done:
+            readouts = {name: r for name, r in task.readouts.items() if name not in done}
+            found.append(replace(task, readouts=readouts))
+    return found
+
+
+def compute_here(
     problem: Problem,
-    plan: Plan,
+    tasks: Sequence[Task],
     gradient: Mapping[str, torch.Tensor],
     settings: Settings,
     store: RunStore,
-    progress: Progress | None,
+    groups: Groups,
+    report: Callable[[int, str], None],
     stop: Stop,
-    crew: Crew | None = None,
 ) -> None:
-    todo = [left for task in plan.tasks if (left := _missing(task, settings, store)) is not None]
-    total, done = sum(settings.copies_of(task.fixed) for task in todo), 0
+    """Compute tasks in this process; the arguments are those of :func:`share_out`.
 
-    def report(copies: int, label: str) -> None:
-        if progress is not None:
-            progress(copies, total, label)
+    Raises:
+        Stopped: A stop was asked for.
+    """
+    done = 0
+    label = ""
 
-    groups = Groups(plan.tasks, todo, settings, store)
-    if crew is not None:
-        share_out(crew, todo, settings, store, groups, report, stop)
-    for task in todo if crew is None else ():
+    def tick(copies: int) -> None:
+        nonlocal done
+        done += copies
+        report(done, label)
+        stop.check()
 
-        def tick(copies: int, label: str = str(task.key)) -> None:
-            nonlocal done
-            done += copies
-            report(done, label)
-            stop.check()
-
-        saver = store.saver(wanted(task, settings), settings.copies // settings.block)
-        try:
+    try:
+        for task in tasks:
+            label = str(task.key)
+            saver = store.saver(wanted(task, settings), settings.blocks)
             unit = compute(problem, task, gradient, settings, tick, saver)
             store.add(unit)
             if unit.status == "ok":
                 saver.stored()
             groups.finished(task)
             stop.check()
-        except Stopped:
-            groups.stopped()
-            raise
-    store.tidy()
-
-
-def _missing(task: Task, settings: Settings, store: RunStore) -> Task | None:
-    """What of a task is not stored yet."""
-    names = list(task.readouts) or [OWN]
-    references = settings.references if task.draw is not None else ("bp",)
-    done = store.done(task.key, names, settings.copies_of(task.fixed), references)
-    if set(names) <= done:
-        return None
-    return replace(task, readouts={k: v for k, v in task.readouts.items() if k not in done})
+    except Stopped:
+        groups.stopped()
+        raise

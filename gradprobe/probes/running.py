@@ -13,7 +13,7 @@ from gradprobe.probes.moments import Moments
 from gradprobe.probes.plan import OWN, Task
 from gradprobe.probes.references import Reference
 from gradprobe.probes.settings import Settings
-from gradprobe.store.schema import Unit
+from gradprobe.store.schema import REFERENCE_SCALARS, Unit
 from gradprobe.store.state import State, Wanted
 
 Directions = Mapping[str, torch.Tensor]
@@ -30,6 +30,40 @@ def wanted(task: Task, settings: Settings) -> Wanted:
         block=settings.block,
         references=settings.references if task.draw is not None else ("bp",),
         reference_copies=settings.reference_copies if smoothed else 0,
+    )
+
+
+def failed_unit(of: Wanted, blocks: int, why: str, **known: Any) -> Unit:
+    """A failed unit: NaN, except for what is known all the same.
+
+    Args:
+        of: What should have been computed.
+        blocks: How many blocks it should have had.
+        why: What went wrong.
+        **known: Fields of :class:`Unit`.
+    """
+    many, rows, width = len(of.references), len(of.readouts), len(of.parameters)
+    shapes = {
+        "dot": (many, rows, width, blocks),
+        "sqnorm": (rows, width, blocks),
+        "block_sqnorm": (rows, width, blocks),
+        **dict.fromkeys(("forwards", "equivalents", "nonfinite"), (blocks,)),
+        **dict.fromkeys(REFERENCE_SCALARS, (many, width)),
+    }
+    nothing = {name: np.full(shape, np.nan) for name, shape in shapes.items() if name not in known}
+    return _unit(of, "failed", why, **known, **nothing)
+
+
+def _unit(of: Wanted, status: str, note: str, **arrays: Any) -> Unit:
+    return Unit(
+        key=of.key,
+        readouts=of.readouts,
+        parameters=of.parameters,
+        block=of.block,
+        references=of.references,
+        status=status,
+        note=note,
+        **arrays,
     )
 
 
@@ -93,30 +127,19 @@ class Running:
         """The unit so far, or a failed one of ``count`` blocks."""
         boundaries = self.of.block * np.arange(1.0, count + 1)
         lost = self.nonfinite + [0] * (count - self.blocks)
-        unit = Unit(
-            key=self.task.key,
-            readouts=self.of.readouts,
-            parameters=self.of.parameters,
-            block=self.of.block,
-            references=tuple(self.references),
-            status=status,
-            note=note,
-            seconds=self.seconds + seconds,
-            forwards=boundaries,
-            equivalents=boundaries,
-            nonfinite=np.cumsum(np.array(lost, dtype=np.float64)),
-            **(self._nothing(count) if status == "failed" else self._arrays()),
+        known: dict[str, Any] = {
+            "seconds": self.seconds + seconds,
+            "forwards": boundaries,
+            "equivalents": boundaries,
+            "nonfinite": np.cumsum(np.array(lost, dtype=np.float64)),
             **self._reference_arrays(),
-        )
+        }
         if self.task.estimator is not None:
-            unit.forwards = np.array(self.forwards + [np.nan] * (count - self.blocks))
-            unit.equivalents = unit.forwards * (3 if self.task.estimator.uses_backward else 1)
-        return unit
-
-    def _nothing(self, count: int) -> dict[str, Any]:
-        shape = (len(self.of.readouts), len(self.of.parameters), count)
-        found = {name: np.full(shape, np.nan) for name in ("sqnorm", "block_sqnorm")}
-        return found | {"dot": np.full((len(self.references), *shape), np.nan)}
+            known["forwards"] = np.array(self.forwards + [np.nan] * (count - self.blocks))
+            known["equivalents"] = known["forwards"] * (3 if self.task.estimator.uses_backward else 1)
+        if status == "failed":
+            return failed_unit(self.of, count, note, **known)
+        return _unit(self.of, status, note, **known, **self._arrays())
 
     def _arrays(self) -> dict[str, Any]:
         each = [m.arrays() for m in self._moments]

@@ -22,7 +22,8 @@ class Settings:
         reference_copies: Copies behind a smoothed reference.
         engine: ``"auto"``, or an engine as text.
         engines: The engine of each unit, by :func:`engine_key`; it takes the place of ``"auto"``.
-        memory: Bytes that a unit may use; None for half of what is free.
+        memory: Bytes that were given; None for half of what is free.
+        sharers: Processes that share the memory; each computes one unit at a time.
         drawn_on: Where noise is drawn: ``"device"`` or ``"cpu"``.
     """
 
@@ -34,7 +35,13 @@ class Settings:
     engine: str = "auto"
     engines: Mapping[str, str] = field(default_factory=dict)
     memory: int | None = None
+    sharers: int = 1
     drawn_on: str = "device"
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of a unit with noise."""
+        return self.copies // self.block
 
     def streams(self, seed: int, purpose: str = "draw") -> Streams:
         """The noise of a seed."""

@@ -7,19 +7,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 
-import numpy as np
-
 from gradprobe.core.errors import UsageError
 from gradprobe.probes.crew import Crew
 from gradprobe.probes.interrupt import Stop, Stopped
 from gradprobe.probes.keep import Groups
+from gradprobe.probes.messages import Answer, Job
 from gradprobe.probes.plan import Task
-from gradprobe.probes.running import wanted
+from gradprobe.probes.running import failed_unit, wanted
 from gradprobe.probes.settings import Settings
-from gradprobe.probes.worker import Answer, Job
 from gradprobe.store.run import RunStore
-from gradprobe.store.saver import Saver
-from gradprobe.store.schema import Unit
 
 POLL = 0.2
 """Seconds between two looks at progress and signals."""
@@ -85,14 +81,11 @@ def share_out(
         raise Stopped
 
 
-def _saver(task: Task, settings: Settings, store: RunStore) -> Saver:
-    return store.saver(wanted(task, settings), settings.copies // settings.block)
-
-
 def _job(task: Task, settings: Settings, store: RunStore, crew: Crew) -> Job:
     assert store.info is not None
-    shared = store.path is not None and crew.local
-    start = None if shared or task.fixed else _saver(task, settings, store).load()
+    start = None
+    if not task.fixed and (store.path is None or not crew.local):
+        start = store.saver(wanted(task, settings), settings.blocks).load()
     path = None if store.path is None else str(store.path.resolve())
     final = store.keeps_sums(task.key)
     return Job(pickle.dumps(task), settings, path, store.info.identity, final, start)
@@ -109,8 +102,11 @@ def _kept(answer: Answer, task: Task, settings: Settings, store: RunStore) -> bo
         raise UsageError(answer.refused)
     if answer.crashed:
         raise WorkerError(f"{task.key}, in a worker:\n{answer.crashed}")
-    saver = _saver(task, settings, store)
-    unit = lost_unit(task, settings, answer.lost) if answer.lost else answer.unit
+    saver = store.saver(wanted(task, settings), settings.blocks)
+    unit = answer.unit
+    if answer.lost:
+        blocks = settings.copies_of(task.fixed) // settings.block
+        unit = failed_unit(wanted(task, settings), blocks, answer.lost)
     if unit is None:
         if answer.state is not None:
             saver.save(answer.state)
@@ -121,32 +117,3 @@ def _kept(answer: Answer, task: Task, settings: Settings, store: RunStore) -> bo
     if unit.status == "ok":
         saver.stored()
     return True
-
-
-def lost_unit(task: Task, settings: Settings, why: str) -> Unit:
-    """A failed unit in the place of one that no worker could finish."""
-    of, steps = wanted(task, settings), settings.copies_of(task.fixed) // settings.block
-    many, rows, width = len(of.references), len(of.readouts), len(of.parameters)
-
-    def empty(*shape: int) -> np.ndarray:
-        return np.full(shape, np.nan)
-
-    return Unit(
-        key=of.key,
-        readouts=of.readouts,
-        parameters=of.parameters,
-        block=of.block,
-        references=of.references,
-        dot=empty(many, rows, width, steps),
-        sqnorm=empty(rows, width, steps),
-        block_sqnorm=empty(rows, width, steps),
-        reference_sqnorm=empty(many, width),
-        reference_block_sqnorm=empty(many, width),
-        reference_blocks=empty(many, width),
-        reference_dot=empty(many, width),
-        forwards=empty(steps),
-        equivalents=empty(steps),
-        nonfinite=empty(steps),
-        status="failed",
-        note=why,
-    )

@@ -60,7 +60,7 @@ def compute(
     if state is not None:
         running.resume(state, gradient)
         tick(running.blocks * settings.block)
-    count = 1 if task.fixed else settings.copies // settings.block
+    count = 1 if task.fixed else settings.blocks
     with peak_memory(problem.device) as peak:
         note = _run(problem, running, settings, count, tick, saver, start + spent) or _useless(running, count)
     status = "failed" if note else "ok"
@@ -143,7 +143,7 @@ def room(problem: Problem, task: Task, settings: Settings) -> int | None:
     if task.draw is None:
         return None
     directions = len(task.readouts) + len(settings.references)
-    return room_for(problem, task.draw, task.layers, directions, settings.memory)
+    return room_for(problem, task.draw, task.layers, directions, settings.memory, settings.sharers)
 
 
 def _own(problem: Problem, task: Task, block: Block, streams: Streams) -> Read:

@@ -8,12 +8,10 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,98 +20,17 @@ from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.provenance import environment
 from gradprobe.probes.allocator import tune_allocator
 from gradprobe.probes.interrupt import Stopped
+from gradprobe.probes.messages import Answer, Job, Signals, TorchState
 from gradprobe.probes.parcel import unpack
-from gradprobe.probes.plan import Task
 from gradprobe.probes.running import wanted
-from gradprobe.probes.settings import Settings
 from gradprobe.probes.unit import compute
 from gradprobe.problems.problem import Problem
 from gradprobe.store.info import RUN_FILE, read_info
 from gradprobe.store.kept import Kept
 from gradprobe.store.saver import Saver
-from gradprobe.store.schema import Unit
-from gradprobe.store.state import State
 
 GUARD = 'if __name__ == "__main__":'
 """What a script needs around a probe with workers: they read the script too."""
-
-
-@dataclass(frozen=True)
-class TorchState:
-    """Settings of torch that numbers depend on, taken over from the parent."""
-
-    threads: int
-    dtype: torch.dtype
-    precision: str
-
-    @classmethod
-    def here(cls, threads: int) -> TorchState:
-        """Those of this process, with another number of threads."""
-        return cls(threads, torch.get_default_dtype(), torch.get_float32_matmul_precision())
-
-    def set(self) -> None:
-        """Make them this process's."""
-        if torch.get_num_threads() != self.threads:
-            torch.set_num_threads(self.threads)
-        torch.set_default_dtype(self.dtype)
-        torch.set_float32_matmul_precision(self.precision)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One unit to compute.
-
-    Attributes:
-        task: The pickled task, so that one which cannot be unpickled is an answer and not a dead worker.
-        settings: What all units of the run share.
-        path: The run directory; states of the unit go there, if this run is what the worker finds there.
-        identity: The run's.
-        final: Whether the final state is kept.
-        start: The state to go on from, for a worker that does not see the directory.
-    """
-
-    task: bytes
-    settings: Settings
-    path: str | None
-    identity: Mapping[str, Any]
-    final: bool
-    start: State | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came of a job.
-
-    Attributes:
-        unit: The unit, if it was finished.
-        final: Its final state, likewise.
-        state: The state in which it was stopped, unless the worker has saved it with the run itself.
-        refused: The sentence of a usage error.
-        crashed: The traceback of any other error.
-        lost: Why there is no answer from the worker itself.
-    """
-
-    unit: Unit | None = None
-    final: State | None = None
-    state: State | None = None
-    refused: str = ""
-    crashed: str = ""
-    lost: str = ""
-
-
-@dataclass
-class Signals:
-    """Memory that the parent and its own workers share; without locks, which a killed worker would keep.
-
-    Attributes:
-        stop: Set by the parent: finish the block and stop.
-        copies: For each worker, copies done in the unit at hand.
-        started: For each worker, whether it came to life.
-    """
-
-    stop: Any
-    copies: Any
-    started: Any
 
 
 class _Here:
@@ -142,15 +59,14 @@ class _Here:
             self.problem.clean_losses()
         return self.problem
 
-    def saver(self, job: Job, task: Task) -> Saver:
-        """Where states of a unit go: to its run, or along with the answer."""
+    def run_of(self, job: Job) -> Kept | None:
+        """What the run of a job holds, if this worker sees it."""
         path = Path(job.path or "")
         if job.path is None or not (path / RUN_FILE).is_file() or read_info(path).identity != job.identity:
-            return Saver(job.start)
+            return None
         if self.path != path:
             self.path, self.kept = path, Kept(path)
-        blocks = job.settings.copies // job.settings.block
-        return self.kept.saver(wanted(task, job.settings), blocks, job.final)
+        return self.kept
 
 
 _here = _Here()
@@ -214,14 +130,16 @@ def work(job: Job, digest: str, state: TorchState, data: bytes | None = None) ->
     Returns:
         The unit, or why there is none; nothing at all after a stop in a worker that has saved its state.
     """
-    saver = Saver()
+    saver = Saver(job.start)  # states go along with the answer, unless this worker sees the run
     with _caught() as answers, _turn(state):
         problem = _here.hold(digest, data)
         task = pickle.loads(job.task)
-        saver = _here.saver(job, task)
+        run = _here.run_of(job)
+        if run is not None:
+            saver = run.saver(wanted(task, job.settings), job.settings.blocks, job.final)
         _count(-1)
         unit = compute(problem, task, _here.gradient, job.settings, _count, saver)
-        answers.append(Answer(unit, final=saver.final if job.final and type(saver) is Saver else None))
+        answers.append(Answer(unit, final=saver.final if job.final and run is None else None))
     return answers[0] if answers else Answer(state=saver.state)
 
 

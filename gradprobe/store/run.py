@@ -94,6 +94,11 @@ class RunStore:
         old = self._existing()
         return dict(old.engines) if old is not None else {}
 
+    def references(self, least: Sequence[str]) -> tuple[str, ...]:
+        """Names of the run's references: those that it has, and those that are asked for."""
+        old = self._existing()
+        return tuple(dict.fromkeys([*(old.references if old is not None else ()), *least]))
+
     def keep(self, least: str) -> str:
         """What the run keeps: at least what is asked for, and what it kept before."""
         old = self._existing()

@@ -13,8 +13,9 @@ import xarray as xr
 import gradprobe as gp
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine import memory as memory_module
+from gradprobe.engine.cgroup import left_in_groups
 from gradprobe.engine.draw import Draw
-from gradprobe.engine.memory import bytes_per_copy, is_out_of_memory, memory_each, parse_memory, room_for
+from gradprobe.engine.memory import bytes_per_copy, is_out_of_memory, parse_memory, room_for
 from gradprobe.engine.parts import calls, whole
 from gradprobe.estimators import draws as draws_module
 from gradprobe.estimators.blockread import Reading
@@ -23,6 +24,7 @@ from gradprobe.estimators.readout import ReadOut
 from gradprobe.probes.checks import layers_of
 from gradprobe.problems.networks.resnet5 import ResNet5
 from tests.problems_tiny import classifier
+from tests.strength.model_file import problem
 
 MIB = 2**20
 METHODS = ["lr", "es", "lr(centre=mean)", "lr(injection=joint)"]
@@ -223,11 +225,22 @@ def test_other_errors_are_not_taken_for_lack_of_memory(monkeypatch: pytest.Monke
     assert not is_out_of_memory(ValueError("out of memory"))
 
 
-def test_workers_share_what_is_given() -> None:
-    cpu = torch.device("cpu")
-    assert memory_each(8 * MIB, 4, cpu) == 2 * MIB
-    assert memory_each(None, 1, cpu) is None
-    assert memory_each(None, 2, cpu) == pytest.approx(memory_module.free_memory(cpu) / 4, rel=0.2)
+def test_workers_share_what_is_given_and_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = images()
+    layer = layers_of(problem)[0]
+    each, sums = bytes_per_copy(problem, Draw(), [layer]), 8 * layer.numel * 4
+    given = 4 * (10 * each + sums)
+    assert room_for(problem, Draw(), [layer], 2, given, sharers=4) == 10
+    with pytest.raises(gp.UsageError, match=r"MiB of memory= for each of 500 workers; give more"):
+        room_for(problem, Draw(), [layer], 2, given, sharers=500)
+    monkeypatch.setattr(memory_module, "free_memory", lambda device: 2 * given)
+    assert room_for(problem, Draw(), [layer], 2, None, sharers=4) == 10
+    assert room_for(problem, Draw(), [layer], 2, None, sharers=500) == 1
+
+
+def test_only_memory_that_was_given_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_module, "free_memory", lambda device: 10)
+    assert (gp.probe(problem(), "lr", copies=8, block=4, seeds=1, workers=2)["status"] == "ok").all()
 
 
 def test_the_default_leaves_half_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,6 +251,59 @@ def test_the_default_leaves_half_of_what_is_free(monkeypatch: pytest.MonkeyPatch
     assert room_for(problem, Draw(), [layer], 2, None) == 10
     monkeypatch.setattr(memory_module, "free_memory", lambda device: 10)
     assert room_for(problem, Draw(), [layer], 2, None) == 1  # it is tried: what is free is a guess
+
+
+def written(folder: Path, **files: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(f"{text}\n")
+
+
+V1, V2 = "4:memory:/job/step\n1:cpu:/job\n0::/", "0::/job/step"
+
+
+def test_the_tightest_group_of_version_2_counts(tmp_path: Path) -> None:
+    written(tmp_path / "proc/self", cgroup=V2)
+    base = tmp_path / "sys/fs/cgroup"
+    assert left_in_groups(tmp_path) is None
+    stat = "anon 50\ninactive_file 30\nactive_file 5"
+    written(base / "job/step", memory__max="max", memory__current=90, memory__stat=stat)
+    assert left_in_groups(tmp_path) is None
+    written(base / "job", memory__max=100, memory__current=90, memory__stat=stat)
+    assert left_in_groups(tmp_path) == 100 - (90 - 30)
+    written(base / "job/step", memory__max=50)
+    assert left_in_groups(tmp_path) == 0  # it uses more than a limit that was lowered
+
+
+def test_groups_of_version_1_count_what_is_below_them(tmp_path: Path) -> None:
+    written(tmp_path / "proc/self", cgroup=V1)
+    stat = "inactive_file 1\ntotal_inactive_file 30"
+    given = {"memory__usage_in_bytes": 90, "memory__stat": stat}
+    base = tmp_path / "sys/fs/cgroup/memory"
+    written(base, memory__limit_in_bytes=2**63 - 4096, **given)
+    written(base / "job/step", memory__limit_in_bytes=200, **given)
+    assert left_in_groups(tmp_path) == 200 - (90 - 30)
+
+
+@pytest.mark.parametrize(
+    ("lines", "folder", "limit", "usage"),
+    [
+        (V2, "sys/fs/cgroup", "memory__max", "memory__current"),
+        (V1, "sys/fs/cgroup/memory", "memory__limit_in_bytes", "memory__usage_in_bytes"),
+    ],
+)
+def test_in_a_container_the_root_is_the_group(
+    lines: str, folder: str, limit: str, usage: str, tmp_path: Path
+) -> None:
+    written(tmp_path / "proc/self", cgroup=lines)
+    written(tmp_path / folder, **{limit: 100, usage: 60}, memory__stat="anon 60")
+    assert left_in_groups(tmp_path) == 40
+
+
+def test_without_groups_nothing_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert left_in_groups(tmp_path) is None
+    monkeypatch.setattr(memory_module, "left_in_groups", lambda: 7)
+    assert memory_module.free_memory(torch.device("cpu")) == 7
 
 
 def test_peak_is_recorded_for_every_unit() -> None:

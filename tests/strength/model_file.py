@@ -12,6 +12,8 @@ from torch import nn
 
 import gradprobe as gp
 from gradprobe.estimators.base import Block, Estimator, Layer, Problem, Streams, make
+from gradprobe.probes.messages import TorchState
+from gradprobe.probes.worker import _turn
 
 
 class Net(nn.Module):
@@ -40,6 +42,12 @@ def problem(wait: float = 0.0, loss: Any = halved) -> gp.Problem:
     """The problem; each forward can be made to last."""
     x = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
     return gp.Problem(Net(wait), (x, torch.arange(8) % 3), loss)
+
+
+def state_under(state: TorchState) -> TorchState:
+    """Settings of torch in the process that computes, after those of another were taken over."""
+    with _turn(state):
+        return TorchState.here(torch.get_num_threads())
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -21,12 +22,18 @@ import xarray as xr
 from torch import nn
 
 import gradprobe as gp
+from gradprobe.engine.draw import Draw
+from gradprobe.engine.memory import bytes_per_copy
 from gradprobe.engine.noise import NOISE
 from gradprobe.layers import RULES
 from gradprobe.probes.allocator import tune_allocator
+from gradprobe.probes.checks import layers_of
+from gradprobe.probes.local import Local
+from gradprobe.probes.messages import TorchState
+from gradprobe.probes.parcel import gpu_of, pack, unpack
 from gradprobe.store.assemble import attribute
 from tests.problems_tiny import classifier
-from tests.strength.model_file import Half, halved, problem
+from tests.strength.model_file import Half, halved, problem, state_under
 
 SMALL = {"copies": 12, "block": 4, "seeds": 2}
 ROOT = Path(__file__).parents[2]
@@ -95,6 +102,110 @@ def test_other_values_and_the_type_travel_along() -> None:
         same(gp.probe(moved, ["lr"], **SMALL), gp.probe(moved, ["lr"], workers=2, **SMALL))
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def hired(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many workers each crew had."""
+    found: list[int] = []
+
+    class Counted(Local):
+        def __init__(self, size: int, *args: Any) -> None:
+            found.append(size)
+            super().__init__(size, *args)
+
+    monkeypatch.setattr("gradprobe.probes.crew.Local", Counted)
+    return found
+
+
+def test_units_that_lack_a_reference_of_the_run_are_shared_out(tmp_path: Path, hired: list[int]) -> None:
+    out, smoothed = tmp_path / "run", {"reference": "smoothed", "reference_copies": 8}
+    gp.probe(problem(), ["lr"], out=out, **SMALL)
+    stopped = gp.probe(
+        problem(),
+        ["lr"],
+        out=out,
+        progress=lambda *now: signal.raise_signal(signal.SIGINT),
+        **smoothed,
+        **SMALL,
+    )
+    assert stopped.attrs["stopped"] == 1
+    ds = gp.probe(problem(), ["lr"], out=out, workers=2, reference_copies=8, **SMALL)
+    assert hired == [2]
+    same(gp.probe(problem(), ["lr"], **smoothed, **SMALL), ds)
+
+
+def test_one_missing_unit_takes_one_worker_and_all_the_memory(tmp_path: Path, hired: list[int]) -> None:
+    out = tmp_path / "run"
+    one = gp.probe(problem(), ["lr"], out=out, **SMALL)
+    next((out / "units").glob("*.npz")).unlink()
+    least = max(
+        bytes_per_copy(problem(), Draw(), [layer]) + 8 * layer.numel * 4 for layer in layers_of(problem())
+    )
+    ds = gp.probe(problem(), ["lr"], out=out, workers=4, memory=least, **SMALL)
+    assert hired == [1]
+    xr.testing.assert_allclose(one["dot"], ds["dot"])
+
+
+@pytest.fixture
+def torch_restored() -> Iterator[TorchState]:
+    before = TorchState.here(1)
+    yield before
+    before.set()
+    assert TorchState.here(1) == before
+
+
+def newer(part: str, value: str) -> Callable[[], None]:
+    def change() -> None:
+        holder = torch.backends
+        for name in filter(None, part.split(".")):
+            holder = getattr(holder, name)
+        holder.fp32_precision = value
+
+    return change
+
+
+def no_tf32() -> None:
+    torch.backends.cudnn.allow_tf32 = False
+
+
+SWITCHES = {
+    "older products": lambda: torch.set_float32_matmul_precision("medium"),
+    "older convolutions": no_tf32,
+    "newer products": newer("cuda.matmul", "tf32"),
+    "newer convolutions": newer("cudnn.conv", "ieee"),
+    "newer recurrent": newer("cudnn.rnn", "ieee"),
+    "newer on the cpu": newer("mkldnn.conv", "bf16"),
+    "all of a kind": newer("mkldnn", "bf16"),
+    "all": newer("", "ieee"),
+    "refusing": lambda: torch.use_deterministic_algorithms(True),
+    "warning": lambda: torch.use_deterministic_algorithms(True, warn_only=True),
+}
+
+
+@pytest.mark.parametrize("change", SWITCHES.values(), ids=SWITCHES)
+def test_switches_of_torch_are_taken_over_and_given_back(
+    change: Callable[[], Any], torch_restored: TorchState
+) -> None:
+    change()
+    here = TorchState.here(1)
+    assert here != torch_restored
+    torch_restored.set()
+    assert TorchState.here(1) == torch_restored
+    pickle.loads(pickle.dumps(here)).set()
+    assert TorchState.here(1) == here
+
+
+def test_switches_of_torch_travel_to_workers(torch_restored: TorchState) -> None:
+    newer("cuda.matmul", "tf32")()
+    newer("cudnn.conv", "ieee")()
+    torch.use_deterministic_algorithms(True)
+    here = TorchState.here(1)
+    assert here.matmul is None  # torch refuses to say
+    same(gp.probe(problem(), ["lr"], **SMALL), gp.probe(problem(), ["lr"], workers=2, **SMALL))
+    with spawn_pool(1) as executor:
+        assert executor.submit(state_under, here).result() == here
+    assert TorchState.here(1) == here
 
 
 def test_an_executor_of_processes() -> None:
@@ -385,8 +496,6 @@ def test_a_unit_that_is_given_up_does_not_hide_behind_its_saved_blocks(tmp_path:
 
 
 def test_a_problem_is_pickled_with_what_it_shares() -> None:
-    import pickle
-
     before = problem()
     after = pickle.loads(pickle.dumps(before))
     assert after.twin is not after.module
@@ -396,6 +505,31 @@ def test_a_problem_is_pickled_with_what_it_shares() -> None:
     data = torch.randn(100_000, 4)
     few = gp.Problem(nn.Linear(4, 3), (data[:6], torch.arange(6) % 3))
     assert len(pickle.dumps(few)) < 50_000
+
+
+@pytest.mark.parametrize(
+    ("location", "worker", "gpus", "gpu"),
+    [
+        ("cpu", 3, 0, None),
+        ("cpu", 3, 2, None),
+        ("cuda:0", 0, 1, 0),
+        ("cuda:0", 3, 2, 1),  # workers of one's own take one after the other
+        ("cuda:1", 0, 2, 1),  # those of an executor the one that was asked for
+        ("cuda:3", 0, 1, 0),  # on a machine with fewer of them
+        ("cuda", 1, 2, 1),
+    ],
+)
+def test_which_gpu_a_worker_uses(location: str, worker: int, gpus: int, gpu: int | None) -> None:
+    assert gpu_of(location, worker, gpus) == gpu
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_worker_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.serialization.location_tag", lambda storage: "cuda:1")
+        parcel = pack(problem(), {}, [])
+    with pytest.raises(gp.UsageError, match="^the problem is on cuda:1, but a worker sees no GPU"):
+        unpack(parcel.data)
 
 
 def test_the_allocator_is_tuned_in_workers_alone() -> None:
