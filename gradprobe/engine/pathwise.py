@@ -13,8 +13,8 @@ from gradprobe.core.layer import Layer, paths
 from gradprobe.core.protocols import Runnable
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
+from gradprobe.engine.drawing import make_noise
 from gradprobe.engine.parts import Part
-from gradprobe.engine.run import make_noise
 from gradprobe.engine.sites import Site
 
 

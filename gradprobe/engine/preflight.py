@@ -16,11 +16,12 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.protocols import Runnable
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
+from gradprobe.engine.drawing import in_layout, make_noise
 from gradprobe.engine.engines import NAMES, Engine
 from gradprobe.engine.graph import Graph
 from gradprobe.engine.memory import free_unused, is_out_of_memory
 from gradprobe.engine.parts import calls
-from gradprobe.engine.run import execute, in_layout, make_noise, run
+from gradprobe.engine.run import execute, run
 from gradprobe.engine.sites import Forward
 
 ENGINES = ("auto", *NAMES)
@@ -35,9 +36,6 @@ LITTLE = 0.02
 
 TRACING = 2.0
 """Seconds that the loop must take in all for tracing to pay: it loads much of torch, once in a process."""
-
-LOOPED = 4
-"""Copies in one call of the loop: what a call costs besides is shared, and their noise is not far."""
 
 SHORT = 2e-3
 """Seconds of a copy up to which calls of many copies are tried first."""
@@ -104,7 +102,8 @@ def fastest(
     graphs = copies * min(taken.values()) > TRACING
     images = any(t.ndim == 4 and t.is_floating_point() for t in tensors(problem.inputs))
     layouts = ("channels_last", "") if images else ("",)
-    attempt(Engine("loop", graphs, layouts[0], max(min(LOOPED, most), step)))
+    looped = max(min(block, most - most % step), step)  # what a call costs besides is shared
+    attempt(Engine("loop", graphs, layouts[0], looped))
     several = len(layers) == 1 and (draw.where == "weights" or layers[0].calls == 1)
     if min(taken.values()) < SHORT:
         sizes = [block, *([5 * block, 20 * block] if several else []), block // 2]
@@ -114,9 +113,9 @@ def fastest(
     for layout in layouts:
         for name, graph in (("vmap", graphs), ("tile", False), ("vmap", False)):
             attempt(Engine(name, graph, layout, sizes[0]))
-        attempt(Engine("loop", graphs, layout, max(min(LOOPED, most), step)))
+        attempt(Engine("loop", graphs, layout, looped))
     best = min(taken, key=lambda e: taken[e])
-    for size in sizes[1:] if best.name != "loop" else ():
+    for size in sizes[1:] if best.name != "loop" else (max(looped // (2 * step) * step, step),):
         attempt(replace(best, copies=size))
     return min(taken, key=lambda e: taken[e])
 

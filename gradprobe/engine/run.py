@@ -19,23 +19,20 @@ from gradprobe.core.layer import Layer, paths
 from gradprobe.core.protocols import Runnable
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
-from gradprobe.engine.drawing import Drawing, worth_waiting
+from gradprobe.engine.drawing import in_layout, make_noise
 from gradprobe.engine.engines import Engine
 from gradprobe.engine.graph import Graph
 from gradprobe.engine.noise import NOISE, Family
-from gradprobe.engine.parts import Part, whole
+from gradprobe.engine.parts import Part
 from gradprobe.engine.sites import (
     Forward,
     Segment,
     Site,
     add_noise,
     check_calls,
-    dtype_of,
     noise_at,
     shifted,
-    site_shapes,
 )
-from gradprobe.engine.tiles import device_noise, unit_noise
 from gradprobe.engine.vectorised import one_by_one, vectorised
 
 
@@ -86,14 +83,10 @@ def run(
         Noise, losses and noisy inputs of the copies, in the order of the parts.
     """
     engine = Engine.parse(engine) if isinstance(engine, str) else engine
-    forward = Forward(problem, draw, layers, {}, {(layers[0].name, 0)}, graph, engine.layout)
-    if engine.name == "loop" and not isinstance(copies, Block) and worth_waiting(problem, draw, layers):
-        drawing = Drawing(problem, draw, layers, copies, streams, engine.layout)
-        forward.noise, forward.begin = drawing.noise, drawing.draw
-    else:
-        forward.noise = in_layout(make_noise(problem, draw, layers, copies, streams), engine.layout)
+    noise = in_layout(make_noise(problem, draw, layers, copies, streams), engine.layout)
+    forward = Forward(problem, draw, layers, noise, {(layers[0].name, 0)}, graph, engine.layout)
     losses, segments = execute(forward, engine)
-    return Outcome(draw, forward.noise, losses, segments)
+    return Outcome(draw, noise, losses, segments)
 
 
 def execute(forward: Forward, engine: Engine) -> tuple[torch.Tensor, list[Segment]]:
@@ -110,47 +103,6 @@ def execute(forward: Forward, engine: Engine) -> tuple[torch.Tensor, list[Segmen
     return losses.double(), segments
 
 
-def in_layout(noise: dict[Site, torch.Tensor], layout: str) -> dict[Site, torch.Tensor]:
-    """Noise as an engine wants it in memory: images are drawn with their channels last."""
-    return noise if layout else {site: eps.contiguous() for site, eps in noise.items()}
-
-
-def make_noise(
-    problem: Runnable,
-    draw: Draw,
-    layers: Sequence[Layer],
-    copies: Block | Sequence[Part],
-    streams: Streams,
-) -> dict[Site, torch.Tensor]:
-    """Unit noise of some copies for every site, ``[n, *shape]``; depends on keys (and the device) alone."""
-    if isinstance(copies, Block):
-        draw.check_block(copies.copies)
-        copies = [whole(copies, draw.antithetic)]
-    on_device = streams.drawn_on == "device" and problem.device.type == "cuda"
-    device = problem.device if on_device else torch.device("cpu")
-    family: Family = NOISE.get(draw.noise)()
-    noise = {}
-    for layer in layers:
-        for number, shape in enumerate(site_shapes(problem, draw, layer)):
-            found = []
-            for part in copies:
-                key = streams.key(draw.noise, draw.where, layer.name, number, part.block)
-                eps = _drawn(family, key, shape, part.drawn, device)
-                eps = eps.to(device=problem.device, dtype=dtype_of(problem, layer))
-                found += [eps, -eps] if part.paired else [eps]
-            noise[layer.name, number] = found[0] if len(found) == 1 else torch.cat(found)
-    return noise
-
-
-def _drawn(
-    family: Family, key: int, shape: tuple[int, ...], copies: range, device: torch.device
-) -> torch.Tensor:
-    """Unit noise ``[len(copies), *shape]`` on a device."""
-    if device.type == "cpu":
-        return unit_noise(family, key, shape, copies)
-    return device_noise(family, key, shape, copies, device)
-
-
 def _loop(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
     losses, segments = [], [Segment(slice(k, k + 1)) for k in range(forward.copies)]
     problem, current = forward.problem, 0
@@ -161,7 +113,6 @@ def _loop(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
 
     with intercept(problem.twin, paths(forward.layers), edit, forward.later) as calls:
         for current in range(forward.copies):  # noqa: B007 - read by edit
-            forward.begin(current)
             calls.restart()
             losses.append(problem.evaluate(layout=forward.layout))
             check_calls(calls.counts, forward.layers)
@@ -195,7 +146,6 @@ def _perturbed(forward: Forward) -> torch.Tensor:
 
     def each() -> Iterator[dict[Site, torch.Tensor]]:
         for k in range(forward.copies):
-            forward.begin(k)
             yield {site: eps[k] for site, eps in forward.noise.items()}
 
     if draw.share == "batch":

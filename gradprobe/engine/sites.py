@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,6 @@ class Forward:
         first: Calls whose input is clean.
         graph: The traced forward; None to run the model itself.
         layout: Memory layout of images.
-        begin: Called with the number of each copy before it runs, where copies run one by one.
     """
 
     problem: Runnable
@@ -59,7 +58,6 @@ class Forward:
     first: set[Site]
     graph: Graph | None = None
     layout: str = ""
-    begin: Callable[[int], None] = lambda copy: None
 
     @property
     def copies(self) -> int:

@@ -79,7 +79,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
 
 
-def unit_noise(family: Family, key: int, shape: tuple[int, ...], copies: range) -> torch.Tensor:
+def unit_noise(
+    family: Family, key: int, shape: tuple[int, ...], copies: range, device: torch.device | str = "cpu"
+) -> torch.Tensor:
     """Unit noise of some copies of a block ``[len(copies), *shape]``, float32.
 
     Images (``shape`` of four axes: rows, channels, height, width) are drawn with the channels last in memory,
@@ -90,46 +92,43 @@ def unit_noise(family: Family, key: int, shape: tuple[int, ...], copies: range) 
         key: Key of the stream.
         shape: Shape of one copy's noise.
         copies: Which copies of the block, consecutive.
+        device: Where to draw.
     """
-    size = math.prod(shape)
-    if size <= TILE:
-        flat = sequence(family, key, first_number(size, copies.start), first_number(size, copies.stop))
-    else:
-        flat = torch.empty(len(copies), size, dtype=torch.float32, device="cpu")
-        for row, copy in zip(flat, copies, strict=True):
-            fill_sequence(family, key, first_number(size, copy), row)
+    flat = torch.empty(len(copies), math.prod(shape), dtype=torch.float32, device=device)
+    fill_copies(family, key, copies, flat)
     return laid_out(flat, len(copies), shape)
+
+
+def fill_copies(family: Family, key: int, copies: range, out: torch.Tensor) -> None:
+    """Fill ``out`` ``[len(copies), size]`` with the numbers of some copies; chunks do not change them.
+
+    On a CUDA device its own generator is used, with a key for every copy: the 64 bits of the generator's seed and
+    60 of its offset. The numbers then depend on the kind of device, which is part of a run's identity.
+
+    Args:
+        family: The noise family.
+        key: Key of the stream.
+        copies: Which copies of the block, consecutive.
+        out: Contiguous, float32.
+    """
+    size = out.shape[1]
+    if out.device.type != "cpu":
+        generator = torch.Generator(out.device)
+        for row, copy in zip(out, copies, strict=True):
+            seed, offset = device_key(key, copy)
+            generator.manual_seed(seed)
+            generator.set_offset(offset)
+            family.fill_on_device(generator, row)
+    elif size <= TILE:
+        fill_sequence(family, key, first_number(size, copies.start), out.view(-1))
+    else:
+        for row, copy in zip(out, copies, strict=True):
+            fill_sequence(family, key, first_number(size, copy), row)
 
 
 def first_number(size: int, copy: int) -> int:
     """Where a copy of ``size`` numbers starts in its stream: a large one with a tile of its own."""
     return copy * size if size <= TILE else copy * -(-size // TILE) * TILE
-
-
-def device_noise(
-    family: Family, key: int, shape: tuple[int, ...], copies: range, device: torch.device
-) -> torch.Tensor:
-    """Unit noise of some copies of a block from the device's own generator ``[len(copies), *shape]``, float32.
-
-    Every copy has a key of its own: the 64 bits of the generator's seed and 60 of its offset, so that chunks do
-    not matter. The numbers depend on the kind of device, which is part of a run's identity.
-
-    Args:
-        family: The noise family.
-        key: Key of the stream.
-        shape: Shape of one copy's noise.
-        copies: Which copies of the block, consecutive.
-        device: A CUDA device.
-    """
-    size = math.prod(shape)
-    flat = torch.empty(len(copies), size, device=device, dtype=torch.float32)
-    generator = torch.Generator(device)
-    for row, copy in zip(flat, copies, strict=True):
-        seed, offset = device_key(key, copy)
-        generator.manual_seed(seed)
-        generator.set_offset(offset)
-        family.fill_on_device(generator, row)
-    return laid_out(flat, len(copies), shape)
 
 
 def device_key(key: int, copy: int) -> tuple[int, int]:

@@ -36,7 +36,6 @@ def one_by_one(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
     assert forward.graph is not None
     losses, segments = [], []
     for k in range(forward.copies):
-        forward.begin(k)
         found, kept = forward.graph.run(*(eps[k] for eps in forward.noise.values()))
         losses.append(found)
         segments.append(segment(k, forward.graph.seen, kept))

@@ -11,7 +11,7 @@ from scipy import stats
 
 import gradprobe as gp
 from gradprobe.engine.noise import NOISE
-from gradprobe.engine.tiles import device_key, device_noise
+from gradprobe.engine.tiles import device_key, unit_noise
 from gradprobe.probes.checks import layers_of
 from tests.problems_tiny import classifier
 
@@ -59,8 +59,8 @@ def test_engines_agree_on_the_device(engine: str) -> None:
 def test_noise_on_the_device(name: str) -> None:
     """Parts of a block, other copies, and the distribution (false alarms 1e-6)."""
     family, device = NOISE.get(name)(), torch.device("cuda", torch.cuda.current_device())
-    whole = device_noise(family, 7, (1000,), range(64), device)
-    parts = [device_noise(family, 7, (1000,), range(k, k + 16), device) for k in range(0, 64, 16)]
+    whole = unit_noise(family, 7, (1000,), range(64), device)
+    parts = [unit_noise(family, 7, (1000,), range(k, k + 16), device) for k in range(0, 64, 16)]
     assert torch.equal(torch.cat(parts), whole)
     x = whole.double().cpu().numpy().ravel()
     assert abs(x.mean()) < 5 / math.sqrt(x.size)

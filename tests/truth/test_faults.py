@@ -102,23 +102,23 @@ def samples_summed(patch):
     def credit(problem, layer, centred):
         return centred if centred.ndim == 1 or layer.credit == "sample" else centred.sum(-1)
 
-    patch.setattr(blockread, "_credit", credit)
+    patch.setattr(blockread, "credit", credit)
 
 
 def copy_loss_over_samples(patch):
     """1/B where it does not belong: on the loss of the whole copy."""
-    true = blockread._credit
+    true = blockread.credit
 
     def credit(problem, layer, centred):
         return true(problem, layer, centred) / (5 if centred.ndim == 1 else 1)
 
-    patch.setattr(blockread, "_credit", credit)
+    patch.setattr(blockread, "credit", credit)
 
 
 def neighbours_loss(patch):
     """Each sample is credited with the next sample's loss."""
-    true = blockread._credit
-    patch.setattr(blockread, "_credit", lambda p, x, c: true(p, x, c.roll(1, -1) if c.ndim > 1 else c))
+    true = blockread.credit
+    patch.setattr(blockread, "credit", lambda p, x, c: true(p, x, c.roll(1, -1) if c.ndim > 1 else c))
 
 
 def stream_without(part):
