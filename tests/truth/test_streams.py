@@ -15,8 +15,8 @@ from scipy import stats
 
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
-from gradprobe.engine.noise import NOISE
 from gradprobe.engine.drawing import make_noise
+from gradprobe.engine.noise import NOISE
 from gradprobe.engine.tiles import unit_noise
 from tests.truth.checks import SEED, check_key_components, known, normal_quantile
 
