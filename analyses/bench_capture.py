@@ -5,13 +5,16 @@ ratio of two times (or memories) that were measured alternately in this run; med
 plain forwards that they are held against, are shared out over as many processes of one thread as there are cores,
 which have been started before.
 
-    python analyses/bench_capture.py
+    python analyses/bench_capture.py             # the table
+    python analyses/bench_capture.py --profile   # where the time goes
 """
 
 from __future__ import annotations
 
+import cProfile
 import multiprocessing
 import os
+import pstats
 import statistics
 import subprocess
 import sys
@@ -164,11 +167,44 @@ def peak(copies: int, batch: int) -> float:
     return float(subprocess.run(code, cwd=folder, check=True, capture_output=True, text=True).stdout)
 
 
+PARTS = {
+    "drawing the noise": ("engine/drawing.py", "make_noise"),
+    "adding it, and the suffix forwards": ("engine/vectorised.py", "one_by_one"),
+    "summing noise times loss": ("estimators/blockread.py", "add"),
+    "pulling back, once a block": ("estimators/blockread.py", "read"),
+    "moments of the blocks": ("probes/running.py", "add"),
+    "looking at the layers": ("layers/find.py", "find_layers"),
+    "tracing": ("engine/graph.py", "__init__"),
+}
+
+
+def profile(copies: int, batch: int) -> Table:
+    """Seconds and share of each part of a capture in this process."""
+    engine = "loop graph channels_last x10"
+    with cProfile.Profile() as run:
+        gp.probe(
+            make_problem(batch), "lr", copies=copies, seeds=1, sigma=SIGMA, keep="moments", engine=engine
+        )
+    times = pstats.Stats(
+        run
+    ).stats  # (file, line, name) -> calls, primitive calls, own seconds, seconds, callers
+    whole = sum(own for _, _, own, _, _ in times.values())
+    table = Table("part", "seconds", "share", box=None)
+    left = whole
+    for part, (file, name) in PARTS.items():
+        seconds = sum(t[3] for (path, _, own), t in times.items() if path.endswith(file) and own == name)
+        table.add_row(part, f"{seconds:.2f}", f"{seconds / whole:.1%}")
+        left -= seconds
+    table.add_row("the rest", f"{left:.2f}", f"{left / whole:.1%}")
+    return table
+
+
 def main(
     copies: Annotated[int, typer.Option(help="Copies of each capture, over four seeds.")] = 4000,
     repeats: Annotated[int, typer.Option(help="Repeats of each ratio.")] = 3,
     workers: Annotated[int, typer.Option(help="Processes, as many as there are cores.")] = 2,
     only: Annotated[str, typer.Option(help="Numbers of the rows to measure.")] = "1,2,3,4,5,6",
+    shares: Annotated[bool, typer.Option("--profile", help="Show where the time goes, instead.")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="40 copies of a batch of 6, once.")] = False,
 ) -> None:
     """Measure the rows and print them."""
@@ -176,6 +212,10 @@ def main(
         copies, repeats = 40, 1
     few, many, shown, batch = (4, 40, 20, 6) if smoke else (100, 1600, 100, 50)
     begin()
+    if shares or smoke:
+        Console(width=120).print(profile(copies // SEEDS, batch))
+    if shares:
+        return
     spawn = multiprocessing.get_context("spawn")
     table = Table("", "what", "bound", "measured", "one", "other", box=None)
     with (

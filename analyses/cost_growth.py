@@ -39,7 +39,7 @@ def times(layers: int, copies: int, batch: int, width: int, repeats: int) -> dic
     problem = make_problem(batch, width)
     chosen = NAMES[-layers:]
     options = {"copies": copies, "seeds": 1, "sigma": 0.01, "keep": "moments", "layers": list(chosen)}
-    engine = "loop graph channels_last x4"
+    engine = "loop graph channels_last x10"
     layout = torch.channels_last
     net = copy.deepcopy(problem.module).to(memory_format=layout)
 

@@ -37,6 +37,9 @@ LITTLE = 0.02
 TRACING = 2.0
 """Seconds that the loop must take in all for tracing to pay: it loads much of torch, once in a process."""
 
+LOOPED = 10
+"""Copies in one call of the loop: what a call costs besides is shared."""
+
 SHORT = 2e-3
 """Seconds of a copy up to which calls of many copies are tried first."""
 
@@ -102,7 +105,7 @@ def fastest(
     graphs = copies * min(taken.values()) > TRACING
     images = any(t.ndim == 4 and t.is_floating_point() for t in tensors(problem.inputs))
     layouts = ("channels_last", "") if images else ("",)
-    looped = max(min(block, most - most % step), step)  # what a call costs besides is shared
+    looped = max(min(LOOPED, most - most % step), step)
     attempt(Engine("loop", graphs, layouts[0], looped))
     several = len(layers) == 1 and (draw.where == "weights" or layers[0].calls == 1)
     if min(taken.values()) < SHORT:
