@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from gradprobe.engine.sites import Site
 from gradprobe.estimators.pulling import Directions, clean_inputs, cleared, credit, pull
 from gradprobe.estimators.readout import ReadOut, kept_copies
 from gradprobe.problems.problem import Problem
+
+Score = Callable[[torch.Tensor], torch.Tensor]
 
 SMALL = 16_384
 """Numbers of noise in a copy up to which all copies are summed at once; more stay in cache one at a time."""
@@ -122,7 +125,7 @@ class BlockRead:
             centred = centred * self.problem.weights
         for layer in self.layers:
             for number, name in enumerate(layer.parameters):
-                score = readout.score(step.outcome, (layer.name, number), step.at)
+                score = readout.score(step.outcome.family, step.outcome.noise[layer.name, number][step.at])
                 factor = (centred * readout.scale(self.draw, layer.name)).to(score.dtype)
                 self._sum((*readout.cotangent, name), torch.tensordot(factor, score, dims=factor.ndim))
 
@@ -133,12 +136,13 @@ class BlockRead:
             weighted = credit(self.problem, layer, centred) * readout.scale(self.draw, layer.name)
             for number in range(layer.calls):
                 site = (layer.name, number)
-                score = readout.score(step.outcome, site, step.at)
-                factor = weighted.to(score.dtype).view(*weighted.shape, *[1] * (score.ndim - weighted.ndim))
+                noise = step.outcome.noise[site][step.at]
+                factor = weighted.to(noise.dtype).view(*weighted.shape, *[1] * (noise.ndim - weighted.ndim))
+                score = functools.partial(readout.score, step.outcome.family)
                 if site in noisy:
-                    self._pull_each(step, readout, layer, site, factor * score)
+                    self._pull_each(step, readout, layer, site, factor * score(noise))
                 else:
-                    self._accumulate((*readout.cotangent, site), factor, score)
+                    self._accumulate((*readout.cotangent, site), factor, noise, score)
 
     def _pull_each(
         self, step: _Step, readout: ReadOut, layer: Layer, site: Site, cotangents: torch.Tensor
@@ -151,17 +155,17 @@ class BlockRead:
                 for name, value in pull(self.problem, layer, inputs, cotangent, encode).items():
                     self._sum((*readout.cotangent, encode, name), value)
 
-    def _accumulate(self, key: Any, factor: torch.Tensor, score: torch.Tensor) -> None:
-        """Sum of factor x score over copies, in the memory layout of the score."""
+    def _accumulate(self, key: Any, factor: torch.Tensor, noise: torch.Tensor, score: Score) -> None:
+        """Sum of factor x score over copies, in the memory layout of the noise."""
         if key not in self.sums:
-            shape = torch.broadcast_shapes(factor.shape[1:], score.shape[1:])
-            self.sums[key] = torch.zeros_like(score[0].expand(shape))
+            shape = torch.broadcast_shapes(factor.shape[1:], noise.shape[1:])
+            self.sums[key] = torch.zeros_like(noise[0].expand(shape))
         total = self.sums[key]
         if total.numel() <= SMALL:
-            total += (factor * score).sum(0)
+            total += (factor * score(noise)).sum(0)
             return
-        for k in range(len(score)):
-            total.addcmul_(factor[k], score[k])
+        for k in range(len(noise)):
+            total.addcmul_(factor[k], score(noise[k]))
 
     def _sum(self, key: Any, value: torch.Tensor) -> None:
         self.sums[key] = self.sums[key] + value if key in self.sums else value

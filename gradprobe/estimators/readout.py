@@ -10,7 +10,7 @@ from gradprobe.core.errors import UsageError, one_of
 from gradprobe.core.layer import Layer
 from gradprobe.core.spec import label
 from gradprobe.engine.draw import Draw
-from gradprobe.engine.run import Outcome
+from gradprobe.engine.noise import Family
 from gradprobe.layers import rule_for
 from gradprobe.problems.problem import Problem
 
@@ -68,10 +68,9 @@ class ReadOut:
         """What its cotangents depend on; read-outs that share it differ in the encoding of the input at most."""
         return self.centre, self.encodes_noise
 
-    def score(self, outcome: Outcome, site: tuple[str, int], at: slice = slice(None)) -> torch.Tensor:
-        """Score of the unit noise of some copies, or its sign ``[n, *shape]``; times :meth:`scale`."""
-        noise = outcome.noise[site][at]
-        return torch.sign(noise) if self.encodes_noise else outcome.family.score(noise)
+    def score(self, family: Family, noise: torch.Tensor) -> torch.Tensor:
+        """Score of unit noise, or its sign, of the noise's shape; times :meth:`scale`."""
+        return torch.sign(noise) if self.encodes_noise else family.score(noise)
 
     def scale(self, draw: Draw, layer: str) -> float:
         """What makes it the score of the layer's noise: 1/sigma; 1 where only the sign is used."""
