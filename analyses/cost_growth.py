@@ -60,6 +60,7 @@ def times(layers: int, copies: int, batch: int, width: int, repeats: int) -> dic
     found: dict[str, list[float]] = {"capture": [], "suffix forwards": [], "noise": []}
     with torch.no_grad():
         parts = suffixes(net, problem.inputs.contiguous(memory_format=layout))
+        gp.probe(problem, "lr", engine=engine, **options | {"copies": 10})  # to warm up
         for _ in range(repeats):
             for name, part in zip(found, (capture, forwards, noise), strict=True):
                 start = time.perf_counter()
