@@ -91,7 +91,7 @@ def _matmul() -> str | None:
 def _precision(name: str) -> Any:
     try:
         return attrgetter(name)(torch.backends)
-    except RuntimeError:  # likewise
+    except (AttributeError, RuntimeError):  # this torch has no such switch; or likewise
         return None
 
 
