@@ -24,7 +24,7 @@ _WHERE = {
 _ALIASES = {"register_estimator": "register"}
 _MODULES = ("stats", "plots")
 
-__all__ = [*_WHERE, *_MODULES]  # noqa: PLE0604
+__all__ = [*_WHERE, *_MODULES]
 
 if TYPE_CHECKING:
     from gradprobe import plots, stats

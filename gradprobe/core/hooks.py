@@ -170,5 +170,5 @@ def untouched_globals() -> Iterator[None]:
         if cuda is not None:
             with suppress(RuntimeError):
                 torch.cuda.set_rng_state_all(cuda)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+        np.random.set_state(numpy_state)  # noqa: NPY002 - likewise
         random.setstate(python_state)

@@ -84,7 +84,7 @@ def segment(k: int, seen: Mapping[Site, tuple[str, Any, Any]], kept: Kept) -> Se
     inputs = {}
     for site, (path, args, kwargs) in seen.items():
         values = iter(kept[site])
-        args, kwargs = map_tensors(lambda t, v=values: next(v), (args, kwargs))  # type: ignore[misc]
+        args, kwargs = map_tensors(lambda t, v=values: next(v), (args, kwargs))  # type: ignore[misc]  # mypy knows no such defaults
         inputs[site] = (path, args, kwargs)
     return Segment(slice(k, k + 1), inputs)
 

@@ -58,7 +58,7 @@ def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device, within the limit of the container."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    import psutil  # type: ignore[import-untyped]
+    import psutil  # type: ignore[import-untyped]  # ships no types
 
     free, left = int(psutil.virtual_memory().available), left_in_groups()
     return free if left is None else min(free, left)

@@ -37,12 +37,9 @@ def _in_place(function: object) -> torch._ops.OpOverload | None:
 def _is_spare(node: fx.Node) -> bool:
     """Whether the first argument of an operation is of no use after it, and is like its result."""
     old = node.args[0] if node.args else None
-    if (
-        not isinstance(old, fx.Node)
-        or old.op != "call_function"
-        or len(old.users) != 1
-        or not _makes_new(old.target)
-    ):
+    if not isinstance(old, fx.Node) or old.op != "call_function":
+        return False
+    if len(old.users) != 1 or not _makes_new(old.target):
         return False
     one, other = (n.meta.get("val") for n in (old, node))
     if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):

@@ -211,7 +211,7 @@ def draw_legend(figure: Figure, panels: list[Panel], band: str) -> Legend:
         handles.append(Line2D([], [], color=grey, linestyle=LAW_DASHES, linewidth=0.7, label="fitted law"))
     if any(c.resolved for c in curves):
         handles.append(Line2D([], [], color=grey, marker="|", markersize=6, ls="none", label="ceiling"))
-    renderer = figure._get_renderer()  # type: ignore[attr-defined]
+    renderer = figure._get_renderer()  # type: ignore[attr-defined]  # not public
     for rows in range(1, len(handles) + 1):
         columns = math.ceil(len(handles) / rows)
         legend = figure.legend(

@@ -54,7 +54,7 @@ def set_height(figure: PaperFigure, heads: list[float], legend: Legend, width: f
     across = columns(len(heads), width)
     panel = max(0.85, min(0.6 * room(len(heads), width), 1.5))
     rows = [panel + 0.12 + max(heads[i : i + across]) for i in range(0, len(heads), across)]
-    key = legend.get_window_extent(figure._get_renderer()).height / figure.dpi  # type: ignore[attr-defined]
+    key = legend.get_window_extent(figure._get_renderer()).height / figure.dpi  # type: ignore[attr-defined]  # not public
     ticks_and_label = 0.4
     figure.set_figheight(sum(rows) + key + ticks_and_label)
 

@@ -101,4 +101,4 @@ def spread(executor: Executor, data: bytes) -> Any:
     """Bytes as an argument of many calls: Dask sends them to each worker once, other executors with each call."""
     if not type(executor).__module__.startswith("distributed."):
         return data
-    return executor._client.scatter(data, broadcast=True)  # type: ignore[attr-defined]
+    return executor._client.scatter(data, broadcast=True)  # type: ignore[attr-defined]  # not public

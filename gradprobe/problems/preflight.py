@@ -158,7 +158,7 @@ def _separable(evaluate: Losses, data: tuple[Any, Any], clean: torch.Tensor) -> 
     size = len(clean)
     for b in sorted({0, size // 2, size - 1}):
         try:
-            alone = evaluate(*rows_of(data, size, lambda t, b=b: t[b : b + 1]))  # type: ignore[misc]
+            alone = evaluate(*rows_of(data, size, lambda t, b=b: t[b : b + 1]))  # type: ignore[misc]  # mypy knows no such defaults
         except Exception:
             return False
         if alone.shape != (1,) or not torch.allclose(alone[0], clean[b], rtol=1e-4, atol=1e-5):

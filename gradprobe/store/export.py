@@ -86,7 +86,7 @@ def _with_products(ds: xr.Dataset) -> xr.Dataset:
 
 def _need_netcdf() -> None:
     try:
-        import h5netcdf  # noqa: F401
-        import h5py  # noqa: F401
+        import h5netcdf  # noqa: F401 - whether it is there
+        import h5py  # noqa: F401 - likewise
     except ImportError as error:
         raise UsageError("netCDF files need an extra: pip install 'gradprobe[netcdf]'.") from error
