@@ -16,7 +16,7 @@ from gradprobe.estimators.perturbation import ES, LR, Perturbation
 @register(
     "hybrid",
     summary="ES in the first two layers with matrix weights, LR in the others",
-    color="#009E73",
+    color="#000000",
     target="smoothed",
 )
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Hybrid(Estimator):
 @register(
     "a-hybrid",
     summary="hybrid with signs: AES in the first two layers with matrix weights, ALR in the others",
-    color="#CC79A7",
+    color="#56B4E9",
     target="surrogate",
 )
 @dataclass(frozen=True)

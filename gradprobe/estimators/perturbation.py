@@ -75,7 +75,7 @@ class Perturbation(Estimator):
 @register(
     "lr",
     summary="likelihood ratio: noise on a layer's output, loss x score, pulled back through the layer",
-    color="#0072B2",
+    color="#E69F00",
     target="smoothed",
 )
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class LR(Perturbation):
 @register(
     "alr",
     summary="LR with signs: of the noise and of the layer's input, without 1/sigma",
-    color="#56B4E9",
+    color="#009E73",
     target="surrogate",
 )
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class ES(Perturbation):
 @register(
     "aes",
     summary="ES with the sign of the noise, without 1/sigma",
-    color="#E69F00",
+    color="#CC79A7",
     target="surrogate",
 )
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Level 1: what is probed. A problem is a module, one batch and a loss; networks, data and checkpoints."""
+"""Level 1: what is probed. A problem is a module, one batch and a loss; networks, data, checkpoints, functions."""
 
 from __future__ import annotations
 
@@ -6,3 +6,4 @@ from gradprobe.core.registry import Registry
 
 NETWORKS = Registry("model", "gradprobe.problems.networks")
 DATASETS = Registry("data", "gradprobe.problems.datasets")
+FUNCTIONS = Registry("function", "gradprobe.problems.functions")

@@ -1,0 +1,308 @@
+"""Functions of a few variables whose landscape is known: evaluated at many points at once, or made into a problem."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gradprobe.core.errors import UsageError, described
+from gradprobe.problems import FUNCTIONS
+from gradprobe.problems.problem import Problem
+
+Point = tuple[float, ...]
+Values = Callable[[torch.Tensor], torch.Tensor]
+
+LAYER = "variables"
+"""The one layer of a function's network."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of d variables, with what is known of its landscape.
+
+    Attributes:
+        name: What to call it in results.
+        function: What the user wrote: ``f(p)`` of a point ``[d]``, or ``f(x, y, ...)`` of its coordinates; it
+            returns one number as a tensor.
+        start: Where descents start by default, d numbers; it says how many variables there are.
+        domain: Low and high end of each coordinate; None if nobody said.
+        minima: All global minima.
+        value: The value there.
+        local_minima: Other minima, where they are known.
+        source: Where function and facts are from.
+    """
+
+    name: str
+    function: Callable[..., torch.Tensor]
+    start: Point
+    domain: tuple[tuple[float, float], ...] | None = None
+    minima: tuple[Point, ...] = ()
+    value: float | None = None
+    local_minima: tuple[Point, ...] = ()
+    source: str = ""
+    _values: list[Values] = field(default_factory=list, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "start", _point("start", self.start))
+        if self.domain is not None:
+            object.__setattr__(self, "domain", _box(self.domain, self.dims))
+        for kind in ("minima", "local_minima"):
+            points = tuple(_point(kind, p, self.dims) for p in getattr(self, kind))
+            object.__setattr__(self, kind, points)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: all but the way of evaluating it, which is found again."""
+        return self.__dict__ | {"_values": []}
+
+    @property
+    def dims(self) -> int:
+        """Number of variables d."""
+        return len(self.start)
+
+    def values(self, points: torch.Tensor) -> torch.Tensor:
+        """Values at points, all at once where the function allows it.
+
+        Args:
+            points: ``[..., d]``, float64.
+
+        Returns:
+            ``[...]``, float64. What a loop over the points would give.
+
+        Raises:
+            UsageError: The function fails, or does not return one number.
+        """
+        if not self._values:
+            self._values.append(_vectorised(self.function, self.start))
+        flat = points.reshape(-1, self.dims)
+        return self._values[0](flat).reshape(points.shape[:-1])
+
+    def gradient(self, points: torch.Tensor) -> torch.Tensor:
+        """Gradients at points ``[..., d]`` by backprop; 0 where the value does not depend on them."""
+        leaf = points.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            values = self.values(leaf)
+            if not values.requires_grad:
+                return torch.zeros_like(points)
+            (found,) = torch.autograd.grad(values.sum(), leaf, allow_unused=True)
+        return torch.zeros_like(points) if found is None else found
+
+    def problem(self, at: Sequence[float] | None = None) -> Problem:
+        """The function as a problem that any estimator serves.
+
+        A network of one layer, whose weights ``[d, 1]`` are the variables, with the constant input 1 and the
+        function of its output as the loss (ALR paper, Fig. 6). With the input 1, noise on the output is noise
+        on the weights: LR is ES, ALR is AES.
+
+        Args:
+            at: Where; the start by default.
+
+        Raises:
+            UsageError: ``at`` has another number of coordinates, or the function is not finite there.
+        """
+        point = self.start if at is None else _point("at", at, self.dims)
+        ones = torch.ones(1, 1, dtype=torch.float64)
+        return Problem(Variables(point), (ones, ones), FunctionLoss(self), name=self.name)
+
+
+class Variables(nn.Module):
+    """One linear layer without bias, whose weights are the variables of a function.
+
+    Args:
+        point: Their values.
+    """
+
+    def __init__(self, point: Sequence[float]) -> None:
+        super().__init__()
+        self.variables = nn.Linear(1, len(point), bias=False, dtype=torch.float64)
+        with torch.no_grad():
+            self.variables.weight.copy_(torch.tensor(point, dtype=torch.float64)[:, None])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The variables, for each row of a constant input."""
+        return self.variables(x)
+
+
+class FunctionLoss(nn.Module):
+    """The value of a function at each row of a network's output.
+
+    Args:
+        function: The function.
+    """
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, output: torch.Tensor, target: Any) -> torch.Tensor:
+        """Losses ``[B]``."""
+        return self.function.values(output)
+
+    def extra_repr(self) -> str:
+        """Its name, which is part of a run's identity."""
+        return self.function.name
+
+
+def find_function(
+    given: str | Callable[..., torch.Tensor] | Function,
+    start: Sequence[float] | None = None,
+    domain: Sequence[Sequence[float]] | None = None,
+    minima: Sequence[Sequence[float]] | None = None,
+) -> Function:
+    """A registered function, or one's own with what is known of it.
+
+    Args:
+        given: A name, a callable on tensors, or a :class:`Function`.
+        start: A point, needed for a callable: it says how many variables there are.
+        domain: Low and high end of each coordinate; takes the place of what is known.
+        minima: Global minima; takes the place of what is known.
+
+    Raises:
+        UsageError: An unknown name, no function, no start, or points of different lengths.
+    """
+    if isinstance(given, str):
+        entry = FUNCTIONS.entry(given)
+        call = FUNCTIONS.get(given)
+        found = Function(given, call, **{k: v for k, v in entry.meta.items()})
+    elif isinstance(given, Function):
+        found = given
+    elif callable(given) and not isinstance(given, (type, nn.Module)):
+        if start is None:
+            raise UsageError(
+                "a function of your own needs start=, a point such as (1.0, 2.0), which says how many variables "
+                "there are."
+            )
+        found = Function(getattr(given, "__name__", type(given).__name__), given, _point("start", start))
+    else:
+        raise UsageError(f"a function is a name or a callable on tensors, not {described(given)}.")
+    point = found.start if start is None else _point("start", start, found.dims)
+    box = found.domain if domain is None else _box(domain, found.dims)
+    known = found.minima if minima is None else tuple(_point("minima", p, found.dims) for p in minima)
+    others = {} if minima is None else {"value": None, "local_minima": ()}
+    facts = {k: getattr(found, k) for k in ("value", "local_minima", "source")} | others
+    return Function(found.name, found.function, point, box, known, **facts)
+
+
+def _point(name: str, given: Any, dims: int | None = None) -> Point:
+    """A point as floats.
+
+    Raises:
+        UsageError: It is none, or has another number of coordinates.
+    """
+    try:
+        point = tuple(float(x) for x in given)
+    except (TypeError, ValueError):
+        raise UsageError(f"{name} must be numbers such as (1.0, 2.0), not {given!r}.") from None
+    if not point or not all(math.isfinite(x) for x in point):
+        raise UsageError(f"{name} must be finite numbers, not {given!r}.")
+    if dims is not None and len(point) != dims:
+        raise UsageError(f"{name} has {len(point)} coordinates, and the function has {dims} variables.")
+    return point
+
+
+def _box(given: Any, dims: int) -> tuple[tuple[float, float], ...]:
+    """Low and high end of each coordinate; one pair serves all.
+
+    Raises:
+        UsageError: It is no box.
+    """
+    try:
+        rows = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        rows = np.empty(0)
+    if rows.shape == (2,):
+        rows = np.tile(rows, (dims, 1))
+    if rows.shape != (dims, 2) or not np.isfinite(rows).all() or not (rows[:, 0] < rows[:, 1]).all():
+        raise UsageError(
+            f"domain must give a low and a high end for each of the {dims} variables, such as "
+            f"{[(-5.0, 5.0)] * dims}, not {given!r}."
+        )
+    return tuple((float(low), float(high)) for low, high in rows)
+
+
+def _vectorised(function: Callable[..., torch.Tensor], start: Point) -> Values:
+    """The function of points ``[k, d]``: at once or by ``vmap`` where that agrees with a loop, else by a loop.
+
+    Raises:
+        UsageError: It fails on a single point.
+    """
+    one = _of_a_point(function, len(start))
+
+    def loop(points: torch.Tensor) -> torch.Tensor:
+        if not len(points):
+            return points.new_zeros(0)
+        return torch.stack([_number(one(p.clone()), p) for p in points.unbind(0)])
+
+    def at_once(points: torch.Tensor) -> torch.Tensor:
+        return one(points.clone()).to(torch.float64)
+
+    def by_vmap(points: torch.Tensor) -> torch.Tensor:
+        return torch.func.vmap(lambda p: _number(one(p.clone()), p))(points)
+
+    centre = torch.tensor(start, dtype=torch.float64)
+    # more points than variables, so that a function that takes the first axis for coordinates is found out
+    steps = torch.linspace(-0.3, 0.5, len(start) + 3, dtype=torch.float64)
+    points = centre + steps[:, None] * torch.arange(1, len(start) + 1, dtype=torch.float64).sqrt()
+    try:
+        with torch.no_grad():
+            expected = loop(torch.cat([centre[None], points]))[1:]
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"the function fails at {start}: {type(error).__name__}: {error}") from error
+    for way in (at_once, by_vmap):
+        try:
+            with torch.no_grad():
+                found = way(points)
+            if found.shape == expected.shape and torch.allclose(
+                found, expected, rtol=1e-12, atol=1e-12, equal_nan=True
+            ):
+                return way
+        except Exception:  # noqa: BLE001 - whatever it is, the loop is right
+            continue
+    return loop
+
+
+def _of_a_point(function: Callable[..., torch.Tensor], dims: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """``f(p)`` from ``f(p)`` or ``f(x, y, ...)``, told apart by how many arguments it needs."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return function
+    needed = [
+        p
+        for p in parameters
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(needed) == 1 or dims == 1:
+        return function
+    if len(needed) not in (0, dims):
+        raise UsageError(
+            f"the function takes {len(needed)} arguments and the start has {dims} coordinates; it must take one "
+            "point, or as many coordinates."
+        )
+    return lambda p: function(*p.unbind(-1))
+
+
+def _number(value: Any, point: torch.Tensor) -> torch.Tensor:
+    """The one number that a function returned.
+
+    Raises:
+        UsageError: It is not one.
+    """
+    if not isinstance(value, torch.Tensor):
+        raise UsageError(
+            f"the function returns {described(value)}; it must return a tensor (use torch.sin, not math.sin)."
+        )
+    if value.numel() != 1:
+        raise UsageError(
+            f"the function returns shape {list(value.shape)} for one point of {len(point)} coordinates; it must "
+            "return one number."
+        )
+    return value.reshape(()).to(torch.float64)

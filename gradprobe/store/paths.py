@@ -1,0 +1,91 @@
+"""The schema of trajectories: what descents on a function write and what statistics and figures read.
+
+A **path** (``gp.descend``) has dims ``estimator``, ``start`` (only if several starts were given), ``seed``, ``step``
+(the steps that were recorded; step 0 is the start) and ``coordinate``. All numbers are float64.
+
+==================  =======================================  ====================================================
+variable            dims                                     meaning
+==================  =======================================  ====================================================
+position            estimator, start, seed, step, coordinate  x_k
+direction           estimator, start, seed, step, coordinate  estimate at x_k, as the estimator returned it; NaN at
+                                                             the last step
+gradient            estimator, start, seed, step, coordinate  true gradient at x_k
+loss                estimator, start, seed, step             f(x_k)
+cosine              estimator, start, seed, step             cosine of direction and gradient; NaN where one is 0
+gain                estimator, start, seed, step             <direction, gradient> / |gradient|^2
+distance            estimator, start, seed, step             from x_k to the nearest global minimum; NaN if unknown
+forwards            estimator, step                          forward evaluations spent to reach x_k
+diverged            estimator, start, seed                   first step whose position or loss is not finite; NaN if
+                                                             there is none. What follows it is NaN.
+lost                estimator, start, seed                   noisy evaluations that were not finite, and counted as 0
+lr                  estimator                                learning rate (of step 1)
+start_position      start, coordinate                        where descents start
+minimum_position    minimum, coordinate                      known minima; coordinate on ``minimum``:
+                                                             ``minimum_kind`` ("global" or "local")
+surface             y, x                                     f on a grid of the second and first coordinate, for
+                                                             functions of two variables; ``x`` and ``y`` are its axes
+tuning_score        estimator, rate                          with ``lr="tuned"``: score of each rate (lower is better)
+==================  =======================================  ====================================================
+
+Coordinates on ``estimator``: ``color``, ``target``, ``summary``, ``stochastic``, and ``sigma`` (standard deviation of
+its noise, NaN without). A deterministic estimator is computed once and repeated over seeds. Attributes: ``kind`` =
+"path", ``function``, ``source``, ``minimum_value``, ``domain`` (JSON, null if unknown), ``optimizer``, ``step_rule``
+("raw", "normalised"), ``bounds``, ``clip``, ``decay``, ``copies``, ``sigma``, ``lr_rule`` ("given", "tuned"),
+``tuning`` (JSON: seeds, steps, criterion), ``root_seed``, ``every``, ``constant_input`` (1: LR is ES here).
+
+A **field** (``gp.field``) has dims ``field`` ("gradient", then one for each estimator), ``y``, ``x``, ``coordinate``
+and ``zero``:
+
+==================  ============================  ===========================================================
+variable            dims                          meaning
+==================  ============================  ===========================================================
+vector              field, y, x, coordinate       mean direction at the grid's points
+error               field, y, x, coordinate       its standard error; 0 where it was integrated or is exact
+surface             y, x                          f
+zero_position       zero, coordinate              zeros of the fields inside the grid; coordinates on ``zero``:
+                                                  ``zero_field``, ``stable`` (descending the field stays there)
+minimum_position    minimum, coordinate           as above
+==================  ============================  ===========================================================
+
+Coordinates on ``field``: ``color``, ``sigma``. Attributes: ``kind`` = "field", ``function``, ``source``, ``sigma``,
+``domain``, ``how`` ("quadrature", or "N copies").
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import xarray as xr
+
+from gradprobe.core.errors import UsageError, described
+
+MAKERS = {"path": "gp.descend", "field": "gp.field"}
+
+
+def check_kind(ds: Any, kind: str) -> xr.Dataset:
+    """Refuse what is no path, or no field.
+
+    Args:
+        ds: What was given.
+        kind: ``"path"`` or ``"field"``.
+
+    Returns:
+        It.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    if not isinstance(ds, xr.Dataset) or ds.attrs.get("kind") != kind:
+        what = "other results" if isinstance(ds, xr.Dataset) else described(ds)
+        raise UsageError(f"this needs the {kind} that {MAKERS[kind]}(...) returns, not {what}.")
+    return ds
+
+
+def with_starts(path: xr.Dataset) -> xr.Dataset:
+    """A path with a dimension ``start``, also where there is one start only."""
+    if "start" in path.dims:
+        return path
+    shaped = ["position", "direction", "gradient", "loss", "cosine", "gain", "distance", "diverged", "lost"]
+    wide = path.assign({name: path[name].expand_dims("start", 1) for name in shaped})
+    wide["start_position"] = path["start_position"].expand_dims("start", 0)
+    return wide.assign_coords(start=[0])
