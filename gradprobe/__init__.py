@@ -14,6 +14,8 @@ _WHERE = {
     "load_problem": "gradprobe.problems.load",
     "Estimator": "gradprobe.estimators.base",
     "register_estimator": "gradprobe.estimators",
+    "Function": "gradprobe.problems.landscape",
+    "descend": "gradprobe.trajectory.descent",
     "estimate": "gradprobe.probes.estimate",
     "probe": "gradprobe.probes.run",
     "open_run": "gradprobe.store.run",
@@ -34,10 +36,12 @@ if TYPE_CHECKING:
     from gradprobe.estimators.listing import list_estimators
     from gradprobe.probes.estimate import estimate
     from gradprobe.probes.run import probe
+    from gradprobe.problems.landscape import Function
     from gradprobe.problems.load import load_problem
     from gradprobe.problems.problem import Problem
     from gradprobe.store.export import export
     from gradprobe.store.run import open_run
+    from gradprobe.trajectory.descent import descend
 
 
 def __getattr__(name: str) -> Any:

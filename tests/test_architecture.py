@@ -21,6 +21,7 @@ LEVELS = {
     "estimators": 2,
     "stats": 2,
     "probes": 3,
+    "trajectory": 3,
     "plots": 3,
     "report": 3,
     "cli_options": 4,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+import numbers
 import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -48,6 +50,18 @@ def described(value: object) -> str:
         if isinstance(value, type)
         else f"a {type(value).__name__}"
     )
+
+
+def positive(name: str, value: Any) -> float:
+    """A positive finite number.
+
+    Raises:
+        UsageError: It is not one.
+    """
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not real or not 0 < value < math.inf:
+        raise UsageError(f"{name} must be a positive number, not {value!r}.")
+    return float(value)
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:

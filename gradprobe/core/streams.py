@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from gradprobe.core.errors import UsageError, whole
 from gradprobe.core.spec import canonical_json
 
 NOISE_VERSION = 2
@@ -61,3 +63,20 @@ class Streams:
     def generator(self, family: str, where: str, layer: str, call: int, block: int) -> np.random.Generator:
         """Generator at the start of the stream with this :meth:`key`, for estimators with noise of their own."""
         return np.random.Generator(np.random.Philox(key=self.key(family, where, layer, call, block)))
+
+
+def seed_list(given: int | Sequence[int]) -> list[int]:
+    """Seeds as a list: as many as asked for, or those given.
+
+    Raises:
+        UsageError: They are no whole numbers from 0 on, or one is given twice.
+    """
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        wanted = [whole("each of the seeds", seed, 0) for seed in given]
+    else:
+        wanted = list(range(whole("seeds", given)))
+    if not wanted:
+        raise UsageError("no seeds given; give their number, or a list of them.")
+    if len(set(wanted)) < len(wanted):
+        raise UsageError(f"seeds {wanted} holds a seed twice; each seed is one repetition.")
+    return wanted

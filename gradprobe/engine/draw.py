@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
-import math
-import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from gradprobe.core.errors import UsageError, one_of, unknown
+from gradprobe.core.errors import UsageError, one_of, positive, unknown
 from gradprobe.core.spec import label
 from gradprobe.engine.noise import NOISE
 
@@ -49,8 +47,7 @@ class Draw:
         if not isinstance(self.antithetic, bool):
             raise UsageError(f"antithetic must be True or False, not {self.antithetic!r}.")
         for value in self.sigma.values() if isinstance(self.sigma, Mapping) else [self.sigma]:
-            if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < value < math.inf:
-                raise UsageError(f"sigma must be a positive number, not {value!r}.")
+            positive("sigma", value)
 
     def __str__(self) -> str:
         return label("draw", {f.name: getattr(self, f.name) for f in fields(self)})

@@ -84,13 +84,13 @@ class ReadOut:
         Args:
             losses: ``[m]`` or ``[m, B]``.
             clean: Losses without noise, ``[]`` or ``[B]``.
-            kept: Which copies count, ``[m]``.
+            kept: Which copies count, ``[m]``, or ``[m, B]`` if the columns are problems of their own.
             paired: Whether copy k + m/2 is the antithetic partner of copy k.
 
         Returns:
             Same shape as ``losses``.
         """
-        mask = kept.view(-1, *[1] * (losses.ndim - 1))
+        mask = kept.view(*kept.shape, *[1] * (losses.ndim - kept.ndim))
         safe = torch.where(mask, losses, 0.0)
         if self.centre == "clean":
             return torch.where(mask, safe - clean, 0.0)
@@ -98,16 +98,19 @@ class ReadOut:
             return safe
         own = safe + safe.roll(len(safe) // 2, 0) if paired else safe
         self.check_block(len(losses), paired)
-        others = kept.sum() - (2 if paired else 1)
-        if others <= 0:
-            return torch.zeros_like(safe)
-        return torch.where(mask, safe - (safe.sum(0) - own) / others, 0.0)
+        others = kept.sum(0) - (2 if paired else 1)
+        mean = (safe.sum(0) - own) / others.clamp(min=1)
+        return torch.where(mask & (others > 0), safe - mean, 0.0)
 
 
 def kept_copies(losses: torch.Tensor, paired: bool) -> torch.Tensor:
     """Copies all of whose losses are finite ``[m]``; a pair is kept or left out as a whole."""
-    finite = losses.isfinite().view(len(losses), -1).all(1)
-    return finite & finite.roll(len(finite) // 2) if paired else finite
+    return whole_pairs(losses.isfinite().view(len(losses), -1).all(1), paired)
+
+
+def whole_pairs(finite: torch.Tensor, paired: bool) -> torch.Tensor:
+    """Copies that are finite ``[m, ...]``, and whose antithetic partner is."""
+    return finite & finite.roll(len(finite) // 2, 0) if paired else finite
 
 
 def refusal(problem: Problem, layer: Layer, draw: Draw, readout: ReadOut) -> str:

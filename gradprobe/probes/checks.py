@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from gradprobe.core.errors import UsageError, one_of, whole
+from gradprobe.core.errors import UsageError, one_of
 from gradprobe.core.layer import Layer
 from gradprobe.engine.engines import Engine
 from gradprobe.engine.preflight import ENGINES, choose_engine
@@ -81,23 +81,6 @@ def references(given: str | Sequence[str]) -> tuple[str, ...]:
     for name in names:
         one_of("reference", name, REFERENCES)
     return tuple(name for name in REFERENCES if name == "bp" or name in names)
-
-
-def seed_list(given: int | Sequence[int]) -> list[int]:
-    """Seeds as a list: as many as asked for, or those given.
-
-    Raises:
-        UsageError: They are no whole numbers from 0 on, or one is given twice.
-    """
-    if isinstance(given, Iterable) and not isinstance(given, str):
-        wanted = [whole("each of the seeds", seed, 0) for seed in given]
-    else:
-        wanted = list(range(whole("seeds", given)))
-    if not wanted:
-        raise UsageError("no seeds given; give their number, or a list of them.")
-    if len(set(wanted)) < len(wanted):
-        raise UsageError(f"seeds {wanted} holds a seed twice; each seed is one repetition.")
-    return wanted
 
 
 def check_plan(problem: Problem, plan: Plan, settings: Settings, layers: Sequence[Layer]) -> None:

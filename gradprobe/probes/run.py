@@ -15,6 +15,7 @@ import xarray as xr
 
 from gradprobe.core.errors import one_of, unknown, whole
 from gradprobe.core.hooks import untouched_globals
+from gradprobe.core.streams import seed_list
 from gradprobe.engine.memory import parse_memory
 from gradprobe.engine.preflight import fastest
 from gradprobe.estimators.base import Estimator, Labelled, make_all
@@ -25,7 +26,6 @@ from gradprobe.probes.checks import (
     check_problem,
     layers_of,
     references,
-    seed_list,
 )
 from gradprobe.probes.crew import check_crew, make_crew
 from gradprobe.probes.interrupt import Stop, Stopped, on_signals

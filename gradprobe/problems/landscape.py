@@ -66,6 +66,17 @@ class Function:
         """Number of variables d."""
         return len(self.start)
 
+    @property
+    def at_once(self) -> bool:
+        """Whether many points are evaluated in one go, not in a loop."""
+        return self._evaluator.__name__ != "loop"
+
+    @property
+    def _evaluator(self) -> Values:
+        if not self._values:
+            self._values.append(_vectorised(self.function, self.start))
+        return self._values[0]
+
     def values(self, points: torch.Tensor) -> torch.Tensor:
         """Values at points, all at once where the function allows it.
 
@@ -78,10 +89,8 @@ class Function:
         Raises:
             UsageError: The function fails, or does not return one number.
         """
-        if not self._values:
-            self._values.append(_vectorised(self.function, self.start))
         flat = points.reshape(-1, self.dims)
-        return self._values[0](flat).reshape(points.shape[:-1])
+        return self._evaluator(flat).reshape(points.shape[:-1])
 
     def gradient(self, points: torch.Tensor) -> torch.Tensor:
         """Gradients at points ``[..., d]`` by backprop; 0 where the value does not depend on them."""

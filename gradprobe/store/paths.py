@@ -53,11 +53,16 @@ Coordinates on ``field``: ``color``, ``sigma``. Attributes: ``kind`` = "field", 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import xarray as xr
 
 from gradprobe.core.errors import UsageError, described
+
+NEAR = 0.01
+"""By default a walker has arrived within this share of the domain's diagonal from a minimum."""
 
 MAKERS = {"path": "gp.descend", "field": "gp.field"}
 
@@ -79,6 +84,11 @@ def check_kind(ds: Any, kind: str) -> xr.Dataset:
         what = "other results" if isinstance(ds, xr.Dataset) else described(ds)
         raise UsageError(f"this needs the {kind} that {MAKERS[kind]}(...) returns, not {what}.")
     return ds
+
+
+def default_radius(domain: Sequence[Sequence[float]]) -> float:
+    """1 % of the diagonal of a domain."""
+    return NEAR * math.dist([low for low, _ in domain], [high for _, high in domain])
 
 
 def with_starts(path: xr.Dataset) -> xr.Dataset:

@@ -1,0 +1,162 @@
+"""``descend``: how estimators walk on a function."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import xarray as xr
+
+from gradprobe.core.errors import UsageError, one_of, positive, whole
+from gradprobe.core.hooks import untouched_globals
+from gradprobe.core.streams import seed_list
+from gradprobe.engine.memory import SHARE, free_memory
+from gradprobe.estimators.base import Estimator, make_all
+from gradprobe.problems.landscape import Function, find_function
+from gradprobe.trajectory.assemble import path_dataset
+from gradprobe.trajectory.descents import descents
+from gradprobe.trajectory.request import CRITERIA, Request, check_options, find_rates, find_starts
+from gradprobe.trajectory.stepping import find_optimizer
+from gradprobe.trajectory.tuning import RATES, Tuning, tune
+from gradprobe.trajectory.walk import Rules
+
+
+def descend(
+    function: str | Function | Callable[..., torch.Tensor],
+    estimators: Sequence[str | Estimator] | str | Estimator = ("bp", "lr", "alr"),
+    *,
+    start: Sequence[float] | Sequence[Sequence[float]] | int | None = None,
+    steps: int = 1000,
+    lr: float | Mapping[str, float] | str = 1e-3,
+    optimizer: Any = "sgd",
+    copies: int = 16,
+    sigma: float = 0.01,
+    seeds: int | Sequence[int] = 10,
+    step: str = "raw",
+    bounds: str | None = None,
+    clip: float | None = None,
+    decay: float = 0.0,
+    every: int = 1,
+    domain: Sequence[Sequence[float]] | None = None,
+    minima: Sequence[Sequence[float]] | None = None,
+    rates: Sequence[float] | None = None,
+    criterion: str = "loss",
+    tuning_seeds: int = 10,
+    root_seed: int = 0,
+) -> xr.Dataset:
+    """Descend a function of a few variables with each estimator's directions (ALR paper, Fig. 6).
+
+    The function is the loss of a one-layer network with the constant input 1, whose weights are the variables (see
+    :meth:`Function.problem`), so that any estimator serves it. Each walker (a start and a seed) takes, at every step,
+    the mean direction over ``copies`` fresh copies; methods with the same draw see the same noise, so comparisons of
+    walkers are paired.
+
+    Nothing is hidden: a walker whose position or loss is no longer finite is recorded as diverged and is NaN from
+    then on.
+
+    Args:
+        function: A registered name (``"beale"``), a callable on tensors ``f(p)`` or ``f(x, y, ...)``, or a
+            :class:`Function`.
+        estimators: Names with options, or instances.
+        start: A point, points ``[n, d]``, or a whole number n: the centres of n^d equal cells of the domain. By
+            default the function's own; needed for a callable.
+        steps: Steps of each walker.
+        lr: Learning rate: one for all, {label: rate}, or ``"tuned"``: for each method the best of ``rates`` by
+            ``criterion``, on noise that the descent does not see. Methods differ in the length of what they return
+            (sign-encoded ones carry no 1/sigma), so that one rate for all compares step sizes, not methods.
+        optimizer: ``"sgd"``, ``"adam"``, any other name of ``torch.optim`` with options (``"sgd(momentum=0.9)"``),
+            or a factory ``(parameters, lr=...) -> Optimizer``.
+        copies: Monte-Carlo copies in a step.
+        sigma: Standard deviation of the noise, in the units of the variables.
+        seeds: How many repetitions, or which.
+        step: ``"raw"``, or ``"normalised"``: directions are divided by their length, so that only where they point
+            counts.
+        bounds: ``"project"``: after each step a walker is moved to the nearest point of the domain (the paper's
+            recursion, eq. 4). None: it may go anywhere.
+        clip: Longest direction that is not shortened, in the units of the gradient; None for no clipping.
+        decay: The rate of step k is ``lr / (1 + decay k)``. With ``decay > 0`` the sum of the rates is infinite and
+            that of their squares finite, as theorem 2 asks.
+        every: Record every so many steps (and the last).
+        domain: Low and high end of each variable, for a function that has none, or instead of its own.
+        minima: Global minima, likewise.
+        rates: What ``lr="tuned"`` tries; three a decade from 1e-6 to 100 by default.
+        criterion: ``"loss"`` (median of the last loss) or ``"steps"`` (mean steps to a minimum, twice the steps for
+            a walker that does not arrive).
+        tuning_seeds: Repetitions for tuning.
+        root_seed: Root of all noise keys.
+
+    Returns:
+        The path: see :mod:`gradprobe.store.paths`. Dims (estimator, seed, step, coordinate), and ``start`` if there
+        are several.
+
+    Raises:
+        UsageError: Something unknown or impossible was asked for, or the function is not finite at a start.
+    """
+    point = start if callable(function) and not isinstance(function, Function) else None
+    found = find_function(function, _first(point), domain, minima)
+    check_options(found, step, bounds, clip, decay)
+    made = make_all(estimators, sigma=positive("sigma", sigma))
+    label, factory = find_optimizer(optimizer)
+    rules = Rules(factory, whole("steps", steps), float(decay), step, clip, bounds, whole("every", every))
+    request = Request(
+        found,
+        find_starts(found, start),
+        seed_list(seeds),
+        whole("copies", copies),
+        whole("root_seed", root_seed, 0),
+    )
+    given = find_rates(lr, made)
+    tuning = _tuning(rates, criterion, tuning_seeds, given is None)
+    _check_memory(request, rules, len(made))
+    with untouched_globals():
+        tuned = [tune(request, item, rules, tuning) for item in made] if given is None else []
+        chosen = given or [rate for rate, _ in tuned]
+        walked = [descents(request, item, [rate], rules) for item, rate in zip(made, chosen, strict=True)]
+        attrs = {"optimizer": label, "sigma": float(sigma), "lr_rule": "tuned" if tuned else "given"}
+        ds = path_dataset(request, made, walked, rules, chosen, attrs)
+    if tuned:
+        ds["tuning_score"] = (("estimator", "rate"), [scores for _, scores in tuned])
+        ds = ds.assign_coords(rate=list(tuning.rates))
+        edges = [
+            item.label
+            for item, rate in zip(made, chosen, strict=True)
+            if rate in (tuning.rates[0], tuning.rates[-1])
+        ]
+        about = {"seeds": tuning.seeds, "criterion": tuning.criterion, "steps": steps, "at_edge": edges}
+        ds.attrs["tuning"] = json.dumps(about)
+    return ds
+
+
+def _first(start: Any) -> Any:
+    """One point of what was given, to learn the number of variables from."""
+    try:
+        return start[0] if len(start) and hasattr(start[0], "__len__") else start
+    except TypeError:
+        return start
+
+
+def _tuning(rates: Sequence[float] | None, criterion: str, seeds: int, wanted: bool) -> Tuning:
+    one_of("criterion", criterion, CRITERIA)
+    if rates is not None and not wanted:
+        raise UsageError("rates are what lr='tuned' tries; give lr='tuned', or leave them out.")
+    grid = RATES if rates is None else tuple(sorted({positive("each of the rates", r) for r in rates}))
+    if not grid:
+        raise UsageError("rates is empty; give the learning rates to try, or leave it out.")
+    return Tuning(grid, whole("tuning_seeds", seeds), criterion)
+
+
+def _check_memory(request: Request, rules: Rules, estimators: int) -> None:
+    """Refuse what could not be held.
+
+    Raises:
+        UsageError: The recorded numbers take more than the share of the free memory.
+    """
+    walkers = estimators * len(request.starts) * len(request.seeds)
+    need = 2 * 8 * walkers * len(rules.recorded) * (3 * request.function.dims + 4)
+    if need > SHARE * free_memory(torch.device("cpu")):
+        raise UsageError(
+            f"{walkers:,} walkers at {len(rules.recorded):,} steps take {need / 2**30:.1f} GiB; record fewer "
+            f"of them with every={rules.every * 10}."
+        )

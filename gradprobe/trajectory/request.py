@@ -1,0 +1,154 @@
+"""What was asked of a descent, checked before anything runs; each refusal is one sentence."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gradprobe.core.errors import UsageError, one_of, positive, unknown, whole
+from gradprobe.estimators.base import Labelled
+from gradprobe.problems.landscape import Function
+from gradprobe.store.paths import default_radius
+
+STEPS = ("raw", "normalised")
+BOUNDS = (None, "project")
+CRITERIA = ("loss", "steps")
+MOST_STARTS = 100_000
+
+
+@dataclass(frozen=True)
+class Request:
+    """What all estimators of a descent share.
+
+    Attributes:
+        function: The function.
+        starts: ``[n, d]``, float64.
+        seeds: The seeds.
+        copies: Copies in a step.
+        root_seed: Root of all noise keys.
+    """
+
+    function: Function
+    starts: torch.Tensor
+    seeds: list[int]
+    copies: int
+    root_seed: int
+
+
+def find_starts(function: Function, given: Any) -> torch.Tensor:
+    """Where descents start.
+
+    Args:
+        function: The function.
+        given: None (its own start), a point, points ``[n, d]``, or a whole number n: the centres of n^d equal cells
+            of the domain.
+
+    Returns:
+        ``[n, d]``, float64.
+
+    Raises:
+        UsageError: No point, another number of coordinates, outside the domain, or the function is not finite there.
+    """
+    if isinstance(given, int) and not isinstance(given, bool):
+        return _checked(function, _grid(function, whole("start", given)))
+    try:
+        points = torch.as_tensor(function.start if given is None else given, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise UsageError(
+            f"start must be a point such as {function.start}, several points, or a number of points for each "
+            f"variable, not {given!r}."
+        ) from None
+    points = points.clone().reshape(1, -1) if points.ndim < 2 else points.clone()
+    if points.ndim != 2 or points.shape[1] != function.dims or not len(points):
+        raise UsageError(
+            f"start has shape {list(points.shape)}, and {function.name} has {function.dims} variables; give a point "
+            f"such as {function.start}."
+        )
+    return _checked(function, points)
+
+
+def _grid(function: Function, each: int) -> torch.Tensor:
+    if function.domain is None:
+        raise UsageError("a grid of starts needs domain=, a low and a high end for each variable.")
+    if each**function.dims > MOST_STARTS:
+        raise UsageError(f"{each} starts for each of {function.dims} variables are too many; give fewer.")
+    middles = [[low + (k + 0.5) * (high - low) / each for k in range(each)] for low, high in function.domain]
+    return torch.tensor(list(itertools.product(*middles)), dtype=torch.float64)
+
+
+def _checked(function: Function, points: torch.Tensor) -> torch.Tensor:
+    for point in points.tolist():
+        if function.domain and any(
+            not low <= x <= high for x, (low, high) in zip(point, function.domain, strict=True)
+        ):
+            box = " x ".join(f"[{low:g}, {high:g}]" for low, high in function.domain)
+            raise UsageError(
+                f"start {tuple(point)} is outside the domain {box} of {function.name}; start inside."
+            )
+    with torch.no_grad():
+        values = function.values(points)
+    for point, value in zip(points.tolist(), values.tolist(), strict=True):
+        if not torch.tensor(value).isfinite():
+            raise UsageError(
+                f"{function.name} is {value} at the start {tuple(point)}; start where it is finite."
+            )
+    return points
+
+
+def find_rates(given: Any, estimators: Sequence[Labelled]) -> list[float] | None:
+    """The learning rate of each estimator; None for ``"tuned"``.
+
+    Args:
+        given: A number, {label: number}, or ``"tuned"``.
+        estimators: The estimators.
+
+    Raises:
+        UsageError: It is none of these, or an estimator has none.
+    """
+    if isinstance(given, str):
+        one_of("lr", given, ("tuned",))
+        return None
+    if not isinstance(given, Mapping):
+        return [positive("lr", given)] * len(estimators)
+    labels = [item.label for item in estimators]
+    for name in given:
+        if name not in labels:
+            raise unknown("estimator in lr", name, labels)
+    missing = [label for label in labels if label not in given]
+    if missing:
+        raise UsageError(f"lr says nothing of {missing[0]!r}; add it, or give one number for all.")
+    return [positive(f"lr of {label}", given[label]) for label in labels]
+
+
+def check_options(function: Function, step: str, bounds: str | None, clip: Any, decay: Any) -> None:
+    """Refuse options that no descent has.
+
+    Raises:
+        UsageError: One of them.
+    """
+    one_of("step", step, STEPS)
+    one_of("bounds", bounds, BOUNDS)
+    if bounds == "project" and function.domain is None:
+        raise UsageError("bounds='project' needs domain=, a low and a high end for each variable.")
+    if clip is not None:
+        positive("clip", clip)
+    if decay != 0:
+        positive("decay", decay)
+
+
+def radius_of(function: Function) -> float:
+    """Within what distance of a global minimum a walker has arrived.
+
+    Raises:
+        UsageError: Nobody knows where the minima are, or how large the domain is.
+    """
+    if not function.minima or function.domain is None:
+        raise UsageError(
+            f"steps to a minimum of {function.name} need to know where it is: give minima= and domain=, or "
+            "criterion='loss'."
+        )
+    return default_radius(function.domain)
