@@ -16,6 +16,7 @@ _WHERE = {
     "register_estimator": "gradprobe.estimators",
     "Function": "gradprobe.problems.landscape",
     "descend": "gradprobe.trajectory.descent",
+    "field": "gradprobe.trajectory.mean_field",
     "estimate": "gradprobe.probes.estimate",
     "probe": "gradprobe.probes.run",
     "open_run": "gradprobe.store.run",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from gradprobe.store.export import export
     from gradprobe.store.run import open_run
     from gradprobe.trajectory.descent import descend
+    from gradprobe.trajectory.mean_field import field
 
 
 def __getattr__(name: str) -> Any:

@@ -42,8 +42,10 @@ variable            dims                          meaning
 vector              field, y, x, coordinate       mean direction at the grid's points
 error               field, y, x, coordinate       its standard error; 0 where it was integrated or is exact
 surface             y, x                          f
-zero_position       zero, coordinate              zeros of the fields inside the grid; coordinates on ``zero``:
-                                                  ``zero_field``, ``stable`` (descending the field stays there)
+zero_position       zero, coordinate              where descending a field stops; coordinates on ``zero``:
+                                                  ``zero_field``, ``stable`` (what starts near it comes back), and
+                                                  ``boundary`` (on the edge of the domain, for projected descents
+                                                  alone: the field's zeros are the others)
 minimum_position    minimum, coordinate           as above
 ==================  ============================  ===========================================================
 

@@ -12,11 +12,10 @@ import torch
 import xarray as xr
 
 from gradprobe.core.provenance import environment
-from gradprobe.engine.draw import Draw
 from gradprobe.estimators.base import Labelled
 from gradprobe.problems.landscape import Function
 from gradprobe.trajectory.request import Request
-from gradprobe.trajectory.sources import function_layers
+from gradprobe.trajectory.sources import function_layers, reading_of
 from gradprobe.trajectory.walk import POSITION, Rules, Walked
 
 Array = npt.NDArray[np.float64]
@@ -103,15 +102,8 @@ def estimator_coordinates(estimators: Sequence[Labelled], function: Function) ->
 
 def sigma_of(labelled: Labelled, function: Function) -> float:
     """Standard deviation of an estimator's noise on a function; NaN without."""
-    draw = draw_of(labelled, function)
-    return draw.sigma_of(function_layers(function)[1][0].name) if draw else np.nan
-
-
-def draw_of(labelled: Labelled, function: Function) -> Draw | None:
-    """The draw behind an estimator on a function; None if there is none."""
-    _, layers = function_layers(function)
-    assigned = labelled.estimator.assignment(layers)
-    return assigned[layers[0].name][0] if assigned else None
+    read = reading_of(function, labelled)
+    return np.nan if read is None else read.sigma
 
 
 def landmarks(function: Function, names: Sequence[str]) -> xr.Dataset:

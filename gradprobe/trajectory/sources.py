@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -57,6 +58,36 @@ class Gradients:
         return self.function.gradient(positions), positions.new_zeros(len(positions))
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What is made of noise on the one layer of a function.
+
+    Attributes:
+        layer: Its name.
+        draw: The draw.
+        readout: The read-out.
+    """
+
+    layer: str
+    draw: Draw
+    readout: ReadOut
+
+    @property
+    def family(self) -> Family:
+        """The noise family."""
+        return NOISE.get(self.draw.noise)()
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the noise."""
+        return self.draw.sigma_of(self.layer)
+
+    @property
+    def scale(self) -> float:
+        """What makes the read-out's score that of the noise."""
+        return self.readout.scale(self.draw, self.layer)
+
+
 class Noise:
     """Unit noise of many walkers, one stream for each of them and for each chunk of steps.
 
@@ -64,20 +95,19 @@ class Noise:
     depends neither on the others nor on the number of steps.
 
     Args:
-        draw: The draw.
-        layer: Name of the layer whose noise it is.
+        reading: Whose noise it is.
         streams: One for each walker.
         copies: Copies in a step.
         dims: Number of variables.
     """
 
-    def __init__(self, draw: Draw, layer: str, streams: Sequence[Streams], copies: int, dims: int) -> None:
-        draw.check_block(copies)
-        self.draw, self.layer, self.streams = draw, layer, streams
-        self.drawn = copies // 2 if draw.antithetic else copies
+    def __init__(self, reading: Reading, streams: Sequence[Streams], copies: int, dims: int) -> None:
+        self.draw, self.layer, self.streams = reading.draw, reading.layer, streams
+        self.draw.check_block(copies)
+        self.drawn = copies // 2 if self.draw.antithetic else copies
         self.dims = dims
         self.length = chunk_length(self.drawn, dims)
-        self.family: Family = NOISE.get(draw.noise)()
+        self.family = reading.family
         self._chunk = -1
         self._noise = torch.empty(0)
 
@@ -111,9 +141,7 @@ class Draws:
 
     Args:
         function: The function.
-        layer: Its layer.
-        draw: The draw.
-        readout: The read-out.
+        reading: Its draw and read-out.
         streams: Noise of the walkers that have their own; see ``unit``.
         copies: Copies in a step.
         unit: Which stream serves each walker, ``[W]``.
@@ -122,17 +150,14 @@ class Draws:
     def __init__(
         self,
         function: Function,
-        layer: Layer,
-        draw: Draw,
-        readout: ReadOut,
+        reading: Reading,
         streams: Sequence[Streams],
         copies: int,
         unit: torch.Tensor,
     ) -> None:
-        readout.check_block(copies, draw.antithetic)
-        self.function, self.draw, self.readout, self.unit = function, draw, readout, unit
-        self.noise = Noise(draw, layer.name, streams, copies, function.dims)
-        self.sigma, self.scale = draw.sigma_of(layer.name), readout.scale(draw, layer.name)
+        reading.readout.check_block(copies, reading.draw.antithetic)
+        self.function, self.reading, self.unit = function, reading, unit
+        self.noise = Noise(reading, streams, copies, function.dims)
 
     def directions(
         self, positions: torch.Tensor, losses: torch.Tensor, step: int
@@ -140,16 +165,17 @@ class Draws:
         """One block of copies for each walker."""
         noise = self.noise.at(step)[self.unit]
         with torch.no_grad():
-            noisy = self.function.values(positions[:, None] + self.sigma * noise).T
+            noisy = self.function.values(positions[:, None] + self.reading.sigma * noise).T
         return self.read(noise, noisy, losses)
 
     def read(
         self, noise: torch.Tensor, noisy: torch.Tensor, clean: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Directions ``[W, d]`` from unit noise ``[W, m, d]``, its losses ``[m, W]`` and those without ``[W]``."""
-        kept = whole_pairs(noisy.isfinite(), self.draw.antithetic)
-        centred = self.readout.centred(noisy, clean, kept, self.draw.antithetic) * (self.scale / len(noisy))
-        score = self.readout.score(self.noise.family, noise)
+        paired, readout = self.reading.draw.antithetic, self.reading.readout
+        kept = whole_pairs(noisy.isfinite(), paired)
+        centred = readout.centred(noisy, clean, kept, paired) * (self.reading.scale / len(noisy))
+        score = readout.score(self.reading.family, noise)
         return torch.einsum("mw,wmd->wd", centred, score), (~kept).sum(0).double()
 
 
@@ -205,16 +231,26 @@ def make_source(
     Raises:
         UsageError: The estimator does not serve a function.
     """
-    estimator = labelled.estimator
-    if type(estimator) is BP:
+    if type(labelled.estimator) is BP:
         return Gradients(function)
+    read = reading_of(function, labelled)
+    if read is None:
+        return OneByOne(function, labelled, [streams[int(u)] for u in unit], copies)
+    return Draws(function, read, streams, copies, unit)
+
+
+def reading_of(function: Function, labelled: Labelled) -> Reading | None:
+    """The draw and read-out of an estimator on a function; None if its directions are its own.
+
+    Raises:
+        UsageError: The estimator does not serve a function.
+    """
     problem, layers = function_layers(function)
-    with problem.frozen():
-        refused = estimator.refusals(problem, layers)
+    refused = labelled.estimator.refusals(problem, layers)
     if refused:
         raise UsageError(f"{labelled.label} does not serve a function: {next(iter(refused.values()))}.")
-    assigned = estimator.assignment(layers)
-    if assigned is None or type(estimator).directions is not Estimator.directions:
-        return OneByOne(function, labelled, [streams[int(u)] for u in unit], copies)
+    assigned = labelled.estimator.assignment(layers)
+    if assigned is None or type(labelled.estimator).directions is not Estimator.directions:
+        return None
     draw, readout = assigned[layers[0].name]
-    return Draws(function, layers[0], draw, readout, streams, copies, unit)
+    return Reading(layers[0].name, draw, readout)

@@ -39,6 +39,17 @@ class Family(Protocol):
         """Fill ``out`` with unit-variance noise from a generator of its device."""
         ...
 
+    def half(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Nodes and weights of a quadrature over the size of unit-variance noise.
+
+        ``E g(|eps|)`` is about ``sum weights g(nodes)``. The sign, which has equal chances, is left to the caller: a
+        rule for one half sees no jump where the sign changes.
+
+        Args:
+            count: Most nodes.
+        """
+        ...
+
     def score(self, noise: torch.Tensor) -> torch.Tensor:
         """The score at unit variance, ``-d log density / d noise``: sigma times that of ``sigma * noise``."""
         ...

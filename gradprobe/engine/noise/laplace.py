@@ -27,6 +27,11 @@ class Laplace:
         sign = torch.empty_like(out).random_(0, 2, generator=generator).mul_(2).sub_(1)
         out.exponential_(generator=generator).mul_(math.sqrt(0.5)).mul_(sign)
 
+    def half(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Gauss and Laguerre's: the size is exponential."""
+        nodes, weights = np.polynomial.laguerre.laggauss(count)
+        return nodes * math.sqrt(0.5), weights
+
     def score(self, noise: torch.Tensor) -> torch.Tensor:
         """``sqrt(2) sign(eps)``."""
         return math.sqrt(2) * torch.sign(noise)

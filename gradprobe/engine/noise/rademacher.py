@@ -23,6 +23,10 @@ class Rademacher:
         """Random signs."""
         out.random_(0, 2, generator=generator).mul_(2).sub_(1)
 
+    def half(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The size is 1."""
+        return np.ones(1), np.ones(1)
+
     def score(self, noise: torch.Tensor) -> torch.Tensor:
         """``eps``."""
         return noise

@@ -1,0 +1,147 @@
+"""Where descending a field of two variables stops: its zeros, and on the edge of the domain where it is projected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from gradprobe.problems.landscape import Function
+from gradprobe.trajectory.means import Field
+
+Array = npt.NDArray[np.float64]
+Along = Callable[[float], float]
+
+FINE = 121
+"""Points along each variable of the grid that zeros are looked for on."""
+
+SMALL = 1e-9
+"""A zero is where the field is smaller than this share of its median length on the grid."""
+
+FLAT = 1e-14
+"""Where the field is smaller than this share of its largest length the function is flat: no zero of its own."""
+
+STEP = 1e-4
+"""Step of the differences that tell whether a zero is stable, relative to the domain."""
+
+APART = 1e-3
+"""Zeros closer than this share of the domain's diagonal are one."""
+
+
+@dataclass(frozen=True)
+class Zero:
+    """Where descending a field stops.
+
+    Attributes:
+        position: Where.
+        stable: Whether what starts near it comes back (both eigenvalues of the field's Jacobian have positive real
+            parts; on an edge: the field points out of the domain and, along the edge, towards this point).
+        boundary: Whether it is on the edge of the domain, where the field itself is not 0.
+    """
+
+    position: tuple[float, float]
+    stable: bool
+    boundary: bool = False
+
+
+def find_zeros(field: Field, function: Function) -> list[Zero]:
+    """Isolated zeros of a field inside the domain, and the stable points of its projected descent on the edge.
+
+    Candidates are the cells of a fine grid where both components change sign, the grid's local minima of length, and
+    the known minima; each is refined by Powell's hybrid method. Two zeros within a cell may be taken for one.
+
+    Args:
+        field: Points ``[k, 2]`` -> vectors ``[k, 2]``.
+        function: The function, with its domain.
+    """
+    assert function.domain is not None
+    box = np.array(function.domain)
+    axes = [np.linspace(low, high, FINE) for low, high in box]
+    grid = np.stack(np.meshgrid(*axes), -1)
+    vectors = field(torch.from_numpy(grid.reshape(-1, 2))).numpy().reshape(grid.shape)
+    lengths = np.linalg.norm(vectors, axis=-1)
+    guesses = [*_candidates(grid, vectors, lengths), *np.array(function.minima).reshape(-1, 2)]
+    found: list[Zero] = []
+    for guess in guesses:
+        root = _refined(field, guess, SMALL * float(np.median(lengths)))
+        if root is None or not ((box[:, 0] <= root) & (root <= box[:, 1])).all():
+            continue
+        if all(
+            np.linalg.norm(root - z.position) > APART * np.linalg.norm(box[:, 1] - box[:, 0]) for z in found
+        ):
+            found.append(Zero((float(root[0]), float(root[1])), _stable(field, root, box)))
+    return found + list(_edges(field, box))
+
+
+def _candidates(grid: Array, vectors: Array, lengths: Array) -> Iterator[Array]:
+    """Centres of cells where both components change sign, and points where the field is shorter than around."""
+    corners = np.stack([vectors[:-1, :-1], vectors[1:, :-1], vectors[:-1, 1:], vectors[1:, 1:]])
+    change = (corners.min(0) < 0) & (corners.max(0) > 0)
+    centres = (grid[:-1, :-1] + grid[1:, 1:]) / 2
+    yield from centres[change.all(-1)]
+    inner = lengths[1:-1, 1:-1]
+    around = [
+        lengths[1 + i : FINE - 1 + i, 1 + j : FINE - 1 + j] for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j
+    ]
+    low = (inner < np.min(around, axis=0)) & (inner > FLAT * lengths.max())
+    yield from grid[1:-1, 1:-1][low]
+
+
+def _at(field: Field, point: Sequence[float] | Array) -> Array:
+    return np.asarray(field(torch.tensor(np.asarray(point, dtype=np.float64))[None])[0].numpy())
+
+
+def _refined(field: Field, guess: Array, small: float) -> Array | None:
+    from scipy import optimize
+
+    if not small > 0:
+        return None
+    done = optimize.root(lambda x: _at(field, x) / small * SMALL, guess, tol=1e-13)
+    root = np.asarray(done.x)
+    return root if np.isfinite(root).all() and np.linalg.norm(_at(field, root)) <= small else None
+
+
+def _stable(field: Field, root: Array, box: Array) -> bool:
+    steps = STEP * (box[:, 1] - box[:, 0])
+    columns = [
+        (_at(field, root + step) - _at(field, root - step)) / (2 * h)
+        for h, step in zip(steps, np.diag(steps), strict=True)
+    ]
+    return bool((np.linalg.eigvals(np.stack(columns, 1)).real > 0).all())
+
+
+def _edges(field: Field, box: Array) -> Iterator[Zero]:
+    """Stable points of the projected descent on the edges and in the corners of the domain."""
+    for fixed in (0, 1):
+        free = 1 - fixed
+        low, high = box[free]
+        along = np.linspace(low, high, FINE)
+        for side, end in enumerate(box[fixed]):
+            points = np.empty((FINE, 2))
+            points[:, fixed], points[:, free] = end, along
+            vectors = field(torch.from_numpy(points)).numpy()
+            outward = (vectors[:, fixed] > 0) if side == 0 else (vectors[:, fixed] < 0)
+            slope = vectors[:, free]
+            for k in np.flatnonzero((slope[:-1] < 0) & (slope[1:] > 0) & outward[:-1] & outward[1:]):
+                yield _on_edge(field, points[k], points[k + 1], free)
+    for i, x in enumerate(box[0]):
+        for j, y in enumerate(box[1]):
+            vector = _at(field, (x, y))
+            if all((v > 0) if side == 0 else (v < 0) for v, side in zip(vector, (i, j), strict=True)):
+                yield Zero((float(x), float(y)), True, True)
+
+
+def _on_edge(field: Field, first: Array, last: Array, free: int) -> Zero:
+    from scipy import optimize
+
+    def slope(value: float) -> float:
+        point = first.copy()
+        point[free] = value
+        return float(_at(field, point)[free])
+
+    point = first.copy()
+    point[free] = optimize.brentq(slope, first[free], last[free])
+    return Zero((float(point[0]), float(point[1])), True, True)
