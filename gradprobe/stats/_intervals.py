@@ -6,15 +6,28 @@ A seed whose value is NaN is left out, and degrees of freedom follow the seeds t
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit  # scipy.stats takes seconds to import
 
+from gradprobe.core.errors import UsageError
+
 Array = npt.NDArray[np.float64]
 
 LEAST_SEEDS = 3
 """Fewest seeds for which an interval is worth printing: the t factor is 12.7 for two, 4.3 for three."""
+
+
+def check_level(level: float) -> None:
+    """Refuse what is no level of an interval.
+
+    Raises:
+        UsageError: It is not between 0 and 1.
+    """
+    if not isinstance(level, Real) or not 0 < level < 1:
+        raise UsageError(f"level={level!r} is no probability; give one between 0 and 1, for example 0.95.")
 
 
 def mean_se(x: Array) -> tuple[Array, Array, Array]:

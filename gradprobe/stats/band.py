@@ -7,7 +7,7 @@ import xarray as xr
 
 from gradprobe.core.errors import UsageError
 from gradprobe.stats import register
-from gradprobe.stats._intervals import mean_se, t_quantile
+from gradprobe.stats._intervals import check_level, mean_se, t_quantile
 
 
 @register("bands", summary="mean, standard deviation and t interval over seeds, pointwise")
@@ -33,8 +33,7 @@ def bands(da: xr.DataArray, level: float = 0.95) -> xr.Dataset:
     """
     if not isinstance(da, xr.DataArray) or "seed" not in da.dims:
         raise UsageError("bands needs a DataArray with the dimension 'seed', such as gp.stats.cosine(ds).")
-    if not 0 < level < 1:
-        raise UsageError(f"level={level!r} is no probability; give one between 0 and 1, for example 0.95.")
+    check_level(level)
     rows = da.transpose(..., "seed")
     mean, se, count = mean_se(np.asarray(rows.values, dtype=np.float64))
     half = t_quantile((1 + level) / 2, count, least=2) * se

@@ -94,10 +94,16 @@ def default_radius(domain: Sequence[Sequence[float]]) -> float:
 
 
 def with_starts(path: xr.Dataset) -> xr.Dataset:
-    """A path with a dimension ``start``, also where there is one start only."""
+    """A path with a dimension ``start``, also where there is one start only.
+
+    A start that was selected, ``path.sel(start=2)``, keeps its label; else the only one is 0.
+    """
     if "start" in path.dims:
         return path
+    label = path["start"].item() if "start" in path.coords else 0
+    path = path.drop_vars("start", errors="ignore")
     shaped = ["position", "direction", "gradient", "loss", "cosine", "gain", "distance", "diverged", "lost"]
-    wide = path.assign({name: path[name].expand_dims("start", 1) for name in shaped})
-    wide["start_position"] = path["start_position"].expand_dims("start", 0)
-    return wide.assign_coords(start=[0])
+    wide = path.assign({name: path[name].expand_dims("start", 1) for name in shaped if name in path})
+    if "start_position" in path:
+        wide["start_position"] = path["start_position"].expand_dims("start", 0)
+    return wide.assign_coords(start=[label])

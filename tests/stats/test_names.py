@@ -4,7 +4,8 @@ import pytest
 
 from gradprobe import stats
 
-PUBLIC = "accuracy alignment bands cosine coverage predict stability stability_floor".split()
+PUBLIC = "accuracy alignment bands basins cosine coverage difference predict progress".split()
+PUBLIC += "stability stability_floor success".split()
 
 
 def test_public_names_are_there():
