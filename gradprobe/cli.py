@@ -132,7 +132,7 @@ def report(
 
 @app.command("list")
 def list_() -> None:
-    """List everything that is registered: estimators, models, data, noise, layer rules, statistics, figures."""
+    """List what is registered: estimators, models, data, functions, noise, layer rules, statistics, figures."""
     from rich.console import Console
     from rich.table import Table
 
@@ -140,11 +140,11 @@ def list_() -> None:
     from gradprobe.estimators import ESTIMATORS
     from gradprobe.layers import RULES
     from gradprobe.plots import PLOTS
-    from gradprobe.problems import DATASETS, NETWORKS
+    from gradprobe.problems import DATASETS, FUNCTIONS, NETWORKS
     from gradprobe.stats import STATISTICS
 
     table = Table("kind", "name", "what it is", box=None)
-    for registry in (ESTIMATORS, NETWORKS, DATASETS, NOISE, RULES, STATISTICS, PLOTS):
+    for registry in (ESTIMATORS, NETWORKS, DATASETS, FUNCTIONS, NOISE, RULES, STATISTICS, PLOTS):
         for entry in registry:
             table.add_row(registry.kind, entry.name, entry.summary)
         table.add_section()

@@ -12,6 +12,7 @@ import torch
 from gradprobe.engine.noise import NOISE
 from gradprobe.estimators import ESTIMATORS
 from gradprobe.layers import RULES
+from gradprobe.problems import FUNCTIONS
 
 torch.set_num_threads(1)
 
@@ -19,7 +20,7 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def unchanged_registries() -> Iterator[None]:
     """Forget what a test registered: later tests and their workers would meet it."""
-    before = {registry: set(registry.names()) for registry in (ESTIMATORS, NOISE, RULES)}
+    before = {registry: set(registry.names()) for registry in (ESTIMATORS, NOISE, RULES, FUNCTIONS)}
     yield
     for registry, names in before.items():
         for name in set(registry.names()) - names:

@@ -192,5 +192,5 @@ def test_help_needs_no_torch() -> None:
 
 def test_list() -> None:
     done = command("list")
-    for word in ("a-hybrid", "resnet5", "digits", "laplace"):
+    for word in ("a-hybrid", "resnet5", "digits", "rosenbrock", "laplace"):
         assert word in done.stdout

@@ -134,11 +134,18 @@ class _Made(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        old = {t.untyped_storage().data_ptr() for t in tensors((args, kwargs or {}))}
-        for t in tensors(result):
+        old = {t.untyped_storage().data_ptr() for t in map(_unwrapped, tensors((args, kwargs or {})))}
+        for t in map(_unwrapped, tensors(result)):
             if t.untyped_storage().data_ptr() not in old:
                 self.bytes += t.numel() * t.dtype.itemsize
         return result
+
+
+def _unwrapped(t: torch.Tensor) -> torch.Tensor:
+    """The tensor in memory: inside a model's own ``torch.func.vmap`` or ``grad`` it is wrapped."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(t):
+        t = torch._C._functorch.get_unwrapped(t)
+    return t
 
 
 def is_out_of_memory(error: BaseException) -> bool:

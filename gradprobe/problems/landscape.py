@@ -37,6 +37,7 @@ class Function:
         value: The value there.
         local_minima: Other minima, where they are known.
         source: Where function and facts are from.
+        batched: Whether the function takes points ``[..., d]`` at once, as registered ones do.
     """
 
     name: str
@@ -47,7 +48,8 @@ class Function:
     value: float | None = None
     local_minima: tuple[Point, ...] = ()
     source: str = ""
-    _values: list[Values] = field(default_factory=list, repr=False, compare=False)
+    batched: bool = False
+    _values: list[Values] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "start", _point("start", self.start))
@@ -74,7 +76,7 @@ class Function:
     @property
     def _evaluator(self) -> Values:
         if not self._values:
-            self._values.append(_vectorised(self.function, self.start))
+            self._values.append(_vectorised(self.function, self.start, self.batched))
         return self._values[0]
 
     def values(self, points: torch.Tensor) -> torch.Tensor:
@@ -87,8 +89,13 @@ class Function:
             ``[...]``, float64. What a loop over the points would give.
 
         Raises:
-            UsageError: The function fails, or does not return one number.
+            UsageError: The points have another number of coordinates, or the function fails at the start or does
+                not return one number.
         """
+        if points.shape[-1:] != (self.dims,):
+            raise UsageError(f"points have shape {list(points.shape)}; the last axis must be {self.dims}.")
+        if not points.numel():
+            return points.new_zeros(points.shape[:-1])
         flat = points.reshape(-1, self.dims)
         return self._evaluator(flat).reshape(points.shape[:-1])
 
@@ -116,6 +123,10 @@ class Function:
             UsageError: ``at`` has another number of coordinates, or the function is not finite there.
         """
         point = self.start if at is None else _point("at", at, self.dims)
+        with torch.no_grad():
+            value = self.values(torch.tensor(point, dtype=torch.float64)).item()
+        if not math.isfinite(value):
+            raise UsageError(f"{self.name} is {value} at {point}; choose a point where it is finite.")
         ones = torch.ones(1, 1, dtype=torch.float64)
         return Problem(Variables(point), (ones, ones), FunctionLoss(self), name=self.name)
 
@@ -178,7 +189,7 @@ def find_function(
     if isinstance(given, str):
         entry = FUNCTIONS.entry(given)
         call = FUNCTIONS.get(given)
-        found = Function(given, call, **{k: v for k, v in entry.meta.items()})
+        found = Function(given, call, **entry.meta, batched=True)
     elif isinstance(given, Function):
         found = given
     elif callable(given) and not isinstance(given, (type, nn.Module)):
@@ -194,7 +205,7 @@ def find_function(
     box = found.domain if domain is None else _box(domain, found.dims)
     known = found.minima if minima is None else tuple(_point("minima", p, found.dims) for p in minima)
     others = {} if minima is None else {"value": None, "local_minima": ()}
-    facts = {k: getattr(found, k) for k in ("value", "local_minima", "source")} | others
+    facts = {k: getattr(found, k) for k in ("value", "local_minima", "source", "batched")} | others
     return Function(found.name, found.function, point, box, known, **facts)
 
 
@@ -235,8 +246,11 @@ def _box(given: Any, dims: int) -> tuple[tuple[float, float], ...]:
     return tuple((float(low), float(high)) for low, high in rows)
 
 
-def _vectorised(function: Callable[..., torch.Tensor], start: Point) -> Values:
-    """The function of points ``[k, d]``: at once or by ``vmap`` where that agrees with a loop, else by a loop.
+def _vectorised(function: Callable[..., torch.Tensor], start: Point, batched: bool) -> Values:
+    """The function of points ``[k, d]``: at once if it is made for that, else by ``vmap``, else by a loop.
+
+    A function that is not known to take many points is not given them, also if that agrees with a loop here: an
+    ``if`` on all points at once may go another way elsewhere. Under ``vmap`` each point is alone.
 
     Raises:
         UsageError: It fails on a single point.
@@ -244,8 +258,6 @@ def _vectorised(function: Callable[..., torch.Tensor], start: Point) -> Values:
     one = _of_a_point(function, len(start))
 
     def loop(points: torch.Tensor) -> torch.Tensor:
-        if not len(points):
-            return points.new_zeros(0)
         return torch.stack([_number(one(p.clone()), p) for p in points.unbind(0)])
 
     def at_once(points: torch.Tensor) -> torch.Tensor:
@@ -265,7 +277,7 @@ def _vectorised(function: Callable[..., torch.Tensor], start: Point) -> Values:
         raise
     except Exception as error:
         raise UsageError(f"the function fails at {start}: {type(error).__name__}: {error}") from error
-    for way in (at_once, by_vmap):
+    for way in (at_once, by_vmap) if batched else (by_vmap,):
         try:
             with torch.no_grad():
                 found = way(points)
@@ -284,19 +296,17 @@ def _of_a_point(function: Callable[..., torch.Tensor], dims: int) -> Callable[[t
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return function
-    needed = [
-        p
-        for p in parameters
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    if len(needed) == 1 or dims == 1:
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = [p for p in positional if p.default is p.empty]
+    if len(needed) == 1 or (not needed and len(positional) == 1):
         return function
     if len(needed) not in (0, dims):
         raise UsageError(
             f"the function takes {len(needed)} arguments and the start has {dims} coordinates; it must take one "
             "point, or as many coordinates."
         )
-    return lambda p: function(*p.unbind(-1))
+    # clones: a function may change its arguments in place, which views of one tensor do not allow
+    return lambda p: function(*(x.clone() for x in p.unbind(-1)))
 
 
 def _number(value: Any, point: torch.Tensor) -> torch.Tensor:

@@ -56,6 +56,26 @@ def test_what_is_no_size(given: object) -> None:
         gp.probe(classifier(), "lr", copies=20, memory=given)
 
 
+def test_a_models_own_vmap_is_counted() -> None:
+    class Waves(torch.nn.Module):
+        def __init__(self, within) -> None:
+            super().__init__()
+            self.within = within
+            self.linear = torch.nn.Linear(4, 500)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.within(lambda row: row.sin().cos())(self.linear(x)).sum(-1)
+
+    def needs(within) -> int:
+        batch = torch.ones(6, 4), torch.zeros(6)
+        problem = gp.Problem(Waves(within), batch, "mse")
+        assert gp.estimate(problem, "lr", copies=10)["linear.weight"].shape == (500, 4)
+        return bytes_per_copy(problem, Draw(), layers_of(problem))
+
+    plain, wrapped = needs(lambda f: f), needs(torch.func.vmap)
+    assert plain <= wrapped < 3 * plain
+
+
 def test_calls_hold_every_copy_once() -> None:
     for paired in (False, True):
         for most in range(1, 60):
