@@ -24,9 +24,16 @@ from gradprobe.plots._surface import draw_surface, kinds, two_variables
 from gradprobe.plots._walkers import Method, methods, point, seed_index
 from gradprobe.store.paths import check_kind, with_starts
 
-COLORS = ("#332288", "#DDCC77", "#44AA99", "#CC6677", "#88CCEE", "#882255", "#117733", "#AA4499", "#999933")
+COLORS = ("#332288", "#DDCC77", "#CC6677", "#117733", "#88CCEE", "#882255", "#44AA99", "#AA4499", "#999933")
 """Of minima: Tol's muted scheme, in an order whose neighbours differ in lightness too."""
 NOWHERE, DIVERGED = "#E4E4E4", "#2B2B2B"
+_LOST: dict[str, Any] = {
+    "ls": "none",
+    "marker": "x",
+    "color": "white",
+    "markeredgewidth": 0.5,
+    "rasterized": True,
+}
 _FAINTEST = 0.25
 _SHARES = (0.5, 0.75, 1.0)
 
@@ -144,6 +151,10 @@ def _draw_panel(
     sentence = draw_surface(axes, path, filled=False, color="#00000055")
     mesh = axes.pcolormesh(x, y, cells, shading="nearest", zorder=0.2, rasterized=True)
     mesh.set_gid("cells")
+    lost = np.argwhere(ends == -2)
+    size = 0.35 * 72 * axes.get_window_extent().width / axes.figure.dpi / x.size
+    if len(lost):  # a second cue, because the first colours are as dark when printed in grey
+        axes.plot(x[lost[:, 1]], y[lost[:, 0]], markersize=min(4.0, size), gid="diverged", **_LOST)
     axes.set(xlim=_ends(x), ylim=_ends(y))
     spots = path["minimum_position"].transpose("minimum", "coordinate").values
     for number, spot in enumerate(spots):
@@ -182,7 +193,9 @@ def _handles(path: xr.Dataset, most: np.ndarray, share: np.ndarray | None) -> li
     if -1 in seen:
         found.append(Patch(facecolor=NOWHERE, label="elsewhere"))
     if -2 in seen:
-        found.append(Patch(facecolor=DIVERGED, label="diverged"))
+        found.append(
+            Patch(facecolor=DIVERGED, edgecolor="white", hatch="xxxx", linewidth=0, label="diverged")
+        )
     if share is not None and share.min() < 1:
         looks: dict[str, Any] = {"ls": "none", "marker": "s", "markersize": 6, "markeredgewidth": 0}
         found += [
@@ -202,7 +215,7 @@ def _caption(path: xr.Dataset, most: np.ndarray, radius: float | None, contours:
     near = f" (within {float(radius):.3g})" if radius is not None else ""
     said = [
         f"Where descents end: each cell is a start, in the colour of the minimum that is nearest{near} to its walker "
-        f"at the last recorded step; light grey: none of the {count} known ones is that near."
+        f"at the last recorded step; light grey: none of the {count} known ones is that near; dark, with a cross: diverged."
     ]
     if seeds > 1:
         said.append(f"The most frequent end over {seeds} seeds; the fainter a cell, the fewer of them agree.")

@@ -316,6 +316,9 @@ def test_cells_have_the_colour_of_their_minimum(grid: xr.Dataset) -> None:
                 assert (label, index[row, column]) == ("alr", 0)
                 assert matplotlib.colors.to_hex(colors[row, column]) != color_of(codes[-1]).lower()
         assert [t.get_text() for t in drawn(axes, "minimum")] == ["1", "2"]
+    (crosses,) = drawn(figure.axes[1], "diverged")
+    np.testing.assert_array_equal(crosses.get_xydata(), grid["start_position"].values[3:4])
+    assert not drawn(figure.axes[0], "diverged")
     assert {"1: global (1, 0)", "2: local (-0.5, 0)", "diverged"} <= set(legend_texts(figure))
     assert "most frequent end over 5 seeds" in figure.gradprobe_caption
 
