@@ -46,4 +46,5 @@ def add_legend(figure: PaperFigure, handles: list[Any], place: str = "upper") ->
     legend = place_legend(figure, handles, place)
     renderer = figure._get_renderer()  # type: ignore[attr-defined]  # not public
     figure.set_figheight(figure.get_figheight() + legend.get_window_extent(renderer).height / figure.dpi)
-    figure.draw_without_rendering()  # titles find their height when drawn, and the layout only then
+    for _ in range(3):  # titles find their height when drawn, and the layout only then
+        figure.draw_without_rendering()

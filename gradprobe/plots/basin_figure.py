@@ -215,7 +215,8 @@ def _caption(path: xr.Dataset, most: np.ndarray, radius: float | None, contours:
     near = f" (within {float(radius):.3g})" if radius is not None else ""
     said = [
         f"Where descents end: each cell is a start, in the colour of the minimum that is nearest{near} to its walker "
-        f"at the last recorded step; light grey: none of the {count} known ones is that near; dark, with a cross: diverged."
+        f"at the last recorded step; light grey: none of the {count} known ones is that near; dark, with a "
+        "cross: diverged."
     ]
     if seeds > 1:
         said.append(f"The most frequent end over {seeds} seeds; the fainter a cell, the fewer of them agree.")

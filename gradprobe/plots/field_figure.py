@@ -128,10 +128,7 @@ def arrows(field: xr.Dataset, label: str, count: int = ARROWS) -> tuple[np.ndarr
         label: Which one.
         count: Arrows along each axis, about.
     """
-    step = [max(1, round(field.sizes[k] / count)) for k in ("y", "x")]
-    thin = field.sel(field=label).isel(
-        y=slice(step[0] // 2, None, step[0]), x=slice(step[1] // 2, None, step[1])
-    )
+    thin = field.sel(field=label).isel({k: _thinned(field.sizes[k], count) for k in ("y", "x")})
     towards = -thin["vector"].transpose("y", "x", "coordinate").values
     error = thin["error"].transpose("y", "x", "coordinate").values
     length = np.linalg.norm(towards, axis=-1)
@@ -142,6 +139,14 @@ def arrows(field: xr.Dataset, label: str, count: int = ARROWS) -> tuple[np.ndarr
     drawn = np.isfinite(unit).all(axis=-1)
     noise = length < 2 * np.linalg.norm(error, axis=-1)
     return x[drawn], y[drawn], unit[drawn][:, 0], unit[drawn][:, 1], noise[drawn]
+
+
+def _thinned(size: int, count: int) -> slice:
+    """About ``count`` of ``size`` places, as far from one end as from the other and not on them."""
+    step = max(1, round(size / count))
+    few = (size - 1 - 2 * (step // 2)) // step + 1
+    first = (size - 1 - (few - 1) * step) // 2
+    return slice(first, first + (few - 1) * step + 1, step)
 
 
 def _draw(field: xr.Dataset, ends: dict[str, np.ndarray], size: float) -> tuple[PaperFigure, str]:
@@ -167,7 +172,7 @@ def _draw_panel(axes: Axes, field: xr.Dataset, label: str, ends: np.ndarray | No
         if mine.any():
             axes.quiver(x[mine], y[mine], u[mine], v[mine], color=color, alpha=alpha, gid=name, **look)
     if ends is not None:
-        dots: dict[str, Any] = {"ls": "none", "marker": ".", "markersize": 2.6, "markeredgewidth": 0}
+        dots: dict[str, Any] = {"ls": "none", "marker": ".", "markersize": 3.2, "markeredgewidth": 0}
         axes.plot(*ends.T, color="black", alpha=0.5, zorder=3, gid="ends", rasterized=True, **dots)
     if label != GRADIENT and GRADIENT in labels(field):
         axes.plot(
