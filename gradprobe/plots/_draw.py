@@ -195,10 +195,7 @@ def draw_title(axes: Axes, title: str, panel: Panel, room: float) -> float:
 
 
 def draw_legend(figure: Figure, panels: list[Panel], band: str) -> Legend:
-    """One legend above the panels: the methods, then what bands, dashes and marks mean.
-
-    As few rows as fit the figure's width, filled row by row.
-    """
+    """One legend above the panels: the methods, then what bands, dashes and marks mean."""
     curves = [c for p in panels for c in p.curves]
     handles: list[Any] = [
         Line2D([], [], color=c.color, linewidth=0.8 if c.flat else None, label=c.estimator, **marker(c))
@@ -211,12 +208,18 @@ def draw_legend(figure: Figure, panels: list[Panel], band: str) -> Legend:
         handles.append(Line2D([], [], color=grey, linestyle=LAW_DASHES, linewidth=0.7, label="fitted law"))
     if any(c.resolved for c in curves):
         handles.append(Line2D([], [], color=grey, marker="|", markersize=6, ls="none", label="ceiling"))
+    return place_legend(figure, handles)
+
+
+def place_legend(figure: Figure, handles: list[Any], place: str = "upper") -> Legend:
+    """A legend above (or below, ``lower``) all panels, in as few rows as fit, filled row by row."""
     renderer = figure._get_renderer()  # type: ignore[attr-defined]  # not public
+    where: Any = f"outside {place} center"
     for rows in range(1, len(handles) + 1):
         columns = math.ceil(len(handles) / rows)
         legend = figure.legend(
             handles=[h for start in range(columns) for h in handles[start::columns]],
-            loc="outside upper center",
+            loc=where,
             ncols=columns,
             frameon=False,
             handlelength=2.0,

@@ -1,0 +1,236 @@
+"""Where descending the mean of each estimator goes, and where it comes to rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from gradprobe.core.errors import UsageError
+from gradprobe.plots import register
+from gradprobe.plots._maps import across, add_legend, make_maps, name_maps
+from gradprobe.plots._save import made_from, plain
+from gradprobe.plots._save import save as save_figure
+from gradprobe.plots._style import PaperFigure, inches, paper
+from gradprobe.plots._surface import draw_surface, frame, two_variables
+from gradprobe.plots._walkers import diverged, last, within_reach
+from gradprobe.store.paths import check_kind, with_starts
+
+ARROWS = 15
+"""Arrows along each axis, about; fewer where maps are small."""
+GRADIENT = "gradient"
+_SHORTEST = 0.4
+_DECADES = 3.0
+"""Arrows shorten over so many decades below the longest vector, to that part of the longest arrow."""
+_ZERO: dict[str, Any] = {"ls": "none", "marker": "o", "markersize": 4.2, "markeredgewidth": 0.9}
+_SHIFT: dict[str, Any] = {"ls": "none", "marker": "+", "markersize": 7, "markeredgewidth": 0.9}
+
+
+@register(
+    "fields", summary="mean directions of estimators over a plane, their zeros, and where walkers ended"
+)
+def fields(
+    field: xr.Dataset,
+    path: xr.Dataset | None = None,
+    *,
+    width: str | float = "double",
+    save: str | Path | None = None,
+) -> PaperFigure:
+    """Draw where descending each field goes: one panel for the gradient, then one for each estimator.
+
+    Arrows are minus the mean direction, with lengths on a log scale. Filled circles: zeros where a descent
+    stays; open ones: where it does not. Crosses repeat the gradient's zeros, so that a shift is seen.
+
+    Args:
+        field: Result of ``gp.field``.
+        path: Result of ``gp.descend`` on the same function: the last positions of its walkers are drawn as dots
+            in the panels of the same labels.
+        width: ``double`` (7 inches), ``single`` (3.4 inches), or inches.
+        save: Path without ending: writes .png, .pdf and .json.
+
+    Returns:
+        The figure, with ``gradprobe_caption`` and ``gradprobe_record``.
+
+    Raises:
+        UsageError: It is no field, or the path is none, or one of another function or other estimators.
+    """
+    check_kind(field, "field")
+    two_variables(field, "a map of fields")
+    ends = {} if path is None else _ends(field, path)
+    figure, contours = _draw(field, ends, inches(width))
+    figure.gradprobe_caption = " ".join(_caption(field, path, ends, contours))
+    arguments = {"width": width, "path": path is not None}
+    record = {"figure": "fields", "caption": figure.gradprobe_caption, "arguments": arguments}
+    record |= {"fields": _numbers(field, ends)} | made_from(field)
+    figure.gradprobe_record = plain(record)
+    if save is not None:
+        save_figure(figure, save, figure.gradprobe_record)
+    return figure
+
+
+def labels(field: xr.Dataset) -> list[str]:
+    """Names of the fields, the gradient's first."""
+    found = [str(f) for f in field["field"].values]
+    return sorted(found, key=lambda f: f != GRADIENT)
+
+
+def _ends(field: xr.Dataset, path: Any) -> dict[str, np.ndarray]:
+    """Last positions of the walkers of each estimator that has a panel.
+
+    Raises:
+        UsageError: There is nothing that belongs together.
+    """
+    wide = with_starts(check_kind(path, "path"))
+    if wide.attrs.get("function") != field.attrs.get("function"):
+        raise UsageError(
+            f"the path is one on {wide.attrs.get('function')} and the field one of {field.attrs.get('function')}; "
+            "give two of the same function."
+        )
+    known = [str(e) for e in wide["estimator"].values]
+    shared = {_panel(e, field): e for e in known if _panel(e, field) in labels(field)}
+    if not shared:
+        raise UsageError(
+            f"the path's estimators ({', '.join(known)}) have no panel among "
+            f"{', '.join(labels(field))}; make both with the same ones."
+        )
+    order = ("estimator", "start", "seed", "step", "coordinate")
+    positions = within_reach(wide["position"].transpose(*order).values, frame(field))
+    gone = np.isfinite(wide["diverged"].transpose(*order[:3]).values)
+    rows = {panel: known.index(e) for panel, e in shared.items()}
+    return {panel: last(positions[row])[~gone[row]] for panel, row in rows.items()}
+
+
+def _panel(estimator: str, field: xr.Dataset) -> str:
+    """The panel of an estimator; backprop descends the gradient, unless it has a panel of its own."""
+    return GRADIENT if estimator == "bp" and "bp" not in labels(field) else estimator
+
+
+def zeros(field: xr.Dataset, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """Stable and unstable zeros of a field, each ``[zero, coordinate]``."""
+    if not field.sizes.get("zero"):
+        return np.empty((0, 2)), np.empty((0, 2))
+    mine = np.array([str(f) == label for f in field["zero_field"].values])
+    stable = field["stable"].values.astype(bool)
+    spots = field["zero_position"].transpose("zero", "coordinate").values
+    return spots[mine & stable], spots[mine & ~stable]
+
+
+def arrows(field: xr.Dataset, label: str, count: int = ARROWS) -> tuple[np.ndarray, ...]:
+    """What is drawn of a field: x, y, u, v of arrows at most 1 long, and which are less than noise.
+
+    Args:
+        field: The fields.
+        label: Which one.
+        count: Arrows along each axis, about.
+    """
+    thin = field.sel(field=label).isel({k: _thinned(field.sizes[k], count) for k in ("y", "x")})
+    towards = -thin["vector"].transpose("y", "x", "coordinate").values
+    error = thin["error"].transpose("y", "x", "coordinate").values
+    length = np.linalg.norm(towards, axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        height = 1 + np.log10(length / np.nanmax(length, initial=0.0)) / _DECADES * (1 - _SHORTEST)
+        unit = towards / length[..., None] * np.clip(height, _SHORTEST, 1.0)[..., None]
+    x, y = np.meshgrid(thin["x"].values, thin["y"].values)
+    drawn = np.isfinite(unit).all(axis=-1)
+    noise = length < 2 * np.linalg.norm(error, axis=-1)
+    return x[drawn], y[drawn], unit[drawn][:, 0], unit[drawn][:, 1], noise[drawn]
+
+
+def _thinned(size: int, count: int) -> slice:
+    """About ``count`` of ``size`` places, as far from one end as from the other and not on them."""
+    step = max(1, round(size / count))
+    few = (size - 1 - 2 * (step // 2)) // step + 1
+    first = (size - 1 - (few - 1) * step) // 2
+    return slice(first, first + (few - 1) * step + 1, step)
+
+
+def _draw(field: xr.Dataset, ends: dict[str, np.ndarray], size: float) -> tuple[PaperFigure, str]:
+    shown = labels(field)
+    count = ARROWS if size / across(len(shown), size) > 2.2 else 11
+    contours = ""
+    with paper():
+        figure, axes = make_maps(field, len(shown), size)
+        for axis, label in zip(axes, shown, strict=True):
+            contours = draw_surface(axis, field, filled=False, color="0.82")
+            _draw_panel(axis, field, label, ends.get(label), count)
+        name_maps(axes, shown, field, size)
+        add_legend(figure, _handles(field, ends), place="lower")
+    return figure, contours
+
+
+def _draw_panel(axes: Axes, field: xr.Dataset, label: str, ends: np.ndarray | None, count: int) -> None:
+    color = str(field["color"].sel(field=label).values)
+    x, y, u, v, noise = arrows(field, label, count)
+    look: dict[str, Any] = {"pivot": "mid", "scale_units": "width", "scale": 1.12 * count, "units": "width"}
+    look |= {"width": 0.09 / count, "headwidth": 3.4, "headlength": 3.6, "headaxislength": 3.2, "zorder": 2}
+    for mine, alpha, name in ((~noise, 0.85, "arrows"), (noise, 0.25, "noise")):
+        if mine.any():
+            axes.quiver(x[mine], y[mine], u[mine], v[mine], color=color, alpha=alpha, gid=name, **look)
+    if ends is not None:
+        dots: dict[str, Any] = {"ls": "none", "marker": ".", "markersize": 3.2, "markeredgewidth": 0}
+        axes.plot(*ends.T, color="black", alpha=0.5, zorder=3, gid="ends", rasterized=True, **dots)
+    if label != GRADIENT and GRADIENT in labels(field):
+        axes.plot(
+            *np.concatenate(zeros(field, GRADIENT)).T, color="0.25", zorder=4, gid="gradient zeros", **_SHIFT
+        )
+    stable, unstable = zeros(field, label)
+    axes.plot(*stable.T, color="black", markeredgecolor="white", zorder=5, gid="stable", **_ZERO)
+    axes.plot(
+        *unstable.T, markerfacecolor="white", markeredgecolor="black", zorder=5, gid="unstable", **_ZERO
+    )
+
+
+def _handles(field: xr.Dataset, ends: dict[str, np.ndarray]) -> list[Any]:
+    grey = matplotlib.colors.to_hex("0.25")
+    found: list[Any] = [
+        Line2D([], [], color="black", markeredgecolor="white", label="stable zero", **_ZERO),
+        Line2D([], [], markerfacecolor="white", markeredgecolor="black", label="unstable zero", **_ZERO),
+    ]
+    if len(labels(field)) > 1 and GRADIENT in labels(field):
+        found.append(Line2D([], [], color=grey, label="zero of the gradient", **_SHIFT))
+    if ends:
+        found.append(
+            Line2D([], [], ls="none", marker=".", markersize=4, color="0.4", label="end of a walker")
+        )
+    return found
+
+
+def _caption(field: xr.Dataset, path: Any, ends: dict[str, np.ndarray], contours: str) -> list[str]:
+    how = field.attrs.get("how")
+    sigmas = {float(s) for s in field["sigma"].values if np.isfinite(s)}
+    noise = f", sigma {', '.join(f'{s:g}' for s in sorted(sigmas))}" if sigmas else ""
+    said = [
+        f"Mean directions of descent on {field.attrs.get('function')} (minus the field; {how}{noise}). Arrow lengths "
+        f"grow with the logarithm of a vector's length, over {_DECADES:g} decades below the longest of each panel, "
+        "so they compare within a panel only. Circles: zeros of the field, filled where descending it stays."
+    ]
+    if any(arrows(field, f)[4].any() for f in labels(field)):
+        said.append("Pale arrows: shorter than two standard errors, so their direction is not known.")
+    if ends:
+        counts = ", ".join(f"{len(points)} ({e})" for e, points in ends.items())
+        said.append(f"Dots: last positions of walkers that did not diverge: {counts}.")
+        gone = {e: n for e, n in diverged(path).items() if n and _panel(e, field) in ends}
+        if gone:
+            said.append("Diverged: " + ", ".join(f"{n} of {e}" for e, n in gone.items()) + ".")
+        if {_panel(str(e), field) for e in path["estimator"].values} - set(ends):
+            said.append("Estimators without a panel are not shown.")
+    return [*said, contours]
+
+
+def _numbers(field: xr.Dataset, ends: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    names = ("stable", "unstable")
+    return [
+        {
+            "field": f,
+            "color": str(field["color"].sel(field=f).values),
+            **dict(zip(names, zeros(field, f), strict=True)),
+            **dict(zip(("x", "y", "u", "v", "noise"), arrows(field, f), strict=True)),
+            "ends": ends.get(f),
+        }
+        for f in labels(field)
+    ]
