@@ -79,56 +79,57 @@ def mean_of(function: Function, labelled: Labelled, copies: int | None, streams:
     return _sampled(function, labelled, copies or 1000, streams)
 
 
-def integrate(function: Function, reading: Reading, points: torch.Tensor, count: int) -> torch.Tensor:
-    """``E[(f(x + sigma eps) - f(x)) score(eps)]`` by a product rule.
+class Rule:
+    """``E[(f(x + sigma eps) - f(x)) score(eps)]`` by a product of rules for each half of a variable's noise.
 
     Args:
         function: The function.
         reading: Draw and read-out.
-        points: ``[k, d]``.
-        count: Nodes for each half of a variable's noise.
-
-    Returns:
-        ``[k, d]``.
+        count: Nodes for each half.
     """
-    nodes, weights = reading.family.half(count)
-    axis = torch.from_numpy(np.concatenate([-nodes, nodes]))
-    half = torch.from_numpy(np.concatenate([weights, weights]) / 2)
-    eps = torch.cartesian_prod(*[axis] * function.dims).view(-1, function.dims)
-    weight = torch.cartesian_prod(*[half] * function.dims).view(-1, function.dims).prod(1)
-    score = reading.readout.score(reading.family, eps) * weight[:, None] * reading.scale
-    rows = max(NUMBERS // len(eps), 1)
-    found = []
-    with torch.no_grad():
-        for some in points.split(rows):
-            losses = function.values(some[:, None] + reading.sigma * eps) - function.values(some)[:, None]
-            found.append(losses @ score)
-    return torch.cat(found)
+
+    def __init__(self, function: Function, reading: Reading, count: int) -> None:
+        nodes, weights = reading.family.half(count)
+        axis = torch.from_numpy(np.concatenate([-nodes, nodes]))
+        half = torch.from_numpy(np.concatenate([weights, weights]) / 2)
+        unit = torch.cartesian_prod(*[axis] * function.dims).view(-1, function.dims)
+        weight = torch.cartesian_prod(*[half] * function.dims).view(-1, function.dims).prod(1)
+        self.function = function
+        self.shifts = reading.sigma * unit
+        self.score = reading.readout.score(reading.family, unit) * weight[:, None] * reading.scale
+
+    def __call__(self, points: torch.Tensor) -> torch.Tensor:
+        """At points ``[k, d]``: ``[k, d]``."""
+        found = []
+        with torch.no_grad():
+            for some in points.split(max(NUMBERS // len(self.shifts), 1)):
+                losses = self.function.values(some[:, None] + self.shifts)
+                found.append((losses - self.function.values(some)[:, None]) @ self.score)
+        return torch.cat(found)
 
 
 def _integrated(function: Function, reading: Reading) -> Mean:
-    count = _nodes(function, reading)
-
-    def at(points: torch.Tensor) -> torch.Tensor:
-        return integrate(function, reading, points, count)
+    rough, fine = _rules(function, reading)
 
     def on(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        best = integrate(function, reading, points, 2 * count)
-        return best, (best - at(points)).abs()
+        best = fine(points)
+        return best, (best - rough(points)).abs()
 
-    return Mean(at, "integrated", on)
+    return Mean(rough, "integrated", on)
 
 
-def _nodes(function: Function, reading: Reading) -> int:
+def _rules(function: Function, reading: Reading) -> tuple[Rule, Rule]:
+    """A rule, and one of twice as many nodes."""
     assert function.domain is not None
     low, high = np.array(function.domain).T
     places = np.random.Generator(np.random.PCG64(0)).uniform(low, high, (TRIAL, function.dims))
     points = torch.from_numpy(places)
-    for count in NODES[:-1]:
-        rough, fine = (integrate(function, reading, points, n) for n in (count, 2 * count))
-        if (rough - fine).abs().max() <= TOLERANCE * fine.abs().max():
-            return count
-    return NODES[-1]
+    for count in NODES:
+        rough, fine = (Rule(function, reading, n) for n in (count, 2 * count))
+        best = fine(points)
+        if (rough(points) - best).abs().max() <= TOLERANCE * best.abs().max():
+            break
+    return rough, fine
 
 
 def _sampled(function: Function, labelled: Labelled, copies: int, streams: Streams) -> Mean:
