@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,6 @@ from gradprobe.problems.landscape import Function
 from gradprobe.trajectory.means import Field
 
 Array = npt.NDArray[np.float64]
-Along = Callable[[float], float]
 
 FINE = 121
 """Points along each variable of the grid that zeros are looked for on."""
@@ -26,6 +25,9 @@ FLAT = 1e-14
 
 STEP = 1e-4
 """Step of the differences that tell whether a zero is stable, relative to the domain."""
+
+TRIES = 80
+"""Evaluations of the field from one candidate at most."""
 
 APART = 1e-3
 """Zeros closer than this share of the domain's diagonal are one."""
@@ -99,7 +101,9 @@ def _refined(field: Field, guess: Array, small: float) -> Array | None:
 
     if not small > 0:
         return None
-    done = optimize.root(lambda x: _at(field, x) / small * SMALL, guess, tol=1e-13)
+    done = optimize.root(
+        lambda x: _at(field, x) / small * SMALL, guess, options={"maxfev": TRIES, "xtol": 1e-13}
+    )
     root = np.asarray(done.x)
     return root if np.isfinite(root).all() and np.linalg.norm(_at(field, root)) <= small else None
 
@@ -122,19 +126,24 @@ def _edges(field: Field, box: Array) -> Iterator[Zero]:
         for side, end in enumerate(box[fixed]):
             points = np.empty((FINE, 2))
             points[:, fixed], points[:, free] = end, along
-            vectors = field(torch.from_numpy(points)).numpy()
-            outward = (vectors[:, fixed] > 0) if side == 0 else (vectors[:, fixed] < 0)
-            slope = vectors[:, free]
-            for k in np.flatnonzero((slope[:-1] < 0) & (slope[1:] > 0) & outward[:-1] & outward[1:]):
-                yield _on_edge(field, points[k], points[k + 1], free)
+            slope = field(torch.from_numpy(points)).numpy()[:, free]
+            for k in np.flatnonzero((slope[:-1] < 0) & (slope[1:] > 0)):
+                point = _along(field, points[k], points[k + 1], free)
+                if _outward(_at(field, point)[fixed], side):
+                    yield Zero((float(point[0]), float(point[1])), True, True)
     for i, x in enumerate(box[0]):
         for j, y in enumerate(box[1]):
-            vector = _at(field, (x, y))
-            if all((v > 0) if side == 0 else (v < 0) for v, side in zip(vector, (i, j), strict=True)):
+            if all(_outward(v, side) for v, side in zip(_at(field, (x, y)), (i, j), strict=True)):
                 yield Zero((float(x), float(y)), True, True)
 
 
-def _on_edge(field: Field, first: Array, last: Array, free: int) -> Zero:
+def _outward(component: float, side: int) -> bool:
+    """Whether descending leaves the domain across its low (0) or high (1) end."""
+    return component > 0 if side == 0 else component < 0
+
+
+def _along(field: Field, first: Array, last: Array, free: int) -> Array:
+    """Between two points of an edge, where the field has no component along it."""
     from scipy import optimize
 
     def slope(value: float) -> float:
@@ -144,4 +153,4 @@ def _on_edge(field: Field, first: Array, last: Array, free: int) -> Zero:
 
     point = first.copy()
     point[free] = optimize.brentq(slope, first[free], last[free])
-    return Zero((float(point[0]), float(point[1])), True, True)
+    return point
