@@ -47,7 +47,7 @@ def frame(ds: xr.Dataset) -> Frame:
     Args:
         ds: A path or field with a surface.
     """
-    extent = tuple((float(ds[k].min()), float(ds[k].max())) for k in ("x", "y"))
+    extent = tuple((float(ds[k].min()), float(ds[k].max())) for k in reversed(ds["surface"].dims))
     domain = json.loads(ds.attrs.get("domain") or "null")
     if domain is None:
         return extent[0], extent[1]
@@ -101,7 +101,8 @@ def draw_surface(
         A sentence about the levels.
     """
     at, base = levels(ds["surface"].values, value(ds), log)
-    x, y, surface = ds["x"].values, ds["y"].values, ds["surface"].transpose("y", "x").values
+    y, x = (ds[k].values for k in ds["surface"].dims)
+    surface = ds["surface"].values
     if filled:
         shades = [GREYS(t) for t in np.linspace(0, 1, at.size + 1)]
         area = axes.contourf(x, y, surface, levels=at, colors=shades, extend="both", zorder=0)

@@ -28,6 +28,11 @@ _SHORTEST = 0.4
 _DECADES = 3.0
 """Arrows shorten over so many decades below the longest vector, to that part of the longest arrow."""
 _ZERO: dict[str, Any] = {"ls": "none", "marker": "o", "markersize": 4.2, "markeredgewidth": 0.9}
+_ZEROS: dict[str, dict[str, Any]] = {
+    "stable": _ZERO | {"color": "black", "markeredgecolor": "white"},
+    "unstable": _ZERO | {"markerfacecolor": "white", "markeredgecolor": "black"},
+    "edge": _ZERO | {"marker": "s", "color": "black", "markeredgecolor": "white", "clip_on": False},
+}
 _SHIFT: dict[str, Any] = {"ls": "none", "marker": "+", "markersize": 7, "markeredgewidth": 0.9}
 
 
@@ -110,14 +115,15 @@ def _panel(estimator: str, field: xr.Dataset) -> str:
     return GRADIENT if estimator == "bp" and "bp" not in labels(field) else estimator
 
 
-def zeros(field: xr.Dataset, label: str) -> tuple[np.ndarray, np.ndarray]:
-    """Stable and unstable zeros of a field, each ``[zero, coordinate]``."""
+def zeros(field: xr.Dataset, label: str) -> dict[str, np.ndarray]:
+    """Stable and unstable zeros of a field, and stable points on the edge of the domain: ``[zero, coordinate]``."""
     if not field.sizes.get("zero"):
-        return np.empty((0, 2)), np.empty((0, 2))
+        return {name: np.empty((0, 2)) for name in ("stable", "unstable", "edge")}
     mine = np.array([str(f) == label for f in field["zero_field"].values])
-    stable = field["stable"].values.astype(bool)
+    stable, edge = (field[k].values.astype(bool) for k in ("stable", "boundary"))
     spots = field["zero_position"].transpose("zero", "coordinate").values
-    return spots[mine & stable], spots[mine & ~stable]
+    inner = mine & ~edge
+    return {"stable": spots[inner & stable], "unstable": spots[inner & ~stable], "edge": spots[mine & edge]}
 
 
 def arrows(field: xr.Dataset, label: str, count: int = ARROWS) -> tuple[np.ndarray, ...]:
@@ -175,22 +181,22 @@ def _draw_panel(axes: Axes, field: xr.Dataset, label: str, ends: np.ndarray | No
         dots: dict[str, Any] = {"ls": "none", "marker": ".", "markersize": 3.2, "markeredgewidth": 0}
         axes.plot(*ends.T, color="black", alpha=0.5, zorder=3, gid="ends", rasterized=True, **dots)
     if label != GRADIENT and GRADIENT in labels(field):
-        axes.plot(
-            *np.concatenate(zeros(field, GRADIENT)).T, color="0.25", zorder=4, gid="gradient zeros", **_SHIFT
-        )
-    stable, unstable = zeros(field, label)
-    axes.plot(*stable.T, color="black", markeredgecolor="white", zorder=5, gid="stable", **_ZERO)
-    axes.plot(
-        *unstable.T, markerfacecolor="white", markeredgecolor="black", zorder=5, gid="unstable", **_ZERO
-    )
+        theirs = zeros(field, GRADIENT)
+        spots = np.concatenate([theirs["stable"], theirs["unstable"]])
+        axes.plot(*spots.T, color="0.25", zorder=4, gid="gradient zeros", **_SHIFT)
+    for kind, points in zeros(field, label).items():
+        if len(points):  # an empty line that is not clipped has no extent that a layout could use
+            axes.plot(*points.T, zorder=5, gid=kind, **_ZEROS[kind])
 
 
 def _handles(field: xr.Dataset, ends: dict[str, np.ndarray]) -> list[Any]:
     grey = matplotlib.colors.to_hex("0.25")
     found: list[Any] = [
-        Line2D([], [], color="black", markeredgecolor="white", label="stable zero", **_ZERO),
-        Line2D([], [], markerfacecolor="white", markeredgecolor="black", label="unstable zero", **_ZERO),
+        Line2D([], [], label="stable zero", **_ZEROS["stable"]),
+        Line2D([], [], label="unstable zero", **_ZEROS["unstable"]),
     ]
+    if any(len(zeros(field, f)["edge"]) for f in labels(field)):
+        found.append(Line2D([], [], label="stable if projected", **_ZEROS["edge"] | {"clip_on": True}))
     if len(labels(field)) > 1 and GRADIENT in labels(field):
         found.append(Line2D([], [], color=grey, label="zero of the gradient", **_SHIFT))
     if ends:
@@ -201,7 +207,7 @@ def _handles(field: xr.Dataset, ends: dict[str, np.ndarray]) -> list[Any]:
 
 
 def _caption(field: xr.Dataset, path: Any, ends: dict[str, np.ndarray], contours: str) -> list[str]:
-    how = field.attrs.get("how")
+    how = ", ".join(f"{f}: {how}" for f, how in zip(field["field"].values, field["how"].values, strict=True))
     sigmas = {float(s) for s in field["sigma"].values if np.isfinite(s)}
     noise = f", sigma {', '.join(f'{s:g}' for s in sorted(sigmas))}" if sigmas else ""
     said = [
@@ -209,6 +215,8 @@ def _caption(field: xr.Dataset, path: Any, ends: dict[str, np.ndarray], contours
         f"grow with the logarithm of a vector's length, over {_DECADES:g} decades below the longest of each panel, "
         "so they compare within a panel only. Circles: zeros of the field, filled where descending it stays."
     ]
+    if any(len(zeros(field, f)["edge"]) for f in labels(field)):
+        said.append("Squares: where a descent that is projected onto the domain stays on its edge.")
     if any(arrows(field, f)[4].any() for f in labels(field)):
         said.append("Pale arrows: shorter than two standard errors, so their direction is not known.")
     if ends:
@@ -223,12 +231,11 @@ def _caption(field: xr.Dataset, path: Any, ends: dict[str, np.ndarray], contours
 
 
 def _numbers(field: xr.Dataset, ends: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    names = ("stable", "unstable")
     return [
         {
             "field": f,
             "color": str(field["color"].sel(field=f).values),
-            **dict(zip(names, zeros(field, f), strict=True)),
+            **zeros(field, f),
             **dict(zip(("x", "y", "u", "v", "noise"), arrows(field, f), strict=True)),
             "ends": ends.get(f),
         }

@@ -33,15 +33,16 @@ its noise, NaN without). A deterministic estimator is computed once and repeated
 ("raw", "normalised"), ``bounds``, ``clip``, ``decay``, ``copies``, ``sigma``, ``lr_rule`` ("given", "tuned"),
 ``tuning`` (JSON: seeds, steps, criterion), ``root_seed``, ``every``, ``constant_input`` (1: LR is ES here).
 
-A **field** (``gp.field``) has dims ``field`` ("gradient", then one for each estimator), ``y``, ``x``, ``coordinate``
-and ``zero``:
+A **field** (``gp.field``) has dims ``field`` ("gradient", then one for each estimator), ``y``, ``x``, ``coordinate``,
+``zero``, ``minimum``, and ``surface_y``, ``surface_x`` (a finer grid):
 
 ==================  ============================  ===========================================================
 variable            dims                          meaning
 ==================  ============================  ===========================================================
 vector              field, y, x, coordinate       mean direction at the grid's points
-error               field, y, x, coordinate       its standard error; 0 where it was integrated or is exact
-surface             y, x                          f
+error               field, y, x, coordinate       its error: 0 where it is exact, the difference from a
+                                                  coarser rule where integrated, else a standard error
+surface             surface_y, surface_x          f
 zero_position       zero, coordinate              where descending a field stops; coordinates on ``zero``:
                                                   ``zero_field``, ``stable`` (what starts near it comes back), and
                                                   ``boundary`` (on the edge of the domain, for projected descents
@@ -49,8 +50,8 @@ zero_position       zero, coordinate              where descending a field stops
 minimum_position    minimum, coordinate           as above
 ==================  ============================  ===========================================================
 
-Coordinates on ``field``: ``color``, ``sigma``. Attributes: ``kind`` = "field", ``function``, ``source``, ``sigma``,
-``domain``, ``how`` ("quadrature", or "N copies").
+Coordinates on ``field``: ``color``, ``sigma``, ``how`` ("exact", "integrated" over the noise, "sampled"). Attributes:
+``kind`` = "field", ``function``, ``source``, ``minimum_value``, ``domain``, ``sigma``.
 """
 
 from __future__ import annotations

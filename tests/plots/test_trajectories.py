@@ -58,19 +58,26 @@ def make_field(path: xr.Dataset) -> xr.Dataset:
         {
             "vector": (dims, vector),
             "error": (dims, np.stack([vector[0] * 0, vector[1] * 0, np.ones_like(points)])),
-            "surface": path["surface"],
+            "surface": path["surface"].rename(x="surface_x", y="surface_y"),
             "minimum_position": path["minimum_position"],
-            "zero_position": (("zero", "coordinate"), np.array([[0.0, 0.0], [0.5, 0.25], [-1.0, 1.0]])),
+            "zero_position": (
+                ("zero", "coordinate"),
+                np.array([[0.0, 0.0], [0.5, 0.25], [-1.0, 1.0], [2.0, 0.5]]),
+            ),
         },
         {
             "field": ["gradient", "lr", "alr"],
+            "x": path["x"].values,
+            "y": path["y"].values,
             "color": ("field", ["#0072B2", "#E69F00", "#009E73"]),
             "sigma": ("field", [np.nan, 0.5, 0.5]),
-            "zero_field": ("zero", ["gradient", "lr", "lr"]),
-            "stable": ("zero", [True, True, False]),
+            "how": ("field", ["exact", "integrated", "sampled"]),
+            "zero_field": ("zero", ["gradient", "lr", "lr", "lr"]),
+            "stable": ("zero", [True, True, False, True]),
+            "boundary": ("zero", [False, False, False, True]),
         },
         {"kind": "field", "function": "two wells", "source": "tests", "sigma": 0.5}
-        | {"domain": path.attrs["domain"], "how": "400 copies"},
+        | {"domain": path.attrs["domain"]},
     )
 
 
@@ -360,6 +367,8 @@ def test_fields_show_minus_the_vector_and_the_zeros(path: xr.Dataset) -> None:
     np.testing.assert_array_equal(drawn(gradient, "stable")[0].get_xydata(), [[0, 0]])
     np.testing.assert_array_equal(drawn(lr, "stable")[0].get_xydata(), [[0.5, 0.25]])
     np.testing.assert_array_equal(drawn(lr, "unstable")[0].get_xydata(), [[-1, 1]])
+    np.testing.assert_array_equal(drawn(lr, "edge")[0].get_xydata(), [[2, 0.5]])
+    assert "projected" in figure.gradprobe_caption
     np.testing.assert_array_equal(drawn(lr, "gradient zeros")[0].get_xydata(), [[0, 0]])
     assert not drawn(gradient, "gradient zeros")
     assert not drawn(alr, "arrows")
