@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gradprobe.cli_options import parse_pair, parse_range, parse_seeds, parse_sigma, read_config, set_threads
+from gradprobe import cli_trajectory
+from gradprobe.cli_options import parse_pair, parse_range, parse_seeds, parse_value, read_config, set_threads
 from gradprobe.core.errors import UsageError, unknown
 
 app = typer.Typer(
@@ -20,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="How good are gradients that were estimated without backpropagation?",
 )
+
+app.command("trajectory")(cli_trajectory.trajectory)
 
 USAGE, PARTIAL, INTERRUPTED = 2, 3, 130
 DEMO_ESTIMATORS = "lr,alr,es,aes,hybrid,a-hybrid"
@@ -170,7 +173,7 @@ def _probe(configuration: dict[str, Any]) -> None:
         if isinstance(configuration.get(key), str):
             configuration[key] = [x.strip() for x in configuration[key].split(",")]
     configuration["seeds"] = parse_seeds(configuration.get("seeds", 5))
-    configuration["sigma"] = parse_sigma(configuration.get("sigma"))
+    configuration["sigma"] = parse_value(configuration.get("sigma"))
     if configuration["sigma"] is None:
         del configuration["sigma"]
     named = {k: v for k, v in configuration.items() if k in PROBLEM_KEYS}

@@ -45,9 +45,26 @@ def parse_seeds(given: Any) -> Any:
     return numbers if "," in given else numbers[0]
 
 
-def parse_sigma(given: Any) -> Any:
-    """A standard deviation as in an estimator's options; what is no text stays as it is."""
-    return parse(f"sigma(value={given})").options["value"] if isinstance(given, str) else given
+def parse_value(given: Any) -> Any:
+    """A number, a word or a dictionary as in an estimator's options; what is no text stays as it is."""
+    return parse(f"option(value={given})").options["value"] if isinstance(given, str) else given
+
+
+def parse_start(text: str | None) -> Any:
+    """``"-3,2"`` -> [(-3.0, 2.0)], ``"-3,2;1,1"`` -> two points, ``"10"`` -> 10 (points for each variable).
+
+    Raises:
+        UsageError: Something else.
+    """
+    if text is None:
+        return None
+    try:
+        points = [tuple(float(x) for x in point.split(",")) for point in text.split(";")]
+        return int(text) if "," not in text else points
+    except ValueError:
+        raise UsageError(
+            f"start is a point such as -3,2, several such as '-3,2;1,1', or a number such as 10, not {text!r}."
+        ) from None
 
 
 def parse_range(text: str | None) -> tuple[int, int] | None:

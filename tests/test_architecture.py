@@ -25,8 +25,9 @@ LEVELS = {
     "plots": 3,
     "report": 3,
     "cli_options": 4,
+    "cli_trajectory": 5,
     "__init__": 4,
-    "cli": 5,
+    "cli": 6,
 }
 LABELLED = ("store", "stats", "plots", "report")
 FILES = sorted(ROOT.rglob("*.py"))

@@ -19,11 +19,10 @@ from gradprobe.plots._save import save as save_figure
 from gradprobe.plots._style import PaperFigure, inches, paper
 from gradprobe.plots._surface import draw_surface, frame, two_variables
 from gradprobe.plots._walkers import diverged, last, within_reach
-from gradprobe.store.paths import check_kind, with_starts
+from gradprobe.store.paths import GRADIENT, check_kind, with_starts
 
 ARROWS = 15
 """Arrows along each axis, about; fewer where maps are small."""
-GRADIENT = "gradient"
 _SHORTEST = 0.4
 _DECADES = 3.0
 """Arrows shorten over so many decades below the longest vector, to that part of the longest arrow."""

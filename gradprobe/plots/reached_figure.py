@@ -27,7 +27,7 @@ from gradprobe.store.paths import check_kind
 
 
 @register(
-    "reached", summary="share of walkers that have reached a global minimum, against steps and evaluations"
+    "reached", summary="share of walkers that have {verb} a global minimum, against steps and evaluations"
 )
 def reached(
     path: xr.Dataset,
@@ -35,6 +35,7 @@ def reached(
     radius: float | None = None,
     x: str | Sequence[str] = ("steps", "forwards"),
     level: float = 0.95,
+    stay: bool = False,
     width: str | float = "double",
     save: str | Path | None = None,
 ) -> PaperFigure:
@@ -47,6 +48,7 @@ def reached(
         radius: How near counts as reached; default of ``gp.stats.progress``.
         x: ``steps``, ``forwards``, or both.
         level: Level of the interval.
+        stay: Count only walkers that stay near the minimum from then on, not those that pass by.
         width: ``double`` (7 inches), ``single`` (3.4 inches), or inches.
         save: Path without ending: writes .png, .pdf and .json (with the curves shown).
 
@@ -60,15 +62,17 @@ def reached(
     sides = [x] if isinstance(x, str) else list(x)
     for side in sides or [""]:
         one_of("x", side, list(X_LABELS))
-    progress = stats.progress(path, radius=radius, level=level)
+    progress = stats.progress(path, radius=radius, level=level, stay=stay)
     if not np.isfinite(progress["reached"].values).any():
         raise UsageError(
             f"which minimum of {path.attrs.get('function')} was reached is not known; give minima= and domain= to "
             "gp.descend, or radius= here."
         )
-    figure = _draw(path, progress, sides, level, inches(width))
-    figure.gradprobe_caption = " ".join(_caption(path, progress, sides, radius, level))
-    arguments = {"radius": radius, "x": sides, "level": level, "width": width}
+    verb = "settled at" if stay else "reached"
+    figure = _draw(path, progress, sides, verb, inches(width))
+    _add_legend(figure, path, level)
+    figure.gradprobe_caption = " ".join(_caption(path, progress, sides, verb, level))
+    arguments = {"radius": radius, "x": sides, "level": level, "stay": stay, "width": width}
     record = {"figure": "reached", "caption": figure.gradprobe_caption, "arguments": arguments}
     record |= {"methods": _numbers(path, progress)} | made_from(path)
     figure.gradprobe_record = plain(record)
@@ -77,7 +81,7 @@ def reached(
     return figure
 
 
-def _draw(path: xr.Dataset, progress: xr.Dataset, sides: list[str], level: float, size: float) -> PaperFigure:
+def _draw(path: xr.Dataset, progress: xr.Dataset, sides: list[str], verb: str, size: float) -> PaperFigure:
     stacked = size < 5
     count = len(sides)
     with paper():
@@ -90,11 +94,15 @@ def _draw(path: xr.Dataset, progress: xr.Dataset, sides: list[str], level: float
                 _draw_curve(axis, progress, method, side)
             from_zero(axis, np.stack([abscissa(progress, m, side) for m in methods(path)]))
             axis.set(xlabel=X_LABELS[side], ylim=(-0.02, 1.02))
-            axis.set_ylabel("share of walkers that\nreached a minimum" if stacked or axis is axes[0] else "")
+            axis.set_ylabel(f"share of walkers that\n{verb} a minimum" if stacked or axis is axes[0] else "")
             axis.grid(axis="y", color="0.92", linewidth=0.4)
             despine(axis)
-        add_legend(figure, _handles(path, level))
     return figure
+
+
+def _add_legend(figure: PaperFigure, path: xr.Dataset, level: float) -> None:
+    with paper():
+        add_legend(figure, _handles(path, level))
 
 
 def _draw_curve(axes: Axes, progress: xr.Dataset, method: Method, side: str) -> None:
@@ -132,11 +140,9 @@ def _handles(path: xr.Dataset, level: float) -> list[Any]:
     return found
 
 
-def _caption(
-    path: xr.Dataset, progress: xr.Dataset, sides: list[str], radius: float | None, level: float
-) -> list[str]:
-    used = progress.attrs.get("radius", radius)
-    near = f" (within {float(used):.3g} of it)" if used is not None else ""
+def _caption(path: xr.Dataset, progress: xr.Dataset, sides: list[str], verb: str, level: float) -> list[str]:
+    stays = ", for good" if verb != "reached" else ""
+    near = f" (within {float(progress.attrs['radius']):.3g} of it{stays})"
     walkers = path.sizes["seed"] * path.sizes.get("start", 1)
     said = [
         f"Share of {walkers} walkers that have reached a global minimum{near} up to a step, against "

@@ -16,11 +16,9 @@ import xarray as xr
 
 from gradprobe.core.errors import UsageError
 from gradprobe.stats._shares import Array, Mask, first_where
-from gradprobe.store.paths import check_kind, with_starts
+from gradprobe.store.paths import check_kind, default_radius, with_starts
 
 DIMS = ("estimator", "start", "seed", "step")
-SHARE = 0.01
-"""Default radius around a minimum, as a share of the diagonal of the domain."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Walkers:
         return xr.Dataset({k: (dims, v) for k, v in found.items()}, coords, facts)
 
 
-def walkers(path: Any, radius: float | None, need: str | None = None) -> Walkers:
+def walkers(path: Any, radius: float | None, need: str | None = None, stay: bool = False) -> Walkers:
     """Read a path.
 
     Args:
@@ -77,6 +75,9 @@ def walkers(path: Any, radius: float | None, need: str | None = None) -> Walkers
         radius: How near a minimum counts as reached, in the unit of the variables; None: 1 % of the diagonal of
             the domain.
         need: ``"global"`` or ``"any"``: refuse a path without a known minimum of this kind, or without a radius.
+
+        stay: Count a walker as near only from the step on from which all recorded positions are within the radius:
+            one that passes by, or jumps in and out, is not near.
 
     Raises:
         UsageError: It is no path, has lost something, or lacks what is needed.
@@ -90,10 +91,13 @@ def walkers(path: Any, radius: float | None, need: str | None = None) -> Walkers
     first_lost = _values(ds, "diverged", DIMS[:3])
     lost = steps >= first_lost[..., None]
     loss, distance = (np.where(lost, np.inf, _values(ds, k, DIMS)) for k in ("loss", "distance"))
+    near = distance <= used
+    if stay:
+        near = np.flip(np.logical_and.accumulate(np.flip(near, -1), -1), -1)
     return Walkers(
         path=ds,
         loss=loss,
-        near=distance <= used,
+        near=near,
         diverged=first_lost <= steps[-1],
         steps=steps,
         forwards=_values(ds, "forwards", ("estimator", "step")),
@@ -130,7 +134,7 @@ def _radius(ds: xr.Dataset, radius: float | None) -> float:
     """The radius that was given, or 1 % of the diagonal of the domain; NaN if there is no domain."""
     if radius is None:
         box = json.loads(ds.attrs.get("domain") or "null")
-        return SHARE * float(np.hypot.reduce(np.diff(box)[:, 0])) if box else np.nan
+        return default_radius(box) if box else np.nan
     try:
         number = float(radius)
     except (TypeError, ValueError):

@@ -18,7 +18,12 @@ Estimate = tuple[Array, Array, Array]
 
 @register("difference", summary="paired difference between two methods over the same walkers, with intervals")
 def difference(
-    path: xr.Dataset, first: str, second: str, radius: float | None = None, level: float = 0.95
+    path: xr.Dataset,
+    first: str,
+    second: str,
+    radius: float | None = None,
+    level: float = 0.95,
+    stay: bool = False,
 ) -> xr.Dataset:
     """Is one method really better than another, or is it the seed?
 
@@ -58,6 +63,9 @@ def difference(
         second: Another one.
         radius: In the unit of the variables. Default: 1 % of the diagonal of the function's domain.
         level: Level of the intervals, between 0 and 1; default 0.95.
+        stay: Count only walkers that stay: one has reached at the first recorded step from which on all of its
+            recorded positions are within the radius (the settling time of control theory). By default passing by
+            is enough, which large steps do by luck.
 
     Returns:
         Dataset of scalars: ``success``, ``earlier``, ``cheaper``, ``lower``, ``log10_loss``, each with ``_low``
@@ -68,7 +76,7 @@ def difference(
         UsageError: It is no path, a name is unknown, both are the same, or an argument is not allowed.
     """
     check_level(level)
-    w = walkers(path, radius)
+    w = walkers(path, radius, stay=stay)
     which = _indices(w, first, second)
     exact = not w.stochastic[which].any()
     seeds = slice(1) if exact else slice(None)

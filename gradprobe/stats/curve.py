@@ -20,6 +20,7 @@ def progress(
     radius: float | None = None,
     quantiles: tuple[float, float] = (0.1, 0.9),
     level: float = 0.95,
+    stay: bool = False,
 ) -> xr.Dataset:
     """How a descent goes on: loss, reach and cosine over all walkers at every recorded step.
 
@@ -37,6 +38,9 @@ def progress(
         radius: In the unit of the variables. Default: 1 % of the diagonal of the function's domain.
         quantiles: Low and high quantile of the loss; default (0.1, 0.9): eight of ten walkers lie between.
         level: Level of the intervals of ``reached``, between 0 and 1; default 0.95.
+        stay: Count only walkers that stay: one has reached at the first recorded step from which on all of its
+            recorded positions are within the radius (the settling time of control theory). By default passing by
+            is enough, which large steps do by luck.
 
     Returns:
         Dataset, dims (estimator, step): ``loss`` (median), ``loss_low``, ``loss_high`` in the unit of f;
@@ -49,7 +53,7 @@ def progress(
     """
     check_level(level)
     below, above = _pair(quantiles)
-    w = walkers(path, radius)
+    w = walkers(path, radius, stay=stay)
     shape = (w.loss.shape[0], -1, w.loss.shape[-1])
     loss = np.moveaxis(w.loss.reshape(shape), 1, -1)  # [estimator, step, walker]
     reached = np.logical_or.accumulate(w.near, axis=-1).reshape(shape)

@@ -14,7 +14,11 @@ from gradprobe.stats._shares import half_reached, wilson
 
 @register("success", summary="share of walkers that reach a global minimum, with interval, and how soon")
 def success(
-    path: xr.Dataset, radius: float | None = None, level: float = 0.95, over: str = "all"
+    path: xr.Dataset,
+    radius: float | None = None,
+    level: float = 0.95,
+    over: str = "all",
+    stay: bool = False,
 ) -> xr.Dataset:
     """Share of walkers that come within a radius of a global minimum.
 
@@ -35,6 +39,9 @@ def success(
             the distance between minima and large beside the last step of a descent that works.
         level: Level of the interval, between 0 and 1; default 0.95.
         over: ``all`` (default) pools starts; ``start`` keeps them apart.
+        stay: Count only walkers that stay: one has reached at the first recorded step from which on all of its
+            recorded positions are within the radius (the settling time of control theory). By default passing by
+            is enough, which large steps do by luck.
 
     Returns:
         Dataset, dims (estimator), or (estimator, start). ``rate`` (share of walkers that reached), ``rate_low``,
@@ -48,7 +55,7 @@ def success(
     """
     check_level(level)
     one_of("over", over, ("all", "start"))
-    w = walkers(path, radius, need="global")
+    w = walkers(path, radius, "global", stay)
     dims: tuple[str, ...] = ("estimator", "start") if over == "start" else ("estimator",)
     shape = (*w.near.shape[: len(dims)], -1)
     reached, stayed, lost, steps, forwards = (

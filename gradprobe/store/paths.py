@@ -67,6 +67,9 @@ from gradprobe.core.errors import UsageError, described
 NEAR = 0.01
 """By default a walker has arrived within this share of the domain's diagonal from a minimum."""
 
+GRADIENT = "gradient"
+"""The field of backprop."""
+
 MAKERS = {"path": "gp.descend", "field": "gp.field"}
 
 

@@ -64,8 +64,10 @@ def descend(
             default the function's own; needed for a callable.
         steps: Steps of each walker.
         lr: Learning rate: one for all, {label: rate}, or ``"tuned"``: for each method the best of ``rates`` by
-            ``criterion``, on noise that the descent does not see. Methods differ in the length of what they return
-            (sign-encoded ones carry no 1/sigma), so that one rate for all compares step sizes, not methods.
+            ``criterion``, on noise that the descent does not see (and, if there are several starts, from 25 random
+            places between them; a method without noise that has one start is tuned on its own path). Methods differ
+            in the length of what they return (sign-encoded ones carry no 1/sigma), so that one rate for all compares
+            step sizes, not methods.
         optimizer: ``"sgd"``, ``"adam"``, any other name of ``torch.optim`` with options (``"sgd(momentum=0.9)"``),
             or a factory ``(parameters, lr=...) -> Optimizer``.
         copies: Monte-Carlo copies in a step.
@@ -82,8 +84,8 @@ def descend(
         domain: Low and high end of each variable, for a function that has none, or instead of its own.
         minima: Global minima, likewise.
         rates: What ``lr="tuned"`` tries; three a decade from 1e-6 to 100 by default.
-        criterion: ``"loss"`` (median of the last loss) or ``"steps"`` (mean steps to a minimum, twice the steps for
-            a walker that does not arrive).
+        criterion: ``"loss"`` (median of the last loss) or ``"steps"`` (mean number of steps from which on a walker
+            stays at a global minimum, twice the steps for one that does not).
         tuning_seeds: Repetitions for tuning.
         root_seed: Root of all noise keys.
 

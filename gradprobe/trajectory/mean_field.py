@@ -16,6 +16,7 @@ from gradprobe.core.provenance import environment
 from gradprobe.core.streams import Streams
 from gradprobe.estimators.base import Estimator, Labelled, make, make_all
 from gradprobe.problems.landscape import Function, find_function
+from gradprobe.store.paths import GRADIENT
 from gradprobe.trajectory.assemble import (
     coordinate_names,
     function_attributes,
@@ -27,7 +28,6 @@ from gradprobe.trajectory.means import Mean, gradient, mean_of
 from gradprobe.trajectory.zeros import Zero, find_zeros
 
 Array = npt.NDArray[np.float64]
-GRADIENT = "gradient"
 
 
 def field(

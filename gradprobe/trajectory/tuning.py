@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from gradprobe.core.errors import UsageError
+from gradprobe.core.streams import Streams
 from gradprobe.estimators.base import Labelled
 from gradprobe.trajectory.descents import descents
 from gradprobe.trajectory.request import Request, radius_of
@@ -17,8 +18,8 @@ from gradprobe.trajectory.walk import Rules, Walked
 RATES = tuple(float(f"{10 ** (k / 3):.3g}") for k in range(-18, 7))
 """Three rates a decade from 1e-6 to 100: methods differ in length by sigma and more."""
 
-MOST_STARTS = 25
-"""Starts that rates are tried from, spread evenly over those of the descent."""
+STARTS = 25
+"""Starts that rates are tried from, where a descent has several."""
 
 POINTS = 200
 """Steps at which it is looked whether a walker has arrived."""
@@ -35,9 +36,9 @@ class Tuning:
         rates: The rates that are tried, in ascending order.
         seeds: How many seeds; their noise has keys of its own, so that no seed of the descent is among them.
         criterion: ``"loss"``: the median of the last loss over walkers, a diverged one counting as infinite.
-            ``"steps"``: mean number of steps until a walker is within 1 % of the domain's diagonal of a global
-            minimum, one that never is counting as twice the steps there were (PAR2, the penalised average run time
-            of algorithm configuration).
+            ``"steps"``: mean number of steps from which on a walker stays within 1 % of the domain's diagonal of a
+            global minimum, one that does not counting as twice the steps there were (PAR2, the penalised average run
+            time of algorithm configuration). Passing by does not count: steps that jump about at random would win.
     """
 
     rates: tuple[float, ...] = RATES
@@ -57,14 +58,14 @@ def tune(
         tuning: How the rate is chosen.
 
     Returns:
-        The rate with the lowest score (the smaller of two that are equal), and all scores ``[rates]``.
+        The rate with the lowest score, and all scores ``[rates]``. Of rates with equal scores (nobody arrives) the one
+        with the lowest median loss, of those the smallest.
 
     Raises:
         UsageError: No rate has a finite score.
     """
     radius = radius_of(request.function) if tuning.criterion == "steps" else 0.0
-    points = torch.linspace(0, len(request.starts) - 1, min(MOST_STARTS, len(request.starts))).round().long()
-    own = replace(request, starts=request.starts[points], seeds=list(range(tuning.seeds)))
+    own = replace(request, starts=tuning_starts(request), seeds=list(range(tuning.seeds)))
     every = max(rules.steps // POINTS, 1) if tuning.criterion == "steps" else max(rules.steps, 1)
     walked = descents(own, labelled, list(tuning.rates), replace(rules, every=every), "tuning")
     scores = score(walked, len(tuning.rates), replace(rules, every=every), tuning.criterion, radius)
@@ -73,7 +74,26 @@ def tune(
             f"{labelled.label} diverges at every learning rate from {tuning.rates[0]:g} to {tuning.rates[-1]:g}; "
             "give smaller ones with rates=."
         )
-    return tuning.rates[int(np.argmin(scores))], scores
+    losses = score(walked, len(tuning.rates), rules, "loss", radius)
+    return tuning.rates[int(np.lexsort((losses, scores))[0])], scores
+
+
+def tuning_starts(request: Request) -> torch.Tensor:
+    """Where rates are tried from: the start, or random places between several starts, so that none is their own.
+
+    Returns:
+        ``[n, d]``.
+    """
+    starts = request.starts
+    if len(starts) == 1:
+        return starts
+    streams = Streams(request.root_seed, 0, "tuning starts", "cpu")
+    uniform = streams.generator("uniform", "start", "", 0, 0).random((STARTS, starts.shape[1]))
+    low, high = starts.amin(0), starts.amax(0)
+    places = low + (high - low) * torch.from_numpy(uniform)
+    with torch.no_grad():
+        finite = request.function.values(places).isfinite()
+    return places[finite] if bool(finite.any()) else starts[:STARTS]
 
 
 def score(walked: Walked, rates: int, rules: Rules, criterion: str, radius: float) -> npt.NDArray[np.float64]:
@@ -83,7 +103,8 @@ def score(walked: Walked, rates: int, rules: Rules, criterion: str, radius: floa
         last = torch.where(walked.diverged.isnan(), last, torch.inf)
         return np.median(last.view(rates, -1).numpy(), axis=1)
     steps = torch.tensor(rules.recorded, dtype=torch.float64)
-    inside = walked.values["distance"] <= radius
-    first = torch.where(inside, steps, torch.inf).amin(1)
+    outside = ~(walked.values["distance"] <= radius)
+    after = outside.flip(1).cumsum(1).flip(1)  # how often it is outside from here on
+    first = torch.where(after == 0, steps, torch.inf).amin(1)
     first = torch.where(first.isfinite(), first, LATE * rules.steps)
     return first.view(rates, -1).mean(1).numpy()
