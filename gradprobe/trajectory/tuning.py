@@ -58,7 +58,7 @@ def tune(
         tuning: How the rate is chosen.
 
     Returns:
-        The rate with the lowest score, and all scores ``[rates]``. Of rates with equal scores (nobody arrives) the one
+        The rate with the lowest score, and all scores ``[rates]``; of equal scores (nobody arrives) the rate
         with the lowest median loss, of those the smallest.
 
     Raises:
