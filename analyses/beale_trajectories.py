@@ -54,9 +54,7 @@ def contests(paths: dict[str, xr.Dataset], first: str, second: str) -> pd.DataFr
     return pd.DataFrame(rows).T
 
 
-def tuned(
-    start: Any, seeds: int, steps: int, every: int, criterion: str, where: str
-) -> dict[str, xr.Dataset]:
+def tuned(start: Any, seeds: int, steps: int, every: int, where: str) -> dict[str, xr.Dataset]:
     """Descents under each rule with rates of each method's own."""
     options: dict[str, Any] = {"start": start, "seeds": seeds, "steps": steps, "every": every}
     paths = {}
