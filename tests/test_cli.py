@@ -194,3 +194,53 @@ def test_list() -> None:
     done = command("list")
     for word in ("a-hybrid", "resnet5", "digits", "rosenbrock", "laplace"):
         assert word in done.stdout
+
+
+def test_trajectory_prints_a_table_and_writes_figures(tmp_path: Path) -> None:
+    words = [
+        "--estimators",
+        "bp,lr,alr",
+        "--steps",
+        "30",
+        "--seeds",
+        "3",
+        "--lr",
+        "{'bp': 1e-4, 'lr': 1e-4, 'alr': 0.01}",
+    ]
+    done = command("trajectory", "--function", "beale", *words, "--out", str(tmp_path / "new"), "--animate")
+    assert done.returncode == 0, done.stderr
+    for word in ("beale: 3 walkers", "alr", "0.01", "alr against bp, 3 pairs"):
+        assert word in done.stdout
+    names = {f"{stem}.{end}" for stem in ("reached", "trajectory") for end in ("png", "pdf", "json")}
+    assert {f.name for f in (tmp_path / "new").iterdir()} == names | {"trajectory.gif"}
+
+
+def test_trajectory_from_a_grid_of_starts(tmp_path: Path) -> None:
+    words = ["--estimators", "lr", "--start", "3", "--steps", "10", "--seeds", "2", "--lr", "1e-3"]
+    done = command("trajectory", "--function", "himmelblau", *words, "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "18 walkers" in done.stdout
+    assert {f.stem for f in tmp_path.iterdir()} == {"reached", "basins"}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--function", "beal"], "Did you mean 'beale'?"),
+        (["--start=9,9"], "outside the domain"),
+        (["--start=a,b"], "start is a point such as"),
+        (["--copies", "0"], "copies must be a positive whole number"),
+        (["--sigma=-1"], "sigma must be a positive number"),
+        (["--lr", "fast"], "Known: tuned"),
+        (["--optimizer", "lbfgs"], "asks for losses along the way"),
+        (["--seeds", "few"], "seeds must be a number"),
+        (["--estimators", "lr,lrr"], "Did you mean 'lr'?"),
+        (["--bounds", "box"], "Known: project"),
+    ],
+)
+def test_careless_trajectories_get_one_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:
+    done = command("trajectory", *words, "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
