@@ -1,7 +1,7 @@
 """Does ALR take a better path than LR on Beale's function (ALR paper, Fig. 6)?
 
-First figure: the paper's, from (-3, 2), with one learning rate for BP, LR and ALR. Second figure: the same question
-when every method has a learning rate of its own, tuned on other noise (and, for the grid, from other starts), under
+First figure: the paper's, from (-3, 2), with one rate for BP, LR and ALR. Last figure: the same question when
+every method has a learning rate of its own, tuned on other noise (and, for the grid, from other starts), under
 four rules of descent, over 100 seeds, from (-3, 2) and from a grid of starts. A walker has arrived if it stays within
 1 % of the domain's diagonal from the minimum.
 
@@ -10,6 +10,7 @@ four rules of descent, over 100 seeds, from (-3, 2) and from a grid of starts. A
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ import gradprobe as gp
 
 METHODS = ["bp", "lr", "alr"]
 START = (-3.0, 2.0)
+SHARE = math.sqrt(2 / math.pi)
 RULES: dict[str, dict[str, Any]] = {
     "SGD": {},
     "SGD, projected": {"bounds": "project"},
@@ -54,16 +56,29 @@ def contests(paths: dict[str, xr.Dataset], first: str, second: str) -> pd.DataFr
     return pd.DataFrame(rows).T
 
 
-def tuned(start: Any, seeds: int, steps: int, every: int, where: str) -> dict[str, xr.Dataset]:
+def tuned(where: str, **options: Any) -> dict[str, xr.Dataset]:
     """Descents under each rule with rates of each method's own."""
-    options: dict[str, Any] = {"start": start, "seeds": seeds, "steps": steps, "every": every}
     paths = {}
     for name, rule in RULES.items():
         began = time.perf_counter()
-        path = gp.descend("beale", METHODS, lr="tuned", criterion="steps", tuning_seeds=20, **options, **rule)
+        path = gp.descend("beale", METHODS, lr="tuned", **options, **rule)
         paths[f"{name}\n{where}"] = path
         print(f"\n{name} {where} ({time.perf_counter() - began:.0f} s)\n{summary(path).round(4).to_string()}")
     return paths
+
+
+def at_equal_gain(one: xr.Dataset, lr: float) -> None:
+    """How far apart the mean paths of LR and ALR are when ALR's rate makes up for its length."""
+    rates = {"bp": lr, "lr": lr, "alr": lr / (one.attrs["sigma"] * SHARE)}
+    path = gp.descend(
+        "beale", METHODS, start=START, seeds=one["seed"].values, steps=int(one["step"][-1]), lr=rates
+    )
+    mean, spread = path["position"].mean("seed"), path["position"].std("seed")
+    apart = mean.sel(estimator="alr") - mean.sel(estimator="lr")
+    distance = float((apart**2).sum("coordinate").max() ** 0.5)
+    wide = {e: float((spread.sel(estimator=e) ** 2).sum("coordinate").max() ** 0.5) for e in ("lr", "alr")}
+    print(f"\nequal gain, ALR's rate {rates['alr']:.4g}\n{summary(path).round(4).to_string()}")
+    print(f"largest distance between mean paths of LR and ALR {distance:.3g}; largest spread {wide}")
 
 
 def main(
@@ -82,14 +97,18 @@ def main(
         f"one learning rate, {lr:g} ({time.perf_counter() - began:.1f} s)\n{summary(one).round(4).to_string()}"
     )
     gp.plots.trajectory(one, save=out / "beale_paths")
-    single = tuned(START, seeds, steps, 1, "from (-3, 2)")
+    at_equal_gain(one, lr)
+    options: dict[str, Any] = {"seeds": seeds, "steps": steps}
+    single = tuned("from (-3, 2)", start=START, criterion="loss", tuning_seeds=seeds, **options)
     gp.plots.trajectory(single["SGD\nfrom (-3, 2)"], save=out / "beale_paths_tuned")
-    many = tuned(grid, seeds, steps, max(steps // 100, 1), f"from {grid} x {grid} starts")
+    tries = {"criterion": "steps", "tuning_seeds": min(20, seeds), "every": max(steps // 100, 1)}
+    many = tuned(f"from {grid} x {grid} starts", start=grid, **tries, **options)
+    gp.plots.basins(many[f"SGD, normalised\nfrom {grid} x {grid} starts"], save=out / "beale_basins")
     paths = single | many
     gp.plots.versus(paths, "alr", "lr", stay=True, save=out / "beale_answer")
     print(f"\npaired differences, ALR minus LR\n{contests(paths, 'alr', 'lr').to_string()}")
     print(f"\npaired differences, ALR minus BP\n{contests(paths, 'alr', 'bp').to_string()}")
-    for name in ("beale_paths", "beale_paths_tuned", "beale_answer"):
+    for name in ("beale_paths", "beale_paths_tuned", "beale_basins", "beale_answer"):
         print(f"wrote {out / name}.png, .pdf and .json")
 
 
