@@ -69,7 +69,7 @@ def tuned(where: str, **options: Any) -> dict[str, xr.Dataset]:
 
 def at_equal_gain(one: xr.Dataset, lr: float) -> None:
     """How far apart the mean paths of LR and ALR are when ALR's rate makes up for its length."""
-    rates = {"bp": lr, "lr": lr, "alr": lr / (one.attrs["sigma"] * SHARE)}
+    rates = {"bp": lr, "lr": lr, "alr": lr / (float(one["sigma"].sel(estimator="alr")) * SHARE)}
     path = gp.descend(
         "beale", METHODS, start=START, seeds=one["seed"].values, steps=int(one["step"][-1]), lr=rates
     )

@@ -29,7 +29,9 @@ def trajectory(
         str, typer.Option(help="sgd, adam, 'sgd(momentum=0.9)', any of torch.optim.")
     ] = "sgd",
     copies: Annotated[int, typer.Option(help="Monte-Carlo copies in a step.")] = 16,
-    sigma: Annotated[float, typer.Option(help="Standard deviation of the noise.")] = 0.01,
+    sigma: Annotated[
+        float | None, typer.Option(help="Standard deviation of the noise; 0.01 by default.")
+    ] = None,
     seeds: Annotated[str, typer.Option(help="How many seeds, or which: 5, or 0,1,2.")] = "20",
     step: Annotated[str, typer.Option(help="raw, or normalised: every direction has length 1.")] = "raw",
     bounds: Annotated[str | None, typer.Option(help="project: stay in the domain.")] = None,

@@ -125,8 +125,8 @@ def make(given: str | Estimator, common: Mapping[str, Any] | None = None) -> Lab
         UsageError: Unknown name, option or value.
     """
     if isinstance(given, Estimator):
-        for key in common or {}:
-            if hasattr(given, key):
+        for key, value in (common or {}).items():
+            if value is not None and hasattr(given, key):
                 raise UsageError(
                     f"give {key} to the {type(given).__name__} itself: it is an instance already."
                 )

@@ -30,7 +30,7 @@ tuning_score        estimator, rate                          with ``lr="tuned"``
 Coordinates on ``estimator``: ``color``, ``target``, ``summary``, ``stochastic``, and ``sigma`` (standard deviation of
 its noise, NaN without). A deterministic estimator is computed once and repeated over seeds. Attributes: ``kind`` =
 "path", ``function``, ``source``, ``minimum_value``, ``domain`` (JSON, null if unknown), ``optimizer``, ``step_rule``
-("raw", "normalised"), ``bounds``, ``clip``, ``decay``, ``copies``, ``sigma``, ``lr_rule`` ("given", "tuned"),
+("raw", "normalised"), ``bounds``, ``clip``, ``decay``, ``copies``, ``lr_rule`` ("given", "tuned"),
 ``tuning`` (JSON: seeds, steps, criterion), ``root_seed``, ``every``, ``constant_input`` (1: LR is ES here).
 
 A **field** (``gp.field``) has dims ``field`` ("gradient", then one for each estimator), ``y``, ``x``, ``coordinate``,
@@ -51,7 +51,7 @@ minimum_position    minimum, coordinate           as above
 ==================  ============================  ===========================================================
 
 Coordinates on ``field``: ``color``, ``sigma``, ``how`` ("exact", "integrated" over the noise, "sampled"). Attributes:
-``kind`` = "field", ``function``, ``source``, ``minimum_value``, ``domain``, ``sigma``.
+``kind`` = "field", ``function``, ``source``, ``minimum_value``, ``domain``.
 """
 
 from __future__ import annotations

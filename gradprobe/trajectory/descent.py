@@ -32,7 +32,7 @@ def descend(
     lr: float | Mapping[str, float] | str = 1e-3,
     optimizer: Any = "sgd",
     copies: int = 16,
-    sigma: float = 0.01,
+    sigma: float | None = None,
     seeds: int | Sequence[int] = 10,
     step: str = "raw",
     bounds: str | None = None,
@@ -71,7 +71,8 @@ def descend(
         optimizer: ``"sgd"``, ``"adam"``, any other name of ``torch.optim`` with options (``"sgd(momentum=0.9)"``),
             or a factory ``(parameters, lr=...) -> Optimizer``.
         copies: Monte-Carlo copies in a step.
-        sigma: Standard deviation of the noise, in the units of the variables.
+        sigma: Standard deviation of the noise of all estimators that have any, in the units of the variables; by
+            default their own (0.01).
         seeds: How many repetitions, or which.
         step: ``"raw"``, or ``"normalised"``: directions are divided by their length, so that only where they point
             counts.
@@ -99,7 +100,7 @@ def descend(
     point = start if callable(function) and not isinstance(function, Function) else None
     found = find_function(function, _first(point), domain, minima)
     check_options(found, step, bounds, clip, decay)
-    made = make_all(estimators, sigma=positive("sigma", sigma))
+    made = make_all(estimators, sigma=None if sigma is None else positive("sigma", sigma))
     label, factory = find_optimizer(optimizer)
     rules = Rules(factory, whole("steps", steps), float(decay), step, clip, bounds, whole("every", every))
     request = Request(
@@ -116,7 +117,7 @@ def descend(
         tuned = [tune(request, item, rules, tuning) for item in made] if given is None else []
         chosen = given or [rate for rate, _ in tuned]
         walked = [descents(request, item, [rate], rules) for item, rate in zip(made, chosen, strict=True)]
-        attrs = {"optimizer": label, "sigma": float(sigma), "lr_rule": "tuned" if tuned else "given"}
+        attrs = {"optimizer": label, "lr_rule": "tuned" if tuned else "given"}
         ds = path_dataset(request, made, walked, rules, chosen, attrs)
     if tuned:
         ds["tuning_score"] = (("estimator", "rate"), [scores for _, scores in tuned])

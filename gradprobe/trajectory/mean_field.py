@@ -34,7 +34,7 @@ def field(
     function: str | Function | Callable[..., torch.Tensor],
     estimators: Sequence[str | Estimator] | str | Estimator = ("lr", "alr"),
     *,
-    sigma: float = 0.01,
+    sigma: float | None = None,
     points: int = 41,
     copies: int | None = None,
     start: Sequence[float] | None = None,
@@ -54,7 +54,7 @@ def field(
     Args:
         function: As for :func:`descend`; of two variables.
         estimators: Names with options, or instances.
-        sigma: Standard deviation of the noise.
+        sigma: Standard deviation of the noise of all estimators that have any; by default their own (0.01).
         points: Points of the grid along each variable.
         copies: Average over so many copies instead of integrating; 1,000 where there is nothing to integrate.
         start: As for :func:`descend`; needed for a callable.
@@ -74,18 +74,16 @@ def field(
     if found.domain is None:
         raise UsageError("a field needs domain=, a low and a high end for each variable.")
     count = whole("points", points, 3)
-    made = make_all(estimators, sigma=positive("sigma", sigma))
+    made = make_all(estimators, sigma=None if sigma is None else positive("sigma", sigma))
     if copies is not None:
         whole("copies", copies)
     with untouched_globals():
         streams = Streams(whole("root_seed", root_seed, 0), 0, "field", "cpu")
         means = [mean_of(found, item, copies, streams) for item in made]
-        return _dataset(found, made, [gradient(found), *means], count, sigma)
+        return _dataset(found, made, [gradient(found), *means], count)
 
 
-def _dataset(
-    function: Function, made: Sequence[Labelled], means: Sequence[Mean], count: int, sigma: float
-) -> xr.Dataset:
+def _dataset(function: Function, made: Sequence[Labelled], means: Sequence[Mean], count: int) -> xr.Dataset:
     assert function.domain is not None
     axes = [np.linspace(low, high, count) for low, high in function.domain]
     grid = torch.from_numpy(np.stack(np.meshgrid(*axes), -1)).view(-1, 2)
@@ -115,7 +113,7 @@ def _dataset(
     ds = ds.merge(_zeros(zeros)).merge(landmarks(function, names))
     fine = surface(function, np.empty((0, 2))).rename(x="surface_x", y="surface_y")
     ds = ds.merge(fine)
-    ds.attrs = function_attributes(function) | {"kind": "field", "sigma": float(sigma)}
+    ds.attrs = function_attributes(function) | {"kind": "field"}
     ds.attrs["environment"] = json.dumps(environment())
     return ds
 
