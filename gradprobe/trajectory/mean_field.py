@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 import xarray as xr
 
-from gradprobe.core.errors import UsageError, positive, whole
+from gradprobe.core.errors import UsageError, whole
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.provenance import environment
 from gradprobe.core.streams import Streams
@@ -24,17 +24,19 @@ from gradprobe.trajectory.assemble import (
     surface,
 )
 from gradprobe.trajectory.means import Mean, gradient, mean_of
+from gradprobe.trajectory.request import DEFAULT_SIGMA, common_sigma
 from gradprobe.trajectory.zeros import Zero, find_zeros
 
 Array = npt.NDArray[np.float64]
 GRADIENT = "gradient"
 
 
+@untouched_globals()
 def field(
     function: str | Function | Callable[..., torch.Tensor],
     estimators: Sequence[str | Estimator] | str | Estimator = ("lr", "alr"),
     *,
-    sigma: float = 0.01,
+    sigma: float | None = None,
     points: int = 41,
     copies: int | None = None,
     start: Sequence[float] | None = None,
@@ -54,7 +56,7 @@ def field(
     Args:
         function: As for :func:`descend`; of two variables.
         estimators: Names with options, or instances.
-        sigma: Standard deviation of the noise.
+        sigma: Standard deviation of the noise of estimators given by name; their own (0.01) by default.
         points: Points of the grid along each variable.
         copies: Average over so many copies instead of integrating; 1,000 where there is nothing to integrate.
         start: As for :func:`descend`; needed for a callable.
@@ -74,13 +76,12 @@ def field(
     if found.domain is None:
         raise UsageError("a field needs domain=, a low and a high end for each variable.")
     count = whole("points", points, 3)
-    made = make_all(estimators, sigma=positive("sigma", sigma))
+    made = make_all(estimators, **common_sigma(sigma))
     if copies is not None:
         whole("copies", copies)
-    with untouched_globals():
-        streams = Streams(whole("root_seed", root_seed, 0), 0, "field", "cpu")
-        means = [mean_of(found, item, copies, streams) for item in made]
-        return _dataset(found, made, [gradient(found), *means], count, sigma)
+    streams = Streams(whole("root_seed", root_seed, 0), 0, "field", "cpu")
+    means = [mean_of(found, item, copies, streams) for item in made]
+    return _dataset(found, made, [gradient(found), *means], count, DEFAULT_SIGMA if sigma is None else sigma)
 
 
 def _dataset(
