@@ -168,9 +168,10 @@ def _check_memory(request: Request, rules: Rules, estimators: int) -> None:
         UsageError: The recorded numbers take more than the share of the free memory.
     """
     walkers = estimators * len(request.starts) * len(request.seeds)
-    need = 2 * 8 * walkers * len(rules.recorded) * (3 * request.function.dims + 4)
+    recorded = rules.steps // rules.every + 2
+    need = 2 * 8 * walkers * recorded * (3 * request.function.dims + 4)
     if need > SHARE * free_memory(torch.device("cpu")):
         raise UsageError(
-            f"{walkers:,} walkers at {len(rules.recorded):,} steps take {need / 2**30:.1f} GiB; record fewer "
+            f"{walkers:,} walkers at {recorded:,} steps take {need / 2**30:.1f} GiB; record fewer "
             f"of them with every={rules.every * 10}."
         )
