@@ -35,7 +35,7 @@ def test_integrated_fields_by_dblquad(sign):
     def f(x, y):
         return math.sin(2 * x + y) + 0.3 * x * y * y
 
-    for i, j in ((0, 1), (2, 2)):
+    for i, j in ((0, 1),):
         x, y = float(field.x[j]), float(field.y[i])
         for c in range(2):
             total = 0.0
@@ -48,7 +48,7 @@ def test_integrated_fields_by_dblquad(sign):
                         rise = f(x + sigma * e[0], y + sigma * e[1]) - f(x, y)
                         return rise * score * math.exp(-(a * a + b * b) / 2) / (2 * math.pi)
 
-                    total += integrate.dblquad(part, 0, 8, 0, 8, epsabs=1e-8)[0]
+                    total += integrate.dblquad(part, 0, 8, 0, 8, epsabs=1e-7)[0]
             assert float(field.vector[1, i, j, c]) == pytest.approx(total, abs=1e-6)
 
 
@@ -84,7 +84,7 @@ def test_a_sample_agrees_with_the_integral_and_knows_its_error():
     """Two estimators, 32 numbers each; limits for a false alarm of 1e-6 with Student's 9 degrees of freedom."""
     options = {"sigma": 0.5, "start": (0.1, 0.1), "domain": (-2, 2), "points": 4}
     whole = gp.field(wave, ["lr", "alr"], **options)
-    some = gp.field(wave, ["lr", "alr"], copies=20_000, **options)
+    some = gp.field(wave, ["lr", "alr"], copies=8_000, **options)
     z = ((some.vector - whole.vector) / some.error)[1:].values
     assert np.abs(z).max() < stats.t.isf(1e-6 / 2 / z.size, 9)
     assert 0.3 < np.sqrt(np.mean(z**2)) < 2.5
@@ -109,7 +109,7 @@ def test_critical_points_of_himmelblau():
 
 @pytest.mark.parametrize("name", ["booth", "ill-conditioned"])
 def test_a_quadratic_has_one_zero_for_all(name):
-    field = gp.field(name, ["lr", "alr", "es"], sigma=0.3, points=3)
+    field = gp.field(name, ["lr", "alr"], sigma=0.3, points=3)
     for label in field.field.values:
         found, stable = zeros(field, label)
         np.testing.assert_allclose(found, field.minimum_position.values, atol=1e-6)
@@ -221,15 +221,14 @@ def test_distance_of_many_walkers_keeps_its_digits():
 
 @pytest.mark.parametrize("size", [1e-200, 1.0, 1e200])
 def test_cosine_gain_and_length_at_any_scale(size):
-    options = {"start": (0.3, 0.4), "steps": 3, "lr": 1e-3, "seeds": 1}
-    for shape in ({"step": "normalised"}, {"clip": 0.5 * size}):
+    options = {"start": (0.3, 0.4), "steps": 3, "seeds": 1}
+    for shape in ({"step": "normalised", "lr": 1e-3}, {"clip": 0.5 * size, "lr": 1e-3 / size}):
         path = gp.descend(lambda x, y: size * (3 * x + 4 * y), "bp", **options, **shape)
         np.testing.assert_allclose(path.cosine[0, 0, :-1], 1, rtol=1e-12)
         np.testing.assert_allclose(path.gain[0, 0, :-1], 1, rtol=1e-12)
-        if "step" in shape or size == 1:
-            moved = path.position.values[0, 0, 1] - path.position.values[0, 0, 0]
-            length = 1e-3 * (1 if "step" in shape else 0.5)
-            np.testing.assert_allclose(moved, [-0.6 * length, -0.8 * length], rtol=1e-9)
+        moved = path.position.values[0, 0, 1] - path.position.values[0, 0, 0]
+        length = 1e-3 * (1 if "step" in shape else 0.5)
+        np.testing.assert_allclose(moved, [-0.6 * length, -0.8 * length], rtol=1e-9)
 
 
 @pytest.mark.parametrize("known", [True, False])

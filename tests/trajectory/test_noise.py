@@ -225,7 +225,13 @@ def test_a_function_is_not_asked_where_a_walker_is_no_more():
         return x**4 + y**4 if float(x.detach()) < 1e30 else x * torch.nan
 
     path = gp.descend(
-        table, ["bp", Shaky(), "lr"], start=[(2.0, 2.0), (0.1, 0.1)], steps=12, lr=1.0, seeds=2, sigma=0.1
+        table,
+        ["bp", Shaky(size=0.001), "lr"],
+        start=[(2.0, 2.0), (0.1, 0.1)],
+        steps=12,
+        lr=1.0,
+        seeds=2,
+        sigma=0.1,
     )
     assert (np.isfinite(path.diverged.values[:2, 0])).all()
     assert np.isnan(path.diverged.values[:, 1]).all()

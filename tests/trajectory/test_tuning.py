@@ -47,7 +47,7 @@ def scores(spec, criterion, starts, steps, seeds):
 
 
 @pytest.mark.parametrize("criterion", ["loss", "steps"])
-@pytest.mark.parametrize("steps", [60, 450])
+@pytest.mark.parametrize("steps", [60, 400])
 def test_the_best_rate(criterion, steps):
     starts = [(-6.0, -4.0), (5.0, 5.0)]
     path = gp.descend(
@@ -58,7 +58,7 @@ def test_the_best_rate(criterion, steps):
         lr="tuned",
         rates=RATES,
         criterion=criterion,
-        tuning_seeds=3,
+        tuning_seeds=2,
         seeds=2,
         copies=8,
         sigma=0.1,
@@ -67,12 +67,12 @@ def test_the_best_rate(criterion, steps):
     assert path.rate.values.tolist() == sorted(RATES)
     edges = []
     for e, spec in enumerate(("bp", "lr")):
-        want = scores(spec, criterion, starts, steps, 3)
+        want = scores(spec, criterion, starts, steps, 2)
         np.testing.assert_allclose(path.tuning_score.values[e], want, rtol=1e-9)
         assert path.lr.values[e] == sorted(RATES)[int(np.argmin(want))]
         edges += [path.estimator.values[e]] if path.lr.values[e] in (1e-4, 0.3) else []
     about = json.loads(path.attrs["tuning"])
-    assert about == {"seeds": 3, "criterion": criterion, "steps": steps, "at_edge": edges}
+    assert about == {"seeds": 2, "criterion": criterion, "steps": steps, "at_edge": edges}
     lr = dict(zip(path.estimator.values.tolist(), path.lr.values.tolist(), strict=True))
     again = gp.descend(
         "booth", ["bp", "lr"], start=starts, steps=steps, lr=lr, seeds=2, copies=8, sigma=0.1, root_seed=5
