@@ -244,7 +244,7 @@ def double_well(x, y):
 def test_lr_follows_the_smoothed_function():
     """Mean path at 1,024 copies: z over 64 seeds, false alarm 1e-6; rms distance falls like 1/sqrt(copies).
 
-    With sigma 0.5 the path of the function that is not smoothed is 40 errors away.
+    The path on the function that is not smoothed is more than 20 errors away.
     """
     start, sigma, steps, lr, seeds = (1.2, -0.9), 0.5, 60, 0.01, 64
     want, plain = [np.array(start)], [np.array(start)]
