@@ -70,7 +70,7 @@ def path_dataset(
     ds["forwards"] = (("estimator", "step"), each[:, None] * np.array(rules.recorded, dtype=np.float64))
     ds["lr"] = ("estimator", np.array(rates, dtype=np.float64))
     ds["start_position"] = (("start", "coordinate"), request.starts.numpy())
-    ds = ds.merge(landmarks(request.function, names)).merge(surface(request.function, ds["position"].values))
+    ds = ds.merge(landmarks(request.function, names)).merge(surface(request.function, _kept(ds)))
     about = function_attributes(request.function) | {
         "kind": "path",
         "copies": copies,
@@ -134,7 +134,7 @@ def surface(function: Function, positions: Array) -> xr.Dataset:
 
     Args:
         function: The function.
-        positions: ``[..., 2]``; NaN where there is none.
+        positions: ``[..., 2]``, finite.
     """
     if function.dims != 2:
         return xr.Dataset()
@@ -147,9 +147,14 @@ def surface(function: Function, positions: Array) -> xr.Dataset:
     return xr.Dataset({"surface": (("y", "x"), values.numpy())}, {"x": axes[0], "y": axes[1]})
 
 
+def _kept(ds: xr.Dataset) -> Array:
+    """Positions of walkers that did not diverge."""
+    return ds["position"].values[np.isnan(ds["diverged"].values)]
+
+
 def _box(function: Function, positions: Array) -> list[tuple[float, float]]:
     """Where nearly all positions are, with the minima, and a tenth more on each side."""
-    inside = np.nanquantile(positions, (0.005, 0.995), axis=0)
+    inside = np.quantile(positions, (0.005, 0.995), axis=0) if len(positions) else np.empty((0, 2))
     points = np.concatenate([inside, [function.start], *[np.atleast_2d(p) for p in function.minima]])
     low, high = points.min(0), points.max(0)
     margin = np.maximum(0.1 * (high - low), 1e-3 * (1 + np.abs(low)))

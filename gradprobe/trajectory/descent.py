@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 
@@ -17,12 +18,20 @@ from gradprobe.estimators.base import Estimator, make_all
 from gradprobe.problems.landscape import Function, find_function
 from gradprobe.trajectory.assemble import path_dataset
 from gradprobe.trajectory.descents import descents
-from gradprobe.trajectory.request import CRITERIA, Request, check_options, find_rates, find_starts
+from gradprobe.trajectory.request import (
+    CRITERIA,
+    Request,
+    check_options,
+    common_sigma,
+    find_rates,
+    find_starts,
+)
 from gradprobe.trajectory.stepping import find_optimizer
 from gradprobe.trajectory.tuning import RATES, Tuning, tune
 from gradprobe.trajectory.walk import Rules
 
 
+@untouched_globals()
 def descend(
     function: str | Function | Callable[..., torch.Tensor],
     estimators: Sequence[str | Estimator] | str | Estimator = ("bp", "lr", "alr"),
@@ -71,8 +80,8 @@ def descend(
         optimizer: ``"sgd"``, ``"adam"``, any other name of ``torch.optim`` with options (``"sgd(momentum=0.9)"``),
             or a factory ``(parameters, lr=...) -> Optimizer``.
         copies: Monte-Carlo copies in a step.
-        sigma: Standard deviation of the noise of all estimators that have any, in the units of the variables; by
-            default their own (0.01).
+        sigma: Standard deviation of the noise of estimators given by name, in the units of the variables; their own
+            (0.01) by default.
         seeds: How many repetitions, or which.
         step: ``"raw"``, or ``"normalised"``: directions are divided by their length, so that only where they point
             counts.
@@ -100,7 +109,7 @@ def descend(
     point = start if callable(function) and not isinstance(function, Function) else None
     found = find_function(function, _first(point), domain, minima)
     check_options(found, step, bounds, clip, decay)
-    made = make_all(estimators, sigma=None if sigma is None else positive("sigma", sigma))
+    made = make_all(estimators, **common_sigma(sigma))
     label, factory = find_optimizer(optimizer)
     rules = Rules(factory, whole("steps", steps), float(decay), step, clip, bounds, whole("every", every))
     request = Request(
@@ -113,12 +122,11 @@ def descend(
     given = find_rates(lr, made)
     tuning = _tuning(rates, criterion, tuning_seeds, given is None)
     _check_memory(request, rules, len(made))
-    with untouched_globals():
-        tuned = [tune(request, item, rules, tuning) for item in made] if given is None else []
-        chosen = given or [rate for rate, _ in tuned]
-        walked = [descents(request, item, [rate], rules) for item, rate in zip(made, chosen, strict=True)]
-        attrs = {"optimizer": label, "lr_rule": "tuned" if tuned else "given"}
-        ds = path_dataset(request, made, walked, rules, chosen, attrs)
+    tuned = [tune(request, item, rules, tuning) for item in made] if given is None else []
+    chosen = given or [rate for rate, _ in tuned]
+    walked = [descents(request, item, [rate], rules) for item, rate in zip(made, chosen, strict=True)]
+    attrs = {"optimizer": label, "lr_rule": "tuned" if tuned else "given"}
+    ds = path_dataset(request, made, walked, rules, chosen, attrs)
     if tuned:
         ds["tuning_score"] = (("estimator", "rate"), [scores for _, scores in tuned])
         ds = ds.assign_coords(rate=list(tuning.rates))
@@ -135,8 +143,8 @@ def descend(
 def _first(start: Any) -> Any:
     """One point of what was given, to learn the number of variables from."""
     try:
-        return start[0] if len(start) and hasattr(start[0], "__len__") else start
-    except TypeError:
+        return start[0] if np.ndim(start[0]) else start
+    except (TypeError, IndexError):
         return start
 
 
@@ -157,9 +165,10 @@ def _check_memory(request: Request, rules: Rules, estimators: int) -> None:
         UsageError: The recorded numbers take more than the share of the free memory.
     """
     walkers = estimators * len(request.starts) * len(request.seeds)
-    need = 2 * 8 * walkers * len(rules.recorded) * (3 * request.function.dims + 4)
+    recorded = rules.steps // rules.every + 2
+    need = 2 * 8 * walkers * recorded * (3 * request.function.dims + 4)
     if need > SHARE * free_memory(torch.device("cpu")):
         raise UsageError(
-            f"{walkers:,} walkers at {len(rules.recorded):,} steps take {need / 2**30:.1f} GiB; record fewer "
+            f"{walkers:,} walkers at {recorded:,} steps take {need / 2**30:.1f} GiB; record fewer "
             f"of them with every={rules.every * 10}."
         )

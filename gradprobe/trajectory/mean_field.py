@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 import xarray as xr
 
-from gradprobe.core.errors import UsageError, positive, whole
+from gradprobe.core.errors import UsageError, whole
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.provenance import environment
 from gradprobe.core.streams import Streams
@@ -25,11 +25,13 @@ from gradprobe.trajectory.assemble import (
     surface,
 )
 from gradprobe.trajectory.means import Mean, gradient, mean_of
+from gradprobe.trajectory.request import common_sigma
 from gradprobe.trajectory.zeros import Zero, find_zeros
 
 Array = npt.NDArray[np.float64]
 
 
+@untouched_globals()
 def field(
     function: str | Function | Callable[..., torch.Tensor],
     estimators: Sequence[str | Estimator] | str | Estimator = ("lr", "alr"),
@@ -54,7 +56,7 @@ def field(
     Args:
         function: As for :func:`descend`; of two variables.
         estimators: Names with options, or instances.
-        sigma: Standard deviation of the noise of all estimators that have any; by default their own (0.01).
+        sigma: Standard deviation of the noise of estimators given by name; their own (0.01) by default.
         points: Points of the grid along each variable.
         copies: Average over so many copies instead of integrating; 1,000 where there is nothing to integrate.
         start: As for :func:`descend`; needed for a callable.
@@ -74,13 +76,12 @@ def field(
     if found.domain is None:
         raise UsageError("a field needs domain=, a low and a high end for each variable.")
     count = whole("points", points, 3)
-    made = make_all(estimators, sigma=None if sigma is None else positive("sigma", sigma))
+    made = make_all(estimators, **common_sigma(sigma))
     if copies is not None:
         whole("copies", copies)
-    with untouched_globals():
-        streams = Streams(whole("root_seed", root_seed, 0), 0, "field", "cpu")
-        means = [mean_of(found, item, copies, streams) for item in made]
-        return _dataset(found, made, [gradient(found), *means], count)
+    streams = Streams(whole("root_seed", root_seed, 0), 0, "field", "cpu")
+    means = [mean_of(found, item, copies, streams) for item in made]
+    return _dataset(found, made, [gradient(found), *means], count)
 
 
 def _dataset(function: Function, made: Sequence[Labelled], means: Sequence[Mean], count: int) -> xr.Dataset:

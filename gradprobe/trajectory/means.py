@@ -134,7 +134,7 @@ def _rules(function: Function, reading: Reading) -> tuple[Rule, Rule]:
 
 def _sampled(function: Function, labelled: Labelled, copies: int, streams: Streams) -> Mean:
     stochastic = labelled.estimator.stochastic
-    blocks = BLOCKS if stochastic and copies % BLOCKS == 0 and copies > BLOCKS else 1
+    blocks = BLOCKS if stochastic and copies % (2 * BLOCKS) == 0 and copies > 2 * BLOCKS else 1
 
     def on(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         found = []

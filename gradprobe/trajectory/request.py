@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from gradprobe.core.errors import UsageError, one_of, positive, unknown, whole
@@ -18,6 +21,11 @@ STEPS = ("raw", "normalised")
 BOUNDS = (None, "project")
 CRITERIA = ("loss", "steps")
 MOST_STARTS = 100_000
+
+
+def common_sigma(given: float | None) -> dict[str, float]:
+    """What a sigma for all adds to the options of estimators: nothing if none was given."""
+    return {} if given is None else {"sigma": positive("sigma", given)}
 
 
 @dataclass(frozen=True)
@@ -53,16 +61,17 @@ def find_starts(function: Function, given: Any) -> torch.Tensor:
     Raises:
         UsageError: No point, another number of coordinates, outside the domain, or the function is not finite there.
     """
-    if isinstance(given, int) and not isinstance(given, bool):
+    if isinstance(given, numbers.Integral) and not isinstance(given, bool):
         return _checked(function, _grid(function, whole("start", given)))
+    given = given.detach().tolist() if isinstance(given, torch.Tensor) else given
     try:
-        points = torch.as_tensor(function.start if given is None else given, dtype=torch.float64)
+        points = torch.from_numpy(np.array(function.start if given is None else given, dtype=np.float64))
     except (TypeError, ValueError, RuntimeError):
         raise UsageError(
             f"start must be a point such as {function.start}, several points, or a number of points for each "
             f"variable, not {given!r}."
         ) from None
-    points = points.clone().reshape(1, -1) if points.ndim < 2 else points.clone()
+    points = points.reshape(1, -1) if points.ndim < 2 else points
     if points.ndim != 2 or points.shape[1] != function.dims or not len(points):
         raise UsageError(
             f"start has shape {list(points.shape)}, and {function.name} has {function.dims} variables; give a point "
@@ -82,6 +91,8 @@ def _grid(function: Function, each: int) -> torch.Tensor:
 
 def _checked(function: Function, points: torch.Tensor) -> torch.Tensor:
     for point in points.tolist():
+        if not all(map(math.isfinite, point)):
+            raise UsageError(f"start {tuple(point)} is not finite; give finite numbers.")
         if function.domain and any(
             not low <= x <= high for x, (low, high) in zip(point, function.domain, strict=True)
         ):
@@ -92,7 +103,7 @@ def _checked(function: Function, points: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         values = function.values(points)
     for point, value in zip(points.tolist(), values.tolist(), strict=True):
-        if not torch.tensor(value).isfinite():
+        if not math.isfinite(value):
             raise UsageError(
                 f"{function.name} is {value} at the start {tuple(point)}; start where it is finite."
             )
@@ -136,6 +147,10 @@ def check_options(function: Function, step: str, bounds: str | None, clip: Any, 
         raise UsageError("bounds='project' needs domain=, a low and a high end for each variable.")
     if clip is not None:
         positive("clip", clip)
+        if step == "normalised":
+            raise UsageError(
+                "normalised directions have length 1, so clip has no meaning; leave one of them out."
+            )
     if decay != 0:
         positive("decay", decay)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,7 +55,7 @@ class Gradients:
         self, positions: torch.Tensor, losses: torch.Tensor, step: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The gradients."""
-        return self.function.gradient(positions), positions.new_zeros(len(positions))
+        return where_finite(self.function.gradient, positions), positions.new_zeros(len(positions))
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Draws:
         """One block of copies for each walker."""
         noise = self.noise.at(step)[self.unit]
         with torch.no_grad():
-            noisy = self.function.values(positions[:, None] + self.reading.sigma * noise).T
+            noisy = where_finite(self.function.values, positions[:, None] + self.reading.sigma * noise).T
         return self.read(noise, noisy, losses)
 
     def read(
@@ -208,6 +208,17 @@ class OneByOne:
                 given = self.estimator.directions(there, self.layers, block, streams)
                 found[w] = given[self.name].reshape(-1).to(found)
         return found, positions.new_zeros(len(positions))
+
+
+def where_finite(ask: Callable[[torch.Tensor], torch.Tensor], points: torch.Tensor) -> torch.Tensor:
+    """What a function says at points ``[..., d]``; NaN at those that are not finite, where it is not asked."""
+    finite = points.isfinite().all(-1)
+    if bool(finite.all()):
+        return ask(points)
+    some = ask(points[finite])
+    found = points.new_full((*finite.shape, *some.shape[1:]), torch.nan)
+    found[finite] = some
+    return found
 
 
 def function_layers(function: Function) -> tuple[Problem, list[Layer]]:
@@ -253,4 +264,5 @@ def reading_of(function: Function, labelled: Labelled) -> Reading | None:
     if assigned is None or type(labelled.estimator).directions is not Estimator.directions:
         return None
     draw, readout = assigned[layers[0].name]
+    draw.check_sigma([layer.name for layer in layers])
     return Reading(layers[0].name, draw, readout)

@@ -1,4 +1,4 @@
-"""Steps of walkers with one optimiser: as rows of one tensor where it treats every number alike, else one by one."""
+"""Steps of walkers: rows of one tensor where an optimiser treats every number alike, else an optimiser for each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Stepper:
     """Moves walkers, each by its own rate.
 
     Args:
-        factory: Makes an optimiser from parameters (or groups of them) and ``lr``.
+        factory: Makes an optimiser from parameters and ``lr``.
         positions: ``[W, d]``.
         rates: Learning rate of each walker, ``[W]``.
         decay: The rate of step k is ``rate / (1 + decay k)``.
@@ -29,13 +29,19 @@ class Stepper:
     def __init__(
         self, factory: Factory, positions: torch.Tensor, rates: torch.Tensor, decay: float = 0.0
     ) -> None:
-        values, self.group = torch.unique(rates, return_inverse=True)
-        self.rates, self.decay = values.tolist(), decay
-        self.rows = [torch.nonzero(self.group == g)[:, 0] for g in range(len(values))]
-        alone = not acts_on_numbers(factory, positions.shape[1])
-        self.parameters = [_parameters(positions[rows], alone) for rows in self.rows]
-        groups = [{"params": p, "lr": r} for p, r in zip(self.parameters, self.rates, strict=True)]
-        self.optimizer = factory(groups, lr=self.rates[0])
+        self.decay = decay
+        if acts_on_numbers(factory, positions.shape[1]):
+            values, group = torch.unique(rates, return_inverse=True)
+            self.rates = values.tolist()
+            self.rows = [torch.nonzero(group == g)[:, 0] for g in range(len(values))]
+            first = [positions[rows, :, None] for rows in self.rows]
+        else:
+            self.rates = rates.tolist()
+            self.rows = list(torch.arange(len(rates))[:, None])
+            first = [x[:, None] for x in positions]
+        self.parameters = [x.clone().requires_grad_() for x in first]
+        self.optimizers = [factory([p], lr=r) for p, r in zip(self.parameters, self.rates, strict=True)]
+        self.first_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
 
     def step(self, positions: torch.Tensor, directions: torch.Tensor, number: int) -> torch.Tensor:
         """One step from where the walkers are.
@@ -50,14 +56,19 @@ class Stepper:
         """
         moved = torch.empty_like(positions)
         with torch.no_grad():
-            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-                group["lr"] = rate / (1 + self.decay * number)
-            for rows, parameters in zip(self.rows, self.parameters, strict=True):
-                _set(parameters, positions[rows], directions[rows])
-            self.optimizer.step()
-            for rows, parameters in zip(self.rows, self.parameters, strict=True):
-                moved[rows] = torch.cat([p.view(-1, positions.shape[1]) for p in parameters])
+            if self.decay:
+                self._decay(number)
+            for rows, p, optimizer in zip(self.rows, self.parameters, self.optimizers, strict=True):
+                p.copy_(positions[rows].view(p.shape))
+                p.grad = directions[rows].reshape(p.shape).clone()
+                optimizer.step()
+                moved[rows] = p.view(len(rows), -1)
         return moved
+
+    def _decay(self, number: int) -> None:
+        for optimizer, rates in zip(self.optimizers, self.first_rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate / (1 + self.decay * number)
 
 
 def find_optimizer(given: Any) -> tuple[str, Factory]:
@@ -104,14 +115,22 @@ def find_optimizer(given: Any) -> tuple[str, Factory]:
 
 
 def acts_on_numbers(factory: Factory, dims: int) -> bool:
-    """Whether an optimiser treats every number of a parameter alike, so that walkers can share one tensor."""
+    """Whether walkers can share one tensor: each moves as with an optimiser of its own.
+
+    Gradients from 0.01 to 10^6 are tried, so that it is seen where lengths are cut at some size.
+    """
     gradients = torch.sin(torch.arange(TRIAL_STEPS * 3 * dims, dtype=torch.float64)).view(
         TRIAL_STEPS, 3, dims
     )
+    gradients *= 10.0 ** torch.arange(-2, 2 * TRIAL_STEPS - 2, 2, dtype=torch.float64)[:, None, None]
     together = [torch.linspace(-1, 1, 3 * dims, dtype=torch.float64).view(3, dims, 1)]
     alone = [p.clone() for p in together[0]]
-    _trial(factory, together, gradients)
-    _trial(factory, alone, gradients)
+    try:
+        _trial(factory, together, gradients)
+    except Exception:  # noqa: BLE001 - some take matrices only, the shape of a function's weights
+        return False
+    for k, p in enumerate(alone):
+        _trial(factory, [p], gradients[:, k])
     return torch.equal(together[0], torch.stack(alone))
 
 
@@ -126,20 +145,3 @@ def _trial(factory: Factory, values: list[torch.Tensor], gradients: torch.Tensor
         optimizer.step()
     for p in parameters:
         p.requires_grad_(False)
-
-
-def _parameters(positions: torch.Tensor, alone: bool) -> list[torch.Tensor]:
-    """One parameter ``[W, d, 1]``, or W parameters ``[d, 1]``: the shape of a function's weights."""
-    wide = positions[:, :, None]
-    return [p.clone().requires_grad_() for p in (wide.unbind(0) if alone else [wide])]
-
-
-def _set(parameters: list[torch.Tensor], positions: torch.Tensor, directions: torch.Tensor) -> None:
-    for p, x, g in zip(
-        parameters,
-        positions.chunk(len(parameters)),
-        directions.chunk(len(parameters)),
-        strict=True,
-    ):
-        p.copy_(x.reshape(p.shape))
-        p.grad = g.reshape(p.shape).clone()

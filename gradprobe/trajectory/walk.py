@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 import torch
 
 from gradprobe.problems.landscape import Function
-from gradprobe.trajectory.sources import Source
+from gradprobe.trajectory.sources import Source, where_finite
 from gradprobe.trajectory.stepping import Factory, Stepper
 
 POSITION = ("position", "direction", "gradient")
 SCALAR = ("loss", "cosine", "gain", "distance")
+
+EXACT = "donot_use_mm_for_euclid_dist"
+"""Distances of many walkers as of one: matrix products would lose half of the digits."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,11 @@ class Rules:
         """Directions ``[W, d]`` as the optimiser gets them."""
         if self.step == "raw" and self.clip is None:
             return directions
-        length = torch.linalg.vector_norm(directions, dim=-1, keepdim=True)
+        length, unit = _polar(directions)
         if self.step == "normalised":
-            return torch.where(length > 0, directions / length, directions)
+            return unit
         assert self.clip is not None
-        return directions * (self.clip / length).clamp(max=1.0)
+        return torch.where(length[:, None] > self.clip, self.clip * unit, directions)
 
 
 @dataclass
@@ -94,7 +97,7 @@ def walk(
     positions = starts.clone()
     for step in range(rules.steps + 1):
         with torch.no_grad():
-            losses = function.values(positions)
+            losses = where_finite(function.values, positions)
         recorder.losses(step, positions, losses)
         if step == rules.steps:
             break
@@ -134,9 +137,11 @@ class Recorder:
             rows = self.alive
             values["position"][rows, at] = positions[rows]
             values["loss"][rows, at] = losses[rows]
-            values["gradient"][rows, at] = self.function.gradient(positions[rows])
+            values["gradient"][rows, at] = where_finite(self.function.gradient, positions[rows])
             if self.minima is not None:
-                values["distance"][rows, at] = torch.cdist(positions[rows], self.minima).amin(1)
+                values["distance"][rows, at] = torch.cdist(
+                    positions[rows], self.minima, compute_mode=EXACT
+                ).amin(1)
         self.alive &= finite
 
     def directions(self, step: int, directions: torch.Tensor, lost: torch.Tensor) -> None:
@@ -146,12 +151,19 @@ class Recorder:
             return
         at, values = self.place[step], self.walked.values
         values["direction"][self.alive, at] = directions[self.alive]
-        gradient = values["gradient"][:, at]
-        dot = (values["direction"][:, at] * gradient).sum(1)
-        square = (gradient**2).sum(1)
-        norms = torch.linalg.vector_norm(values["direction"][:, at], dim=1) * square.sqrt()
-        values["cosine"][:, at] = torch.where(norms > 0, dot / norms, torch.nan)
-        values["gain"][:, at] = torch.where(square > 0, dot / square, torch.nan)
+        size, unit = _polar(values["direction"][:, at])
+        true_size, true_unit = _polar(values["gradient"][:, at])
+        cosine = (unit * true_unit).sum(1)
+        values["cosine"][:, at] = torch.where((size > 0) & (true_size > 0), cosine, torch.nan)
+        values["gain"][:, at] = torch.where(true_size > 0, cosine * (size / true_size), torch.nan)
+
+
+def _polar(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lengths ``[W]`` and unit vectors ``[W, d]``, also where squares are too large or small for a number."""
+    most = vectors.abs().amax(1, keepdim=True)
+    scaled = torch.where(most == 0, 0.0, vectors / most)
+    length = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
+    return (most * length)[:, 0], torch.where(most == 0, 0.0, scaled / length)
 
 
 def _nan(*shape: int) -> torch.Tensor:

@@ -21,7 +21,10 @@ SMALL = 1e-9
 """A zero is where the field is smaller than this share of its median length on the grid."""
 
 FLAT = 1e-14
-"""Where the field is smaller than this share of its largest length the function is flat: no zero of its own."""
+"""Where the field is smaller than this share of its largest length at more than one point the function is flat."""
+
+ROUNDING = 1e-9
+"""How far beyond an edge a zero on it may be found, relative to the domain."""
 
 STEP = 1e-4
 """Step of the differences that tell whether a zero is stable, relative to the domain."""
@@ -65,30 +68,37 @@ def find_zeros(field: Field, function: Function) -> list[Zero]:
     grid = np.stack(np.meshgrid(*axes), -1)
     vectors = field(torch.from_numpy(grid.reshape(-1, 2))).numpy().reshape(grid.shape)
     lengths = np.linalg.norm(vectors, axis=-1)
-    guesses = [*_candidates(grid, vectors, lengths), *np.array(function.minima).reshape(-1, 2)]
+    small = SMALL * float(np.nanmedian(lengths)) if np.isfinite(lengths).any() else 0.0
+    guesses = [*_candidates(grid, vectors, lengths, small), *np.array(function.minima).reshape(-1, 2)]
     found: list[Zero] = []
     for guess in guesses:
-        root = _refined(field, guess, SMALL * float(np.median(lengths)))
-        if root is None or not ((box[:, 0] <= root) & (root <= box[:, 1])).all():
+        root = _refined(field, guess, small)
+        if root is None or not (np.abs(root - root.clip(*box.T)) <= ROUNDING * (box[:, 1] - box[:, 0])).all():
+            continue
+        root = root.clip(*box.T)
+        if not _isolated(field, root, box, small):
             continue
         if all(
             np.linalg.norm(root - z.position) > APART * np.linalg.norm(box[:, 1] - box[:, 0]) for z in found
         ):
             found.append(Zero((float(root[0]), float(root[1])), _stable(field, root, box)))
-    return found + list(_edges(field, box))
+    return found + list(_edges(field, box, small))
 
 
-def _candidates(grid: Array, vectors: Array, lengths: Array) -> Iterator[Array]:
+def _candidates(grid: Array, vectors: Array, lengths: Array, small: float) -> Iterator[Array]:
     """Centres of cells where both components change sign, and points where the field is shorter than around."""
     corners = np.stack([vectors[:-1, :-1], vectors[1:, :-1], vectors[:-1, 1:], vectors[1:, 1:]])
-    change = (corners.min(0) < 0) & (corners.max(0) > 0)
+    change = (corners.min(0) <= small) & (corners.max(0) >= -small)
+    flat = FLAT * np.max(lengths, where=np.isfinite(lengths), initial=0.0)
+    nought = lengths <= flat
+    several = nought[:-1, :-1] * 1 + nought[1:, :-1] + nought[:-1, 1:] + nought[1:, 1:] > 1
     centres = (grid[:-1, :-1] + grid[1:, 1:]) / 2
-    yield from centres[change.all(-1)]
+    yield from centres[change.all(-1) & ~several]
     inner = lengths[1:-1, 1:-1]
     around = [
         lengths[1 + i : FINE - 1 + i, 1 + j : FINE - 1 + j] for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j
     ]
-    low = (inner < np.min(around, axis=0)) & (inner > FLAT * lengths.max())
+    low = (inner < np.min(around, axis=0)) & (np.min(around, axis=0) > flat)
     yield from grid[1:-1, 1:-1][low]
 
 
@@ -108,16 +118,24 @@ def _refined(field: Field, guess: Array, small: float) -> Array | None:
     return root if np.isfinite(root).all() and np.linalg.norm(_at(field, root)) <= small else None
 
 
+def _isolated(field: Field, root: Array, box: Array, small: float) -> bool:
+    """Whether the field is not 0 a cell of the grid further: on a plateau every point is a zero."""
+    cells = np.diag((box[:, 1] - box[:, 0]) / (FINE - 1))
+    around = [np.linalg.norm(_at(field, root + sign * cell)) for cell in cells for sign in (1, -1)]
+    return not any(length <= small for length in around)
+
+
 def _stable(field: Field, root: Array, box: Array) -> bool:
     steps = STEP * (box[:, 1] - box[:, 0])
     columns = [
         (_at(field, root + step) - _at(field, root - step)) / (2 * h)
         for h, step in zip(steps, np.diag(steps), strict=True)
     ]
-    return bool((np.linalg.eigvals(np.stack(columns, 1)).real > 0).all())
+    jacobian = np.stack(columns, 1)
+    return bool(np.isfinite(jacobian).all() and (np.linalg.eigvals(jacobian).real > 0).all())
 
 
-def _edges(field: Field, box: Array) -> Iterator[Zero]:
+def _edges(field: Field, box: Array, small: float) -> Iterator[Zero]:
     """Stable points of the projected descent on the edges and in the corners of the domain."""
     for fixed in (0, 1):
         free = 1 - fixed
@@ -127,19 +145,30 @@ def _edges(field: Field, box: Array) -> Iterator[Zero]:
             points = np.empty((FINE, 2))
             points[:, fixed], points[:, free] = end, along
             slope = field(torch.from_numpy(points)).numpy()[:, free]
-            for k in np.flatnonzero((slope[:-1] < 0) & (slope[1:] > 0)):
-                point = _along(field, points[k], points[k + 1], free)
-                if _outward(_at(field, point)[fixed], side):
+            for first, last in _turns(np.where(np.abs(slope) <= small, 0.0, slope)):
+                point = _along(field, points[first], points[last], free)
+                if _outward(_at(field, point)[fixed], side, small):
                     yield Zero((float(point[0]), float(point[1])), True, True)
     for i, x in enumerate(box[0]):
         for j, y in enumerate(box[1]):
-            if all(_outward(v, side) for v, side in zip(_at(field, (x, y)), (i, j), strict=True)):
+            if all(_outward(v, side, small) for v, side in zip(_at(field, (x, y)), (i, j), strict=True)):
                 yield Zero((float(x), float(y)), True, True)
 
 
-def _outward(component: float, side: int) -> bool:
+def _turns(slope: Array) -> Iterator[tuple[int, int]]:
+    """Neighbours on an edge between which its component turns from below 0 to above, at one point."""
+    for k in np.flatnonzero(slope[:-1] < 0).tolist():
+        if slope[k + 1] > 0:
+            yield k, k + 1
+        elif slope[k + 1] == 0 and (k + 2 == len(slope) or slope[k + 2] > 0):
+            yield k + 1, k + 1
+    if slope[0] == 0 and slope[1] > 0:
+        yield 0, 0
+
+
+def _outward(component: float, side: int, small: float) -> bool:
     """Whether descending leaves the domain across its low (0) or high (1) end."""
-    return component > 0 if side == 0 else component < 0
+    return component > small if side == 0 else component < -small
 
 
 def _along(field: Field, first: Array, last: Array, free: int) -> Array:
@@ -152,5 +181,6 @@ def _along(field: Field, first: Array, last: Array, free: int) -> Array:
         return float(_at(field, point)[free])
 
     point = first.copy()
-    point[free] = optimize.brentq(slope, first[free], last[free])
+    if first[free] < last[free]:
+        point[free] = optimize.brentq(slope, first[free], last[free])
     return point
