@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import gradprobe as gp
 from gradprobe import UsageError
 from gradprobe.estimators.base import make
-from gradprobe.problems.landscape import find_function
+from gradprobe.problems.landscape import Function, find_function
 from gradprobe.trajectory.descents import descents
 from gradprobe.trajectory.request import Request, find_starts
 from gradprobe.trajectory.stepping import find_optimizer
+from gradprobe.trajectory.tuning import tuning_starts
 from gradprobe.trajectory.walk import Rules
 
 RATES = [0.3, 1e-4, 1e-2, 1e-3]
@@ -22,6 +25,7 @@ RATES = [0.3, 1e-4, 1e-2, 1e-3]
 def scores(spec, criterion, starts, steps, seeds):
     function = find_function("booth")
     request = Request(function, find_starts(function, starts), list(range(seeds)), 8, 5)
+    request = replace(request, starts=tuning_starts(request))
     every = max(steps // 200, 1) if criterion == "steps" else 1
     rules = Rules(find_optimizer("sgd")[1], steps, every=every)
     low, high = np.array(function.domain).T
@@ -36,20 +40,21 @@ def scores(spec, criterion, starts, steps, seeds):
             if criterion == "loss":
                 each.append(losses[-1] if np.isfinite(losses).all() else np.inf)
                 continue
-            first = 2.0 * steps
-            for step, p in zip(rules.recorded, positions, strict=True):
-                if np.hypot(p[0] - 1, p[1] - 3) <= radius:
-                    first = step
+            stays = 2.0 * steps
+            for step, p in reversed(list(zip(rules.recorded, positions, strict=True))):
+                if not np.hypot(p[0] - 1, p[1] - 3) <= radius:
                     break
-            each.append(first)
+                stays = step
+            each.append(stays)
         out.append(np.median(each) if criterion == "loss" else np.mean(each))
     return np.array(out)
 
 
 @pytest.mark.parametrize("criterion", ["loss", "steps"])
-@pytest.mark.parametrize("steps", [60, 400])
-def test_the_best_rate(criterion, steps):
-    starts = [(-6.0, -4.0), (5.0, 5.0)]
+@pytest.mark.parametrize(
+    ("starts", "steps"), [([(-6.0, -4.0), (5.0, 5.0)], 60), ([(-6.0, -4.0)], 60), ([(-6.0, -4.0)], 400)]
+)
+def test_the_best_rate(criterion, starts, steps):
     path = gp.descend(
         "booth",
         ["bp", "lr"],
@@ -78,6 +83,19 @@ def test_the_best_rate(criterion, steps):
         "booth", ["bp", "lr"], start=starts, steps=steps, lr=lr, seeds=2, copies=8, sigma=0.1, root_seed=5
     )
     np.testing.assert_array_equal(path.position.values, again.position.values)
+
+
+def test_starts_of_tuning_are_others_within_the_same_box():
+    function = find_function("booth")
+    request = Request(function, find_starts(function, [(-6.0, -4.0), (5.0, 5.0), (0.0, 1.0)]), [0], 8, 5)
+    found = tuning_starts(request).numpy()
+    assert found.shape == (25, 2)
+    assert ((found > [-6, -4]) & (found < [5, 5])).all()
+    np.testing.assert_array_equal(found, tuning_starts(request).numpy())
+    assert not np.array_equal(found, tuning_starts(replace(request, root_seed=6)).numpy())
+    half = Function("half", lambda x, y: (x - y).sqrt(), (1.0, 0.0))
+    request = Request(half, torch.tensor([[1.0, 0.0], [5.0, 4.0]], dtype=torch.float64), [0], 8, 5)
+    assert 0 < len(tuning_starts(request)) < 25  # those where the function is finite
 
 
 def test_edges_are_reported():
