@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +13,10 @@ from torch import nn
 
 from gradprobe.core.errors import UsageError, described
 from gradprobe.problems import FUNCTIONS
+from gradprobe.problems.evaluation import Values, vectorised
 from gradprobe.problems.problem import Problem
 
 Point = tuple[float, ...]
-Values = Callable[[torch.Tensor], torch.Tensor]
 
 LAYER = "variables"
 """The one layer of a function's network."""
@@ -76,7 +75,7 @@ class Function:
     @property
     def _evaluator(self) -> Values:
         if not self._values:
-            self._values.append(_vectorised(self.function, self.start, self.batched))
+            self._values.append(vectorised(self.function, self.start, self.batched))
         return self._values[0]
 
     def values(self, points: torch.Tensor) -> torch.Tensor:
@@ -244,84 +243,3 @@ def _box(given: Any, dims: int) -> tuple[tuple[float, float], ...]:
             f"{[(-5.0, 5.0)] * dims}, not {given!r}."
         )
     return tuple((float(low), float(high)) for low, high in rows)
-
-
-def _vectorised(function: Callable[..., torch.Tensor], start: Point, batched: bool) -> Values:
-    """The function of points ``[k, d]``: at once if it is made for that, else by ``vmap``, else by a loop.
-
-    A function that is not known to take many points is not given them, also if that agrees with a loop here: an
-    ``if`` on all points at once may go another way elsewhere. Under ``vmap`` each point is alone.
-
-    Raises:
-        UsageError: It fails on a single point.
-    """
-    one = _of_a_point(function, len(start))
-
-    def loop(points: torch.Tensor) -> torch.Tensor:
-        return torch.stack([_number(one(p.clone()), p) for p in points.unbind(0)])
-
-    def at_once(points: torch.Tensor) -> torch.Tensor:
-        return one(points.clone()).to(torch.float64)
-
-    def by_vmap(points: torch.Tensor) -> torch.Tensor:
-        return torch.func.vmap(lambda p: _number(one(p.clone()), p))(points)
-
-    centre = torch.tensor(start, dtype=torch.float64)
-    # more points than variables, so that a function that takes the first axis for coordinates is found out
-    steps = torch.linspace(-0.3, 0.5, len(start) + 3, dtype=torch.float64)
-    points = centre + steps[:, None] * torch.arange(1, len(start) + 1, dtype=torch.float64).sqrt()
-    try:
-        with torch.no_grad():
-            expected = loop(torch.cat([centre[None], points]))[1:]
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UsageError(f"the function fails at {start}: {type(error).__name__}: {error}") from error
-    for way in (at_once, by_vmap) if batched else (by_vmap,):
-        try:
-            with torch.no_grad():
-                found = way(points)
-            if found.shape == expected.shape and torch.allclose(
-                found, expected, rtol=1e-12, atol=1e-12, equal_nan=True
-            ):
-                return way
-        except Exception:  # noqa: BLE001 - whatever it is, the loop is right
-            continue
-    return loop
-
-
-def _of_a_point(function: Callable[..., torch.Tensor], dims: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """``f(p)`` from ``f(p)`` or ``f(x, y, ...)``, told apart by how many arguments it needs."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return function
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    needed = [p for p in positional if p.default is p.empty]
-    if len(needed) == 1 or (not needed and len(positional) == 1):
-        return function
-    if len(needed) not in (0, dims):
-        raise UsageError(
-            f"the function takes {len(needed)} arguments and the start has {dims} coordinates; it must take one "
-            "point, or as many coordinates."
-        )
-    # clones: a function may change its arguments in place, which views of one tensor do not allow
-    return lambda p: function(*(x.clone() for x in p.unbind(-1)))
-
-
-def _number(value: Any, point: torch.Tensor) -> torch.Tensor:
-    """The one number that a function returned.
-
-    Raises:
-        UsageError: It is not one.
-    """
-    if not isinstance(value, torch.Tensor):
-        raise UsageError(
-            f"the function returns {described(value)}; it must return a tensor (use torch.sin, not math.sin)."
-        )
-    if value.numel() != 1:
-        raise UsageError(
-            f"the function returns shape {list(value.shape)} for one point of {len(point)} coordinates; it must "
-            "return one number."
-        )
-    return value.reshape(()).to(torch.float64)
