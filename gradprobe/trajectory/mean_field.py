@@ -51,7 +51,7 @@ def field(
     the projected recursion converges to the zero of J where there is a single one (and f is convex in each variable).
 
     Read-outs of a draw are integrated over the noise (a product of rules for each half of each variable's noise, so
-    that signs cost no accuracy). Other estimators are averaged over copies. A function of one's own that ``vmap`` refuses
+    that signs cost no accuracy). Other estimators are averaged over copies. A function that ``vmap`` refuses
     is evaluated point by point, which takes minutes: give fewer ``points`` and some ``copies`` then.
 
     Args:
