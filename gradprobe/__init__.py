@@ -15,6 +15,7 @@ _WHERE = {
     "Estimator": "gradprobe.estimators.base",
     "register_estimator": "gradprobe.estimators",
     "Function": "gradprobe.problems.landscape",
+    "find_function": "gradprobe.problems.landscape",
     "descend": "gradprobe.trajectory.descent",
     "field": "gradprobe.trajectory.mean_field",
     "estimate": "gradprobe.probes.estimate",
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from gradprobe.estimators.listing import list_estimators
     from gradprobe.probes.estimate import estimate
     from gradprobe.probes.run import probe
-    from gradprobe.problems.landscape import Function
+    from gradprobe.problems.landscape import Function, find_function
     from gradprobe.problems.load import load_problem
     from gradprobe.problems.problem import Problem
     from gradprobe.store.export import export

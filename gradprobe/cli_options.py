@@ -67,6 +67,20 @@ def parse_start(text: str | None) -> Any:
         ) from None
 
 
+def parse_numbers(text: str | None) -> list[float] | None:
+    """``"1e-3,0.1"`` -> [0.001, 0.1].
+
+    Raises:
+        UsageError: Something else.
+    """
+    if text is None:
+        return None
+    try:
+        return [float(x) for x in text.split(",")]
+    except ValueError:
+        raise UsageError(f"numbers are separated by commas, such as 1e-3,1e-2, not {text!r}.") from None
+
+
 def parse_range(text: str | None) -> tuple[int, int] | None:
     """``"100:1000"`` -> (100, 1000).
 

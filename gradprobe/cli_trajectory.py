@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradprobe.cli_options import parse_seeds, parse_start, parse_value
+from gradprobe.cli_options import parse_numbers, parse_seeds, parse_start, parse_value
+from gradprobe.core.errors import UsageError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -38,15 +39,24 @@ def trajectory(
     clip: Annotated[float | None, typer.Option(help="Longest direction that is not shortened.")] = None,
     decay: Annotated[float, typer.Option(help="The rate of step k is lr / (1 + decay k).")] = 0.0,
     every: Annotated[int, typer.Option(help="Record every so many steps.")] = 1,
-    criterion: Annotated[str, typer.Option(help="What tuning looks at: loss, or steps.")] = "loss",
+    rates: Annotated[str | None, typer.Option(help="What tuning tries, such as 1e-3,1e-2,0.1.")] = None,
+    criterion: Annotated[str | None, typer.Option(help="What tuning looks at: loss, or steps.")] = None,
+    tuning_seeds: Annotated[int | None, typer.Option(help="Seeds of tuning; 10 by default.")] = None,
     root_seed: Annotated[int, typer.Option(help="Root of all noise keys.")] = 0,
     radius: Annotated[float | None, typer.Option(help="How near a minimum counts as reached.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("figures/trajectory"),
+    stay: Annotated[
+        bool,
+        typer.Option("--stay", help="Count only walkers that stay at a minimum, not those that pass by."),
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder for figures and data.")] = Path("figures/trajectory"),
     animate: Annotated[bool, typer.Option("--animate", help="Write an animation (GIF) too.")] = False,
 ) -> None:
     """Descend a test function with each method's directions: a table, paths, and how many arrive."""
+    from gradprobe import plots
+    from gradprobe.store.files import check_writable
     from gradprobe.trajectory.descent import descend
 
+    check_writable(out)
     path = descend(
         function,
         estimators,
@@ -62,33 +72,34 @@ def trajectory(
         clip=clip,
         decay=decay,
         every=every,
+        rates=parse_numbers(rates),
         criterion=criterion,
+        tuning_seeds=tuning_seeds,
         root_seed=root_seed,
     )
-    show(path, radius)
-    for file in draw(path, radius, out, animate):
+    options = {"radius": radius, "stay": stay}
+    show(path, options)
+    files = draw(path, options, out, isinstance(parse_start(start), int))
+    if animate:
+        files.append(plots.animate(path, save=out / "trajectory.gif"))
+    files += save(path, out / "path.nc")
+    for file in files:
         typer.echo(f"wrote {file}")
 
 
-def show(path: xr.Dataset, radius: float | None) -> None:
+def show(path: xr.Dataset, options: dict[str, Any]) -> None:
     """Print what became of the walkers of each method, and how methods differ from the first."""
     from rich.console import Console
     from rich.table import Table
 
     from gradprobe import stats
 
-    last = stats.progress(path, radius=radius).isel(step=-1)
-    arrived = stats.success(path, radius=radius)
+    last = stats.progress(path, **options).isel(step=-1)
+    arrived = stats.success(path, **options)
     table = Table(box=None, title=_title(path, arrived), title_justify="left")
-    columns = (
-        "method",
-        "learning rate",
-        "last loss, median [10-90 %]",
-        "reached [95 %]",
-        "stayed",
-        "diverged",
-    )
-    for column in (*columns, "steps to reach", "forwards to reach"):
+    word = "stayed" if options["stay"] else "reached"
+    columns = ("method", "learning rate", "last loss, median [10-90 %]", f"{word} [95 %]", "there at the end")
+    for column in (*columns, "diverged", f"steps, half {word}", f"forwards, half {word}"):
         table.add_column(column)
     for name in path["estimator"].values:
         end, mine = last.sel(estimator=name), arrived.sel(estimator=name)
@@ -96,33 +107,34 @@ def show(path: xr.Dataset, radius: float | None) -> None:
             str(name),
             f"{float(path['lr'].sel(estimator=name)):.3g}",
             f"{float(end['loss']):.3g} [{float(end['loss_low']):.3g}, {float(end['loss_high']):.3g}]",
-            f"{float(mine['rate']):.1%} [{float(mine['rate_low']):.1%}, {float(mine['rate_high']):.1%}]",
+            _share(mine, bool(path["stochastic"].sel(estimator=name))),
             f"{float(mine['stayed']):.1%}",
             f"{float(mine['diverged']):.1%}",
             *(_count(float(mine[k])) for k in ("steps", "forwards")),
         )
     console = Console(width=150)
     console.print(table)
-    for line in differences(path, radius):
+    for line in differences(path, options):
         console.print(line, highlight=False)
 
 
-def differences(path: xr.Dataset, radius: float | None) -> list[str]:
+def differences(path: xr.Dataset, options: dict[str, Any]) -> list[str]:
     """A sentence for each method but the first: how often it ends lower, and arrives, than the first."""
     from gradprobe import stats
 
     first, *others = (str(name) for name in path["estimator"].values)
+    word = "stays at" if options["stay"] else "reaches"
     lines = []
     for name in others:
-        d = {k: float(v) for k, v in stats.difference(path, name, first, radius=radius).items()}
+        d = {k: float(v) for k, v in stats.difference(path, name, first, **options).items()}
         lines.append(
-            f"{name} against {first}, {d['pairs']:.0f} pairs: reaches a minimum {_signed(d, 'success')} more often, "
+            f"{name} against {first}, {d['pairs']:.0f} pairs: {word} a minimum {_signed(d, 'success')} more often, "
             f"ends lower minus ends higher {_signed(d, 'lower')}."
         )
     return lines
 
 
-def draw(path: xr.Dataset, radius: float | None, out: Path, animate: bool) -> list[Path]:
+def draw(path: xr.Dataset, options: dict[str, Any], out: Path, grid: bool) -> list[Path]:
     """Write the figures that fit the path.
 
     Returns:
@@ -131,20 +143,36 @@ def draw(path: xr.Dataset, radius: float | None, out: Path, animate: bool) -> li
     from gradprobe import plots
 
     stems = ["reached"]
-    plots.reached(path, radius=radius, save=out / "reached")
-    if "start" not in path.dims:
-        plots.trajectory(path, save=out / "trajectory")
-        stems.append("trajectory")
-    elif "surface" in path:
-        plots.basins(path, radius=radius, save=out / "basins")
+    plots.reached(path, **options, save=out / "reached")
+    if grid and "surface" in path and "start" in path.dims:
+        plots.basins(path, radius=options["radius"], save=out / "basins")
         stems.append("basins")
-    files = [out / f"{stem}.{end}" for stem in stems for end in ("png", "pdf", "json")]
-    return [*files, plots.animate(path, save=out / "trajectory.gif")] if animate else files
+    else:
+        for start in range(path.sizes.get("start", 1)):
+            stems.append(f"trajectory-{start + 1}" if "start" in path.dims else "trajectory")
+            plots.trajectory(path, start=start, save=out / stems[-1])
+    return [out / f"{stem}.{end}" for stem in stems for end in ("png", "pdf", "json")]
+
+
+def save(path: xr.Dataset, file: Path) -> list[Path]:
+    """Write the numbers, if the extra for netCDF is there."""
+    from gradprobe.store.export import export
+
+    try:
+        return [export(path, file)]
+    except UsageError as error:
+        typer.echo(f"The numbers were not written: {error}", err=True)
+        return []
 
 
 def _title(path: xr.Dataset, arrived: xr.Dataset) -> str:
     walkers = path.sizes["seed"] * path.sizes.get("start", 1)
     return f"{path.attrs['function']}: {walkers} walkers, within {arrived.attrs['radius']:.3g} of a global minimum"
+
+
+def _share(arrived: xr.Dataset, noisy: bool) -> str:
+    ends = f" [{float(arrived['rate_low']):.1%}, {float(arrived['rate_high']):.1%}]" if noisy else ""
+    return f"{float(arrived['rate']):.1%}{ends}"
 
 
 def _count(number: float) -> str:

@@ -212,7 +212,9 @@ def test_trajectory_prints_a_table_and_writes_figures(tmp_path: Path) -> None:
     for word in ("beale: 3 walkers", "alr", "0.01", "alr against bp, 3 pairs"):
         assert word in done.stdout
     names = {f"{stem}.{end}" for stem in ("reached", "trajectory") for end in ("png", "pdf", "json")}
-    assert {f.name for f in (tmp_path / "new").iterdir()} == names | {"trajectory.gif"}
+    assert {f.name for f in (tmp_path / "new").iterdir()} == names | {"trajectory.gif", "path.nc"}
+    path = gp.open_run(tmp_path / "new" / "path.nc")
+    assert path.sizes["seed"] == 3
 
 
 def test_trajectory_from_a_grid_of_starts(tmp_path: Path) -> None:
@@ -220,7 +222,24 @@ def test_trajectory_from_a_grid_of_starts(tmp_path: Path) -> None:
     done = command("trajectory", "--function", "himmelblau", *words, "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "18 walkers" in done.stdout
-    assert {f.stem for f in tmp_path.iterdir()} == {"reached", "basins"}
+    assert {f.stem for f in tmp_path.iterdir()} == {"reached", "basins", "path"}
+
+
+def test_trajectory_from_several_starts(tmp_path: Path) -> None:
+    words = [
+        "--estimators",
+        "lr",
+        "--start=-3,2;1,1",
+        "--steps",
+        "10",
+        "--seeds",
+        "2",
+        "--rates",
+        "1e-4,1e-3",
+    ]
+    done = command("trajectory", *words, "--criterion", "steps", "--stay", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert {f.stem for f in tmp_path.iterdir()} == {"reached", "trajectory-1", "trajectory-2", "path"}
 
 
 @pytest.mark.parametrize(
@@ -236,6 +255,9 @@ def test_trajectory_from_a_grid_of_starts(tmp_path: Path) -> None:
         (["--seeds", "few"], "seeds must be a number"),
         (["--estimators", "lr,lrr"], "Did you mean 'lr'?"),
         (["--bounds", "box"], "Known: project"),
+        (["--start=1,1;1,1"], "a start is given twice"),
+        (["--lr", "0.1", "--criterion", "steps"], "an option of lr='tuned'"),
+        (["--estimators", "bp,lr(antithetic=True)", "--copies", "15"], "do not fit into a block of 15"),
     ],
 )
 def test_careless_trajectories_get_one_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:

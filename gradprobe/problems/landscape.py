@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import nn
 
 from gradprobe.core.errors import UsageError, described
 from gradprobe.problems import FUNCTIONS
-from gradprobe.problems.evaluation import Values, vectorised
+from gradprobe.problems.evaluation import Values, gradients_pass, vectorised
 from gradprobe.problems.problem import Problem
 
 Point = tuple[float, ...]
@@ -37,6 +37,7 @@ class Function:
         local_minima: Other minima, where they are known.
         source: Where function and facts are from.
         batched: Whether the function takes points ``[..., d]`` at once, as registered ones do.
+        any_dims: Whether it takes any number of variables, with the same domain for each and minima on the diagonal.
     """
 
     name: str
@@ -48,7 +49,9 @@ class Function:
     local_minima: tuple[Point, ...] = ()
     source: str = ""
     batched: bool = False
+    any_dims: bool = False
     _values: list[Values] = field(default_factory=list, init=False, repr=False, compare=False)
+    _gradients: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "start", _point("start", self.start))
@@ -60,7 +63,7 @@ class Function:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: all but the way of evaluating it, which is found again."""
-        return self.__dict__ | {"_values": []}
+        return self.__dict__ | {"_values": [], "_gradients": []}
 
     @property
     def dims(self) -> int:
@@ -98,8 +101,21 @@ class Function:
         flat = points.reshape(-1, self.dims)
         return self._evaluator(flat).reshape(points.shape[:-1])
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether backprop gives the gradient: near the start it agrees with differences where these are sure."""
+        if not self._gradients:
+            self._gradients.append(gradients_pass(self.values, self._gradient, self.start))
+        return self._gradients[0]
+
     def gradient(self, points: torch.Tensor) -> torch.Tensor:
-        """Gradients at points ``[..., d]`` by backprop; 0 where the value does not depend on them."""
+        """Gradients at points ``[..., d]`` by backprop; 0 where the value does not depend on them.
+
+        NaN if the function is not :attr:`differentiable`: it uses ``math``, ``numpy``, ``.item()`` or ``detach()``.
+        """
+        return self._gradient(points) if self.differentiable else torch.full_like(points, torch.nan)
+
+    def _gradient(self, points: torch.Tensor) -> torch.Tensor:
         leaf = points.detach().clone().requires_grad_()
         with torch.enable_grad():
             values = self.values(leaf)
@@ -178,34 +194,77 @@ def find_function(
 
     Args:
         given: A name, a callable on tensors, or a :class:`Function`.
-        start: A point, needed for a callable: it says how many variables there are.
-        domain: Low and high end of each coordinate; takes the place of what is known.
+        start: A point: it says how many variables a callable has, or a registered function that takes any number.
+        domain: Low and high end of each coordinate; takes the place of what is known. A callable without a start
+            gets its middle.
         minima: Global minima; takes the place of what is known.
 
     Raises:
         UsageError: An unknown name, no function, no start, or points of different lengths.
     """
     if isinstance(given, str):
-        entry = FUNCTIONS.entry(given)
-        call = FUNCTIONS.get(given)
-        found = Function(given, call, **entry.meta, batched=True)
+        found = _registered(given, start)
     elif isinstance(given, Function):
         found = given
     elif callable(given) and not isinstance(given, (type, nn.Module)):
-        if start is None:
-            raise UsageError(
-                "a function of your own needs start=, a point such as (1.0, 2.0), which says how many variables "
-                "there are."
-            )
-        found = Function(getattr(given, "__name__", type(given).__name__), given, _point("start", start))
+        name = getattr(given, "__name__", type(given).__name__)
+        found = Function(name, given, _some_point(start, domain))
     else:
         raise UsageError(f"a function is a name or a callable on tensors, not {described(given)}.")
-    point = found.start if start is None else _point("start", start, found.dims)
-    box = found.domain if domain is None else _box(domain, found.dims)
-    known = found.minima if minima is None else tuple(_point("minima", p, found.dims) for p in minima)
-    others = {} if minima is None else {"value": None, "local_minima": ()}
-    facts = {k: getattr(found, k) for k in ("value", "local_minima", "source", "batched")} | others
-    return Function(found.name, found.function, point, box, known, **facts)
+    changed: dict[str, Any] = {}
+    if start is not None:
+        changed["start"] = _point("start", start, found.dims)
+    if domain is not None:
+        changed["domain"] = domain
+    if minima is not None:
+        changed |= {"minima": tuple(minima), "value": None, "local_minima": ()}
+    found = replace(found, **changed)
+    return replace(found, value=_least(found)) if found.minima and found.value is None else found
+
+
+def _registered(name: str, start: Any) -> Function:
+    """A registered function; of as many variables as the start has, if it takes any number of them."""
+    facts = dict(FUNCTIONS.entry(name).meta)
+    found = Function(name, FUNCTIONS.get(name), facts.pop("start"), **facts, batched=True)
+    dims = len(start) if hasattr(start, "__len__") else found.dims
+    if not found.any_dims or dims == found.dims:
+        return found
+    minima = tuple((point[0],) * dims for point in found.minima)
+    return replace(
+        found, start=tuple(start), domain=facts["domain"], minima=minima, value=None, local_minima=()
+    )
+
+
+def _some_point(start: Any, domain: Any) -> Point:
+    """The start, or the middle of the domain: it says how many variables there are.
+
+    Raises:
+        UsageError: Neither was given.
+    """
+    if start is not None:
+        return _point("start", start)
+    try:
+        return tuple((float(low) + float(high)) / 2 for low, high in domain)
+    except (TypeError, ValueError):
+        raise UsageError(
+            "a function of your own needs start=, a point such as (1.0, 2.0), or domain=, a low and a high end for "
+            "each variable: they say how many variables there are."
+        ) from None
+
+
+def _least(function: Function) -> float:
+    """The value at the global minima.
+
+    Raises:
+        UsageError: They have different values.
+    """
+    with torch.no_grad():
+        values = function.values(torch.tensor(function.minima, dtype=torch.float64))
+    if not bool((values - values[0]).abs().max() <= 1e-6 * (1 + values.abs().max())):
+        raise UsageError(
+            f"minima must all be global, and {function.name} is {values.tolist()} there; leave the higher ones out."
+        )
+    return float(values.min())
 
 
 def _point(name: str, given: Any, dims: int | None = None) -> Point:

@@ -16,7 +16,7 @@ import xarray as xr
 
 from gradprobe.core.errors import UsageError
 from gradprobe.stats._shares import Array, Mask, first_where
-from gradprobe.store.paths import check_kind, default_radius, with_starts
+from gradprobe.store.paths import DWELL, check_kind, default_radius, with_starts
 
 DIMS = ("estimator", "start", "seed", "step")
 
@@ -75,9 +75,9 @@ def walkers(path: Any, radius: float | None, need: str | None = None, stay: bool
         radius: How near a minimum counts as reached, in the unit of the variables; None: 1 % of the diagonal of
             the domain.
         need: ``"global"`` or ``"any"``: refuse a path without a known minimum of this kind, or without a radius.
-
-        stay: Count a walker as near only from the step on from which all recorded positions are within the radius:
-            one that passes by, or jumps in and out, is not near.
+        stay: Count a walker as near only from the step on from which it stays: all recorded positions from there on
+            are within the radius, and these are at least the last tenth of the steps. One that passes by, or jumps
+            in and out, is not near.
 
     Raises:
         UsageError: It is no path, has lost something, or lacks what is needed.
@@ -94,6 +94,8 @@ def walkers(path: Any, radius: float | None, need: str | None = None, stay: bool
     near = distance <= used
     if stay:
         near = np.flip(np.logical_and.accumulate(np.flip(near, -1), -1), -1)
+        late = steps >= (1 - DWELL) * steps[-1]
+        near &= near[..., late].all(-1, keepdims=True)
     return Walkers(
         path=ds,
         loss=loss,

@@ -40,7 +40,7 @@ def matched(wins: npt.ArrayLike, losses: npt.ArrayLike, pairs: int, level: float
     (b - c)/n can lie outside; the interval is then widened to hold it.
 
     Exact coverage at 95 %, summed over all outcomes: 95 % on average, and from 20 pairs on at least 93 % where
-    the two are equal (10 pairs: 89 %). Worst where one side never loses and wins in about 2 of n pairs: 85 %,
+    the two are equal (10 pairs: 89 %). Worst where one side never loses and wins in about 2 of n pairs: 83 %,
     because with no win seen the interval is -/+ z/(n + 2). Tango's score interval holds 92 % there and is wider.
 
     Source: Agresti and Min, Statistics in Medicine 24 (2005) 729-740, section 3.

@@ -63,9 +63,9 @@ def difference(
         second: Another one.
         radius: In the unit of the variables. Default: 1 % of the diagonal of the function's domain.
         level: Level of the intervals, between 0 and 1; default 0.95.
-        stay: Count only walkers that stay: one has reached at the first recorded step from which on all of its
-            recorded positions are within the radius (the settling time of control theory). By default passing by
-            is enough, which large steps do by luck.
+        stay: Count only walkers that stay: all recorded positions of the last tenth of the steps are within the
+            radius. Such a one has reached at the first recorded step from which on all are (the settling time of
+            control theory). By default passing by is enough, which large steps do by luck.
 
     Returns:
         Dataset of scalars: ``success``, ``earlier``, ``cheaper``, ``lower``, ``log10_loss``, each with ``_low``
@@ -106,12 +106,24 @@ def difference(
 
 def _indices(w: Walkers, first: str, second: str) -> list[int]:
     names = [str(e) for e in w.path["estimator"].values]
-    for name in (first, second):
-        if name not in names:
-            raise unknown("estimator", name, names)
-    if first == second:
+    found = [_index(names, name) for name in (first, second)]
+    if found[0] == found[1]:
         raise UsageError(f"first and second are both {first!r}; name two estimators.")
-    return [names.index(first), names.index(second)]
+    return found
+
+
+def _index(names: list[str], name: str) -> int:
+    """Where an estimator is; its name without options is enough if it is the only one of that name.
+
+    Raises:
+        UsageError: There is none, or several.
+    """
+    alike = [n for n in names if n.partition("(")[0] == name]
+    if name in names or len(alike) != 1:
+        alike = [n for n in names if n == name]
+    if not alike:
+        raise unknown("estimator", name, names)
+    return names.index(alike[0])
 
 
 def _named(name: str, ends: tuple[Array, ...], exact: bool) -> dict[str, Array]:

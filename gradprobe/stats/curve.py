@@ -38,9 +38,9 @@ def progress(
         radius: In the unit of the variables. Default: 1 % of the diagonal of the function's domain.
         quantiles: Low and high quantile of the loss; default (0.1, 0.9): eight of ten walkers lie between.
         level: Level of the intervals of ``reached``, between 0 and 1; default 0.95.
-        stay: Count only walkers that stay: one has reached at the first recorded step from which on all of its
-            recorded positions are within the radius (the settling time of control theory). By default passing by
-            is enough, which large steps do by luck.
+        stay: Count only walkers that stay: all recorded positions of the last tenth of the steps are within the
+            radius. Such a one has reached at the first recorded step from which on all are (the settling time of
+            control theory). By default passing by is enough, which large steps do by luck.
 
     Returns:
         Dataset, dims (estimator, step): ``loss`` (median), ``loss_low``, ``loss_high`` in the unit of f;

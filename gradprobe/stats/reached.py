@@ -39,9 +39,9 @@ def success(
             the distance between minima and large beside the last step of a descent that works.
         level: Level of the interval, between 0 and 1; default 0.95.
         over: ``all`` (default) pools starts; ``start`` keeps them apart.
-        stay: Count only walkers that stay: one has reached at the first recorded step from which on all of its
-            recorded positions are within the radius (the settling time of control theory). By default passing by
-            is enough, which large steps do by luck.
+        stay: Count only walkers that stay: all recorded positions of the last tenth of the steps are within the
+            radius. Such a one has reached at the first recorded step from which on all are (the settling time of
+            control theory). By default passing by is enough, which large steps do by luck.
 
     Returns:
         Dataset, dims (estimator), or (estimator, start). ``rate`` (share of walkers that reached), ``rate_low``,

@@ -9,7 +9,7 @@ import xarray as xr
 from gradprobe.core.errors import UsageError
 from gradprobe.stats import register
 from gradprobe.stats._paths import Walkers, walkers
-from gradprobe.store.paths import GRADIENT, check_kind
+from gradprobe.store.paths import GRADIENT, SEARCHED, check_kind
 
 Array = npt.NDArray[np.float64]
 
@@ -23,7 +23,8 @@ def settled(path: xr.Dataset, field: xr.Dataset, radius: float | None = None) ->
     Theorem 2 of the ALR paper says that the projected recursion converges to the zero of the estimator's own mean
     field J, if there is a single one. ``own`` counts the ends near any stable zero of J, ``gradient`` those near a
     stable zero of the gradient; where two of them lie close together an end counts for both. For a projected path
-    the stable points on the edge of the domain count as well. A walker that diverged is near nothing.
+    the stable points on the edge of the domain count as well. A walker that diverged is near nothing. NaN for an
+    estimator whose field was sampled, or integrated without converging: its zeros were not looked for.
 
     Args:
         path: Result of ``gp.descend``.
@@ -31,7 +32,7 @@ def settled(path: xr.Dataset, field: xr.Dataset, radius: float | None = None) ->
         radius: How near is near, in the unit of the variables; 1 % of the diagonal of the domain by default.
 
     Returns:
-        Dataset over ``estimator`` (those with a field): ``own`` and ``gradient`` (shares of walkers),
+        Dataset over ``estimator``: ``own`` and ``gradient`` (shares of walkers),
         ``own_distance`` and ``gradient_distance`` (median distance of the ends to the nearest stable zero; inf if
         there is none).
 
@@ -43,18 +44,22 @@ def settled(path: xr.Dataset, field: xr.Dataset, radius: float | None = None) ->
     projected = read.path.attrs.get("bounds") == "project"
     ends = read.path["position"].isel(step=-1).transpose("estimator", "start", "seed", "coordinate")
     theirs = _stops(field, GRADIENT, projected)
-    pairs = {
-        label: (
-            _distances(ends.sel(estimator=label).values, _stops(field, name, projected)),
-            _distances(ends.sel(estimator=label).values, theirs),
-        )
-        for label, name in fields.items()
+    searched = {
+        str(f): str(how) in SEARCHED
+        for f, how in zip(field["field"].values, field["how"].values, strict=True)
     }
+    pairs = {}
+    for label, name in fields.items():
+        mine = ends.sel(estimator=label).values
+        own = _distances(mine, _stops(field, name, projected))
+        pairs[label] = own if searched[name] else np.full_like(own, np.nan), _distances(mine, theirs)
     found: dict[str, list[float]] = {}
     for own, gradient in pairs.values():
         for name, distances in (("own", own), ("gradient", gradient)):
-            found.setdefault(name, []).append(float((distances <= read.radius).mean()))
+            share = (distances <= read.radius).mean()
             middle = np.quantile(distances, 0.5, method="inverted_cdf")
+            known = not np.isnan(distances).all()
+            found.setdefault(name, []).append(float(share) if known else np.nan)
             found.setdefault(f"{name}_distance", []).append(float(middle))
     out = xr.Dataset({k: ("estimator", v) for k, v in found.items()}, {"estimator": list(fields)})
     return out.assign_attrs(function=field.attrs["function"], radius=read.radius, projected=int(projected))
@@ -77,12 +82,12 @@ def _fields(read: Walkers, field: xr.Dataset) -> dict[str, str]:
     known = [str(f) for f in field["field"].values]
     labels = [str(e) for e in read.path["estimator"].values]
     fields = {e: GRADIENT if e == "bp" else e for e in labels}
-    shared = {e: f for e, f in fields.items() if f in known}
-    if not shared:
+    missing = [e for e, f in fields.items() if f not in known]
+    if missing:
         raise UsageError(
-            f"none of the path's estimators ({', '.join(labels)}) has a field among {', '.join(known)}."
+            f"{missing[0]} has no field among {', '.join(known)}; make both with the same estimators and sigma."
         )
-    return shared
+    return fields
 
 
 def _stops(field: xr.Dataset, label: str, projected: bool) -> Array:

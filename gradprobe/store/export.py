@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from gradprobe.core.errors import UsageError
+from gradprobe.core.errors import UsageError, described
 from gradprobe.core.spec import canonical_json
 from gradprobe.store.files import TEMPORARY
 from gradprobe.store.schema import SCHEMA_VERSION
@@ -31,6 +31,8 @@ def export(ds: xr.Dataset, path: str | Path) -> Path:
     Raises:
         UsageError: The extra ``gradprobe[netcdf]`` is missing, or the file cannot be written.
     """
+    if not isinstance(ds, xr.Dataset):
+        raise UsageError(f"what is exported are results, not {described(ds)}.")
     _need_netcdf()
     file = Path(path)
     # the format keeps variables by name; their order is kept beside them

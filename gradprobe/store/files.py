@@ -46,6 +46,17 @@ def cannot_write(file: Path, error: OSError) -> UsageError:
     )
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that could not be written, before anything is computed for it.
+
+    Raises:
+        UsageError: It is a file, or its nearest existing parent may not be written.
+    """
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UsageError(f"{folder} cannot be written; choose another place.")
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other processes from changing ``run.json`` meanwhile; the lock goes with the process."""

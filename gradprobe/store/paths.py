@@ -17,7 +17,8 @@ distance            estimator, start, seed, step             from x_k to the nea
 forwards            estimator, step                          forward evaluations spent to reach x_k
 diverged            estimator, start, seed                   first step whose position or loss is not finite; NaN if
                                                              there is none. What follows it is NaN.
-lost                estimator, start, seed                   noisy evaluations that were not finite, and counted as 0
+lost                estimator, start, seed                   noisy evaluations that counted as 0 because they (or an
+                                                             antithetic partner) were not finite; NaN if unknown
 lr                  estimator                                learning rate (of step 1)
 start_position      start, coordinate                        where descents start
 minimum_position    minimum, coordinate                      known minima; coordinate on ``minimum``:
@@ -27,11 +28,13 @@ surface             y, x                                     f on a grid of the 
 tuning_score        estimator, rate                          with ``lr="tuned"``: score of each rate (lower is better)
 ==================  =======================================  ====================================================
 
-Coordinates on ``estimator``: ``color``, ``target``, ``summary``, ``stochastic``, and ``sigma`` (standard deviation of
-its noise, NaN without). A deterministic estimator is computed once and repeated over seeds. Attributes: ``kind`` =
-"path", ``function``, ``source``, ``minimum_value``, ``domain`` (JSON, null if unknown), ``optimizer``, ``step_rule``
-("raw", "normalised"), ``bounds``, ``clip``, ``decay``, ``copies``, ``lr_rule`` ("given", "tuned"),
-``tuning`` (JSON: seeds, steps, criterion), ``root_seed``, ``every``, ``constant_input`` (1: LR is ES here).
+Coordinates on ``estimator``: ``color``, ``target``, ``summary``, ``stochastic``, ``sigma`` (standard deviation of
+its noise, NaN without) and ``shrinks`` (sigma E|eps| where only the sign of the noise is used and there is no
+1/sigma: to first order the length of the mean relative to the gradient; NaN else). A deterministic estimator is
+computed once and repeated over seeds. Attributes: ``kind`` = "path", ``function``, ``source``, ``minimum_value``,
+``domain`` (JSON, null if unknown), ``optimizer``, ``step_rule`` ("raw", "normalised"), ``bounds``, ``clip``,
+``decay``, ``copies``, ``lr_rule`` ("given", "tuned"), ``tuning`` (JSON: seeds, steps, criterion, at_edge),
+``root_seed``, ``every``, ``environment`` (JSON), ``constant_input`` (1: LR is ES here).
 
 A **field** (``gp.field``) has dims ``field`` ("gradient", then one for each estimator), ``y``, ``x``, ``coordinate``,
 ``zero``, ``minimum``, and ``surface_y``, ``surface_x`` (a finer grid):
@@ -50,8 +53,9 @@ zero_position       zero, coordinate              where descending a field stops
 minimum_position    minimum, coordinate           as above
 ==================  ============================  ===========================================================
 
-Coordinates on ``field``: ``color``, ``sigma``, ``how`` ("exact", "integrated" over the noise, "sampled"). Attributes:
-``kind`` = "field", ``function``, ``source``, ``minimum_value``, ``domain``.
+Coordinates on ``field``: ``color``, ``sigma``, ``how`` ("exact", "integrated" over the noise, "integrated, not
+converged", "sampled"; zeros are looked for in the first two). Attributes: ``kind`` = "field", ``function``,
+``source``, ``minimum_value``, ``domain``, ``copies`` (0: none given), ``root_seed``, ``environment``.
 """
 
 from __future__ import annotations
@@ -69,6 +73,12 @@ NEAR = 0.01
 
 GRADIENT = "gradient"
 """The field of backprop."""
+
+SEARCHED = ("exact", "integrated")
+"""Ways of computing a field whose zeros are looked for."""
+
+DWELL = 0.1
+"""A walker stays if it is near a minimum through this last share of the steps, and longer."""
 
 MAKERS = {"path": "gp.descend", "field": "gp.field"}
 

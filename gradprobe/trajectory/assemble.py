@@ -97,6 +97,7 @@ def estimator_coordinates(estimators: Sequence[Labelled], function: Function) ->
         "summary": ("estimator", [item.summary for item in estimators]),
         "stochastic": ("estimator", [e.stochastic for e in made]),
         "sigma": ("estimator", [sigma_of(item, function) for item in estimators]),
+        "shrinks": ("estimator", [shrinks(item, function) for item in estimators]),
     }
 
 
@@ -104,6 +105,15 @@ def sigma_of(labelled: Labelled, function: Function) -> float:
     """Standard deviation of an estimator's noise on a function; NaN without."""
     read = reading_of(function, labelled)
     return np.nan if read is None else read.sigma
+
+
+def shrinks(labelled: Labelled, function: Function) -> float:
+    """Sigma E|eps|, to first order the length of a mean without 1/sigma relative to the gradient; NaN for others."""
+    read = reading_of(function, labelled)
+    if read is None or not read.readout.encodes_noise or not hasattr(read.family, "half"):
+        return np.nan
+    nodes, weights = read.family.half(24)
+    return read.sigma * float(weights @ nodes)
 
 
 def landmarks(function: Function, names: Sequence[str]) -> xr.Dataset:
@@ -154,8 +164,14 @@ def _kept(ds: xr.Dataset) -> Array:
 
 def _box(function: Function, positions: Array) -> list[tuple[float, float]]:
     """Where nearly all positions are, with the minima, and a tenth more on each side."""
-    inside = np.quantile(positions, (0.005, 0.995), axis=0) if len(positions) else np.empty((0, 2))
-    points = np.concatenate([inside, [function.start], *[np.atleast_2d(p) for p in function.minima]])
+    points = np.concatenate([[function.start], *[np.atleast_2d(p) for p in function.minima]])
+    if len(positions):
+        low, first, third, high = np.quantile(positions, (0.005, 0.25, 0.75, 0.995), axis=0)
+        points = np.concatenate([points, [first, third]])
+        room = 3 * np.ptp(points, axis=0)  # a few that fly off must not make all others a dot
+        points = np.concatenate(
+            [points, [np.maximum(low, points.min(0) - room), np.minimum(high, points.max(0) + room)]]
+        )
     low, high = points.min(0), points.max(0)
     margin = np.maximum(0.1 * (high - low), 1e-3 * (1 + np.abs(low)))
     return list(zip((low - margin).tolist(), (high + margin).tolist(), strict=True))

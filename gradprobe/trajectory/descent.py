@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from gradprobe.trajectory.request import (
     CRITERIA,
     Request,
     check_options,
+    check_sources,
     common_sigma,
     find_rates,
     find_starts,
@@ -29,6 +31,9 @@ from gradprobe.trajectory.request import (
 from gradprobe.trajectory.stepping import find_optimizer
 from gradprobe.trajectory.tuning import RATES, Tuning, tune
 from gradprobe.trajectory.walk import Rules
+
+HELD = 8
+"""Numbers held for each noisy coordinate of a step, about."""
 
 
 @untouched_globals()
@@ -38,11 +43,11 @@ def descend(
     *,
     start: Sequence[float] | Sequence[Sequence[float]] | int | None = None,
     steps: int = 1000,
-    lr: float | Mapping[str, float] | str = 1e-3,
+    lr: float | Mapping[str, float] | str = "tuned",
     optimizer: Any = "sgd",
     copies: int = 16,
     sigma: float | None = None,
-    seeds: int | Sequence[int] = 10,
+    seeds: int | Sequence[int] = 20,
     step: str = "raw",
     bounds: str | None = None,
     clip: float | None = None,
@@ -51,8 +56,8 @@ def descend(
     domain: Sequence[Sequence[float]] | None = None,
     minima: Sequence[Sequence[float]] | None = None,
     rates: Sequence[float] | None = None,
-    criterion: str = "loss",
-    tuning_seeds: int = 10,
+    criterion: str | None = None,
+    tuning_seeds: int | None = None,
     root_seed: int = 0,
 ) -> xr.Dataset:
     """Descend a function of a few variables with each estimator's directions (ALR paper, Fig. 6).
@@ -72,11 +77,11 @@ def descend(
         start: A point, points ``[n, d]``, or a whole number n: the centres of n^d equal cells of the domain. By
             default the function's own; needed for a callable.
         steps: Steps of each walker.
-        lr: Learning rate: one for all, {label: rate}, or ``"tuned"``: for each method the best of ``rates`` by
-            ``criterion``, on noise that the descent does not see (and, if there are several starts, from 25 random
-            places between them; a method without noise that has one start is tuned on its own path). Methods differ
-            in the length of what they return (sign-encoded ones carry no 1/sigma), so that one rate for all compares
-            step sizes, not methods.
+        lr: Learning rate: one for all, {estimator: rate}, or ``"tuned"`` (default): for each method the best of
+            ``rates`` by ``criterion``, on noise that the descent does not see (and, if there are several starts, from
+            25 random places between them; a method without noise that has one start is tuned on its own path).
+            Methods differ in the length of what they return (sign-encoded ones carry no 1/sigma), so that one rate
+            for all compares step sizes, not methods.
         optimizer: ``"sgd"``, ``"adam"``, any other name of ``torch.optim`` with options (``"sgd(momentum=0.9)"``),
             or a factory ``(parameters, lr=...) -> Optimizer``.
         copies: Monte-Carlo copies in a step.
@@ -94,9 +99,9 @@ def descend(
         domain: Low and high end of each variable, for a function that has none, or instead of its own.
         minima: Global minima, likewise.
         rates: What ``lr="tuned"`` tries; three a decade from 1e-6 to 100 by default.
-        criterion: ``"loss"`` (median of the last loss) or ``"steps"`` (mean number of steps from which on a walker
-            stays at a global minimum, twice the steps for one that does not).
-        tuning_seeds: Repetitions for tuning.
+        criterion: Of tuning: ``"loss"`` (default: median of the last loss) or ``"steps"`` (mean number of steps from
+            which on a walker stays at a global minimum, twice the steps for one that does not).
+        tuning_seeds: Repetitions for tuning; 10 by default.
         root_seed: Root of all noise keys.
 
     Returns:
@@ -106,8 +111,7 @@ def descend(
     Raises:
         UsageError: Something unknown or impossible was asked for, or the function is not finite at a start.
     """
-    point = start if callable(function) and not isinstance(function, Function) else None
-    found = find_function(function, _first(point), domain, minima)
+    found = find_function(function, _first(start), domain, minima)
     check_options(found, step, bounds, clip, decay)
     made = make_all(estimators, **common_sigma(sigma))
     label, factory = find_optimizer(optimizer)
@@ -119,15 +123,18 @@ def descend(
         whole("copies", copies),
         whole("root_seed", root_seed, 0),
     )
-    given = find_rates(lr, made)
-    tuning = _tuning(rates, criterion, tuning_seeds, given is None)
+    given = find_rates(lr, made, common_sigma(sigma))
+    tuning = None if given else _tuning(rates, criterion, tuning_seeds)
+    if tuning is None:
+        _no_tuning(rates=rates, criterion=criterion, tuning_seeds=tuning_seeds)
     _check_memory(request, rules, len(made))
-    tuned = [tune(request, item, rules, tuning) for item in made] if given is None else []
+    check_sources(request, made)
+    tuned = [tune(request, item, rules, tuning) for item in made] if tuning else []
     chosen = given or [rate for rate, _ in tuned]
     walked = [descents(request, item, [rate], rules) for item, rate in zip(made, chosen, strict=True)]
     attrs = {"optimizer": label, "lr_rule": "tuned" if tuned else "given"}
     ds = path_dataset(request, made, walked, rules, chosen, attrs)
-    if tuned:
+    if tuning:
         ds["tuning_score"] = (("estimator", "rate"), [scores for _, scores in tuned])
         ds = ds.assign_coords(rate=list(tuning.rates))
         edges = [
@@ -141,21 +148,35 @@ def descend(
 
 
 def _first(start: Any) -> Any:
-    """One point of what was given, to learn the number of variables from."""
+    """One point of what was given, to learn the number of variables from; None for a grid."""
+    if isinstance(start, numbers.Integral):
+        return None
     try:
         return start[0] if np.ndim(start[0]) else start
     except (TypeError, IndexError):
         return start
 
 
-def _tuning(rates: Sequence[float] | None, criterion: str, seeds: int, wanted: bool) -> Tuning:
+def _tuning(rates: Sequence[float] | None, criterion: str | None, seeds: int | None) -> Tuning:
+    criterion = "loss" if criterion is None else criterion
     one_of("criterion", criterion, CRITERIA)
-    if rates is not None and not wanted:
-        raise UsageError("rates are what lr='tuned' tries; give lr='tuned', or leave them out.")
+    if rates is not None and (isinstance(rates, str) or not isinstance(rates, Iterable)):
+        raise UsageError(f"rates must be numbers such as [1e-3, 1e-2], not {rates!r}.")
     grid = RATES if rates is None else tuple(sorted({positive("each of the rates", r) for r in rates}))
     if not grid:
         raise UsageError("rates is empty; give the learning rates to try, or leave it out.")
-    return Tuning(grid, whole("tuning_seeds", seeds), criterion)
+    return Tuning(grid, 10 if seeds is None else whole("tuning_seeds", seeds), criterion)
+
+
+def _no_tuning(**given: Any) -> None:
+    """Refuse options of tuning where rates are given.
+
+    Raises:
+        UsageError: There is one.
+    """
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(f"{name} is an option of lr='tuned'; give lr='tuned', or leave it out.")
 
 
 def _check_memory(request: Request, rules: Rules, estimators: int) -> None:
@@ -164,10 +185,13 @@ def _check_memory(request: Request, rules: Rules, estimators: int) -> None:
     Raises:
         UsageError: The recorded numbers take more than the share of the free memory.
     """
+    free = SHARE * free_memory(torch.device("cpu"))
+    if HELD * 8 * request.copies * request.function.dims > free:
+        raise UsageError(f"copies={request.copies:,} of a single walker do not fit into memory; give fewer.")
     walkers = estimators * len(request.starts) * len(request.seeds)
     recorded = rules.steps // rules.every + 2
     need = 2 * 8 * walkers * recorded * (3 * request.function.dims + 4)
-    if need > SHARE * free_memory(torch.device("cpu")):
+    if need > free:
         raise UsageError(
             f"{walkers:,} walkers at {recorded:,} steps take {need / 2**30:.1f} GiB; record fewer "
             f"of them with every={rules.every * 10}."

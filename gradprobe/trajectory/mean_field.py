@@ -16,7 +16,7 @@ from gradprobe.core.provenance import environment
 from gradprobe.core.streams import Streams
 from gradprobe.estimators.base import Estimator, Labelled, make, make_all
 from gradprobe.problems.landscape import Function, find_function
-from gradprobe.store.paths import GRADIENT
+from gradprobe.store.paths import GRADIENT, SEARCHED
 from gradprobe.trajectory.assemble import (
     coordinate_names,
     function_attributes,
@@ -51,8 +51,8 @@ def field(
     the projected recursion converges to the zero of J where there is a single one (and f is convex in each variable).
 
     Read-outs of a draw are integrated over the noise (a product of rules for each half of each variable's noise, so
-    that signs cost no accuracy). Other estimators are averaged over copies. A function that ``vmap`` refuses
-    is evaluated point by point, which takes minutes: give fewer ``points`` and some ``copies`` then.
+    that signs cost no accuracy). Other estimators, and all of them on a function that
+    ``vmap`` refuses, are averaged over copies.
 
     Args:
         function: As for :func:`descend`; of two variables.
@@ -82,7 +82,8 @@ def field(
         whole("copies", copies)
     streams = Streams(whole("root_seed", root_seed, 0), 0, "field", "cpu")
     means = [mean_of(found, item, copies, streams) for item in made]
-    return _dataset(found, made, [gradient(found), *means], count)
+    ds = _dataset(found, made, [gradient(found), *means], count)
+    return ds.assign_attrs(copies=copies or 0, root_seed=root_seed)
 
 
 def _dataset(function: Function, made: Sequence[Labelled], means: Sequence[Mean], count: int) -> xr.Dataset:
@@ -95,7 +96,7 @@ def _dataset(function: Function, made: Sequence[Labelled], means: Sequence[Mean]
         vector, error = mean.on(grid)
         vectors.append(vector.view(count, count, 2).numpy())
         errors.append(error.view(count, count, 2).numpy())
-        if mean.how != "sampled":
+        if mean.how in SEARCHED:
             zeros += [(label, zero) for zero in find_zeros(mean.at, function)]
     names = coordinate_names(2)
     dims = ("field", "y", "x", "coordinate")

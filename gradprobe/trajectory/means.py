@@ -12,7 +12,7 @@ from gradprobe.core.streams import Streams
 from gradprobe.estimators.base import Labelled
 from gradprobe.estimators.bp import BP
 from gradprobe.problems.landscape import Function
-from gradprobe.trajectory.sources import Reading, make_source, reading_of
+from gradprobe.trajectory.sources import Reading, check_gradients, make_source, reading_of
 
 NODES = (12, 24, 48)
 """Nodes for each half of a variable's noise: the first of these whose field is near that of twice as many."""
@@ -22,9 +22,6 @@ TOLERANCE = 1e-8
 
 TRIAL = 50
 """Points that the number of nodes is chosen on."""
-
-MOST_NODES = 2**16
-"""Nodes of a product rule at most."""
 
 NUMBERS = 2**21
 """Points that are evaluated at once at most."""
@@ -40,10 +37,10 @@ class Mean:
     """A field.
 
     Attributes:
-        at: Points ``[k, d]`` -> vectors ``[k, d]``.
-        how: ``"exact"``, ``"integrated"`` or ``"sampled"``.
-        on: Points -> vectors and their errors: standard errors of a sampled field, the difference from a rule of
-            half as many nodes of an integrated one.
+        at: Points ``[k, d]`` -> vectors ``[k, d]``; of an integrated field by the coarser of two rules that agree.
+        how: ``"exact"``, ``"integrated"``, ``"integrated, not converged"`` or ``"sampled"``.
+        on: Points -> vectors (by the finer rule) and their errors: standard errors of a sampled field (NaN unless the
+            copies are a multiple of 20 above 20), the difference of the two rules of an integrated one.
     """
 
     at: Field
@@ -71,10 +68,10 @@ def mean_of(function: Function, labelled: Labelled, copies: int | None, streams:
         UsageError: The estimator does not serve a function.
     """
     if type(labelled.estimator) is BP:
+        check_gradients(function)
         return gradient(function)
     read = reading_of(function, labelled)
-    integrable = read is not None and hasattr(read.family, "half")
-    if read is not None and integrable and copies is None and (4 * NODES[-1]) ** function.dims <= MOST_NODES:
+    if read is not None and copies is None and hasattr(read.family, "half") and function.at_once:
         return _integrated(function, read)
     return _sampled(function, labelled, copies or 1000, streams)
 
@@ -109,17 +106,17 @@ class Rule:
 
 
 def _integrated(function: Function, reading: Reading) -> Mean:
-    rough, fine = _rules(function, reading)
+    rough, fine, converged = _rules(function, reading)
 
     def on(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         best = fine(points)
         return best, (best - rough(points)).abs()
 
-    return Mean(rough, "integrated", on)
+    return Mean(rough, "integrated" if converged else "integrated, not converged", on)
 
 
-def _rules(function: Function, reading: Reading) -> tuple[Rule, Rule]:
-    """A rule, and one of twice as many nodes."""
+def _rules(function: Function, reading: Reading) -> tuple[Rule, Rule, bool]:
+    """A rule, one of twice as many nodes, and whether they agree."""
     assert function.domain is not None
     low, high = np.array(function.domain).T
     places = np.random.Generator(np.random.PCG64(0)).uniform(low, high, (TRIAL, function.dims))
@@ -127,9 +124,11 @@ def _rules(function: Function, reading: Reading) -> tuple[Rule, Rule]:
     for count in NODES:
         rough, fine = (Rule(function, reading, n) for n in (count, 2 * count))
         best = fine(points)
-        if (rough(points) - best).abs().max() <= TOLERANCE * best.abs().max():
+        gap = (rough(points) - best).abs().nan_to_num(0).max()
+        converged = bool(gap <= TOLERANCE * best.nan_to_num(0).abs().max())
+        if converged:
             break
-    return rough, fine
+    return rough, fine, converged
 
 
 def _sampled(function: Function, labelled: Labelled, copies: int, streams: Streams) -> Mean:

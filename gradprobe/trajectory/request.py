@@ -13,9 +13,11 @@ import numpy as np
 import torch
 
 from gradprobe.core.errors import UsageError, one_of, positive, unknown, whole
-from gradprobe.estimators.base import Labelled
+from gradprobe.core.streams import Streams
+from gradprobe.estimators.base import Labelled, make
 from gradprobe.problems.landscape import Function
 from gradprobe.store.paths import default_radius
+from gradprobe.trajectory.sources import make_source
 
 STEPS = ("raw", "normalised")
 BOUNDS = (None, "project")
@@ -100,6 +102,8 @@ def _checked(function: Function, points: torch.Tensor) -> torch.Tensor:
             raise UsageError(
                 f"start {tuple(point)} is outside the domain {box} of {function.name}; start inside."
             )
+    if len(points.unique(dim=0)) < len(points):
+        raise UsageError("a start is given twice; its walkers would be the same, number for number.")
     with torch.no_grad():
         values = function.values(points)
     for point, value in zip(points.tolist(), values.tolist(), strict=True):
@@ -110,29 +114,51 @@ def _checked(function: Function, points: torch.Tensor) -> torch.Tensor:
     return points
 
 
-def find_rates(given: Any, estimators: Sequence[Labelled]) -> list[float] | None:
+def find_rates(given: Any, estimators: Sequence[Labelled], common: Mapping[str, Any]) -> list[float] | None:
     """The learning rate of each estimator; None for ``"tuned"``.
 
     Args:
-        given: A number, {label: number}, or ``"tuned"``.
+        given: A number, {estimator: number} with labels or as estimators were given, or ``"tuned"``.
         estimators: The estimators.
+        common: Options that all of them got.
 
     Raises:
         UsageError: It is none of these, or an estimator has none.
     """
     if isinstance(given, str):
-        one_of("lr", given, ("tuned",))
+        if given != "tuned":
+            raise UsageError(f"lr must be a number, {{estimator: number}} or 'tuned', not {given!r}.")
         return None
     if not isinstance(given, Mapping):
         return [positive("lr", given)] * len(estimators)
     labels = [item.label for item in estimators]
-    for name in given:
+    by_label = {name if name in labels else _label(name, common): rate for name, rate in given.items()}
+    for name in by_label:
         if name not in labels:
             raise unknown("estimator in lr", name, labels)
-    missing = [label for label in labels if label not in given]
+    missing = [label for label in labels if label not in by_label]
     if missing:
         raise UsageError(f"lr says nothing of {missing[0]!r}; add it, or give one number for all.")
-    return [positive(f"lr of {label}", given[label]) for label in labels]
+    return [positive(f"lr of {label}", by_label[label]) for label in labels]
+
+
+def _label(name: Any, common: Mapping[str, Any]) -> str:
+    """The label of an estimator by name under common options; the name if there is none."""
+    try:
+        return make(name, common).label
+    except UsageError:
+        return str(name)
+
+
+def check_sources(request: Request, estimators: Sequence[Labelled]) -> None:
+    """Refuse estimators that do not serve the function, or not with so many copies.
+
+    Raises:
+        UsageError: There is one.
+    """
+    unit = torch.zeros(1, dtype=torch.long)
+    for item in estimators:
+        make_source(request.function, item, [Streams(0, 0)], request.copies, unit)
 
 
 def check_options(function: Function, step: str, bounds: str | None, clip: Any, decay: Any) -> None:
@@ -151,8 +177,8 @@ def check_options(function: Function, step: str, bounds: str | None, clip: Any, 
             raise UsageError(
                 "normalised directions have length 1, so clip has no meaning; leave one of them out."
             )
-    if decay != 0:
-        positive("decay", decay)
+    if not isinstance(decay, (int, float)) or isinstance(decay, bool) or not 0 <= decay < math.inf:
+        raise UsageError(f"decay must be a number from 0 on, not {decay!r}.")
 
 
 def radius_of(function: Function) -> float:

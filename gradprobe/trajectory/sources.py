@@ -36,7 +36,8 @@ class Source(Protocol):
             step: Number of the step, from 0.
 
         Returns:
-            Directions ``[W, d]``, and how many noisy evaluations were not finite ``[W]``.
+            Directions ``[W, d]``, and how many noisy evaluations counted as 0 because they, or an antithetic partner,
+            were not finite ``[W]``; NaN if that is unknown.
         """
         ...
 
@@ -103,7 +104,8 @@ class Noise:
 
     def __init__(self, reading: Reading, streams: Sequence[Streams], copies: int, dims: int) -> None:
         self.draw, self.layer, self.streams = reading.draw, reading.layer, streams
-        self.draw.check_block(copies)
+        if self.draw.antithetic and copies % 2:
+            raise UsageError(f"antithetic pairs do not fit into copies={copies}; use an even number.")
         self.drawn = copies // 2 if self.draw.antithetic else copies
         self.dims = dims
         self.length = chunk_length(self.drawn, dims)
@@ -155,7 +157,10 @@ class Draws:
         copies: int,
         unit: torch.Tensor,
     ) -> None:
-        reading.readout.check_block(copies, reading.draw.antithetic)
+        if reading.readout.centre == "mean" and copies <= (2 if reading.draw.antithetic else 1):
+            raise UsageError(
+                f"centre=mean needs other copies than copies={copies}; use more, or another centre."
+            )
         self.function, self.reading, self.unit = function, reading, unit
         self.noise = Noise(reading, streams, copies, function.dims)
 
@@ -207,7 +212,7 @@ class OneByOne:
                 block = Block(step, self.copies)
                 given = self.estimator.directions(there, self.layers, block, streams)
                 found[w] = given[self.name].reshape(-1).to(found)
-        return found, positions.new_zeros(len(positions))
+        return found, positions.new_full((len(positions),), torch.nan)
 
 
 def where_finite(ask: Callable[[torch.Tensor], torch.Tensor], points: torch.Tensor) -> torch.Tensor:
@@ -243,11 +248,25 @@ def make_source(
         UsageError: The estimator does not serve a function.
     """
     if type(labelled.estimator) is BP:
+        check_gradients(function)
         return Gradients(function)
     read = reading_of(function, labelled)
     if read is None:
         return OneByOne(function, labelled, [streams[int(u)] for u in unit], copies)
     return Draws(function, read, streams, copies, unit)
+
+
+def check_gradients(function: Function) -> None:
+    """Refuse backprop where it does not see the function.
+
+    Raises:
+        UsageError: Its gradients are not the function's.
+    """
+    if not function.differentiable:
+        raise UsageError(
+            f"gradients do not pass through {function.name}: use torch operations in it (no math, numpy, .item() or "
+            "detach()), or leave bp out."
+        )
 
 
 def reading_of(function: Function, labelled: Labelled) -> Reading | None:

@@ -11,6 +11,7 @@ import torch
 from gradprobe.core.errors import UsageError
 from gradprobe.core.streams import Streams
 from gradprobe.estimators.base import Labelled
+from gradprobe.store.paths import DWELL
 from gradprobe.trajectory.descents import descents
 from gradprobe.trajectory.request import Request, radius_of
 from gradprobe.trajectory.walk import Rules, Walked
@@ -37,8 +38,9 @@ class Tuning:
         seeds: How many seeds; their noise has keys of its own, so that no seed of the descent is among them.
         criterion: ``"loss"``: the median of the last loss over walkers, a diverged one counting as infinite.
             ``"steps"``: mean number of steps from which on a walker stays within 1 % of the domain's diagonal of a
-            global minimum, one that does not counting as twice the steps there were (PAR2, the penalised average run
-            time of algorithm configuration). Passing by does not count: steps that jump about at random would win.
+            global minimum, one that does not (through the last tenth of the steps at least) counting as twice the
+            steps there were (PAR2, the penalised average run time of algorithm configuration). Passing by does not
+            count: steps that jump about at random would win.
     """
 
     rates: tuple[float, ...] = RATES
@@ -106,5 +108,5 @@ def score(walked: Walked, rates: int, rules: Rules, criterion: str, radius: floa
     outside = ~(walked.values["distance"] <= radius)
     after = outside.flip(1).cumsum(1).flip(1)  # how often it is outside from here on
     first = torch.where(after == 0, steps, torch.inf).amin(1)
-    first = torch.where(first.isfinite(), first, LATE * rules.steps)
+    first = torch.where(first <= (1 - DWELL) * rules.steps, first, LATE * rules.steps)
     return first.view(rates, -1).mean(1).numpy()

@@ -63,7 +63,7 @@ class Walked:
         values: ``position``, ``direction``, ``gradient`` ``[W, R, d]``; ``loss``, ``cosine``, ``gain``, ``distance``
             ``[W, R]``. NaN after a walker's position or loss was not finite, and for the direction of the last step.
         diverged: First step of which position or loss is not finite; NaN if there is none ``[W]``.
-        lost: Noisy evaluations that were not finite before that ``[W]``.
+        lost: Noisy evaluations that counted as 0 before that ``[W]``; NaN if unknown.
     """
 
     values: dict[str, torch.Tensor] = field(default_factory=dict)

@@ -26,6 +26,7 @@ def make_stops(path: xr.Dataset) -> xr.Dataset:
         {"zero_position": (("zero", "coordinate"), np.stack([x, y], 1))},
         {
             "field": ["gradient", "lr", "alr"],
+            "how": ("field", ["exact", "integrated", "integrated"]),
             "zero_field": ("zero", list(names)),
             "stable": ("zero", list(stable)),
             "boundary": ("zero", list(edge)),
@@ -63,12 +64,22 @@ def test_shares_and_distances(starts: int, bounds: str, radius: float | None) ->
             assert float(found[f"{name}_distance"].sel(estimator=label)) == pytest.approx(middle)
 
 
+def test_zeros_that_were_not_looked_for_are_not_missed() -> None:
+    path = make_path(seeds=5, noise=0.3)
+    field = make_stops(path)
+    field["how"] = ("field", ["exact", "sampled", "integrated, not converged"])
+    found = stats.settled(path, field)
+    assert np.isnan(found[["own", "own_distance"]].sel(estimator=["lr", "alr"]).to_array()).all()
+    assert np.isfinite(found["gradient"]).all()
+    assert np.isfinite(found["own"].sel(estimator="bp"))
+
+
 def test_what_does_not_belong_together_is_refused() -> None:
     path = make_path()
     field = make_stops(path)
     with pytest.raises(UsageError, match="same function"):
         stats.settled(path, field.assign_attrs(function="other"))
-    with pytest.raises(UsageError, match="has a field among"):
+    with pytest.raises(UsageError, match="has no field among"):
         stats.settled(path.sel(estimator=["lr"]), field.sel(field=["gradient"]))
     with pytest.raises(UsageError, match="needs the field"):
         stats.settled(path, path)

@@ -39,6 +39,7 @@ def beale(p: torch.Tensor) -> torch.Tensor:
 @register(
     "rosenbrock",
     summary="a long curved valley with a nearly flat floor (Rosenbrock 1960); any number of variables",
+    any_dims=True,
     domain=(-2.048, 2.048),
     minima=((1.0, 1.0),),
     value=0.0,
@@ -104,6 +105,7 @@ def booth(p: torch.Tensor) -> torch.Tensor:
 @register(
     "ackley",
     summary="a funnel covered with small pits (Ackley 1987); any number of variables",
+    any_dims=True,
     domain=(-5.0, 5.0),
     minima=((0.0, 0.0),),
     value=0.0,
@@ -125,6 +127,7 @@ def ackley(p: torch.Tensor) -> torch.Tensor:
 @register(
     "rastrigin",
     summary="a bowl covered with deep pits (Rastrigin 1974); any number of variables",
+    any_dims=True,
     domain=(-5.12, 5.12),
     minima=((0.0, 0.0),),
     value=0.0,
@@ -167,6 +170,7 @@ def goldstein_price(p: torch.Tensor) -> torch.Tensor:
 @register(
     "styblinski-tang",
     summary="two minima along each axis, one deeper (Styblinski & Tang 1990); any number of variables",
+    any_dims=True,
     domain=(-5.0, 5.0),
     minima=((-2.9035340277711771, -2.9035340277711771),),
     value=-78.332331407542831,
@@ -286,6 +290,7 @@ def ill_conditioned(p: torch.Tensor) -> torch.Tensor:
 @register(
     "steps",
     summary="a staircase without a gradient (Yao, Liu & Lin 1999); any number of variables",
+    any_dims=True,
     domain=(-5.12, 5.12),
     minima=((0.0, 0.0),),
     value=0.0,
