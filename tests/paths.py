@@ -18,6 +18,8 @@ GLOBAL, LOCAL, VALUE, LOCAL_VALUE = 1.0, -0.5, -2.0, -0.3125
 WHERE = [(-1.5, 2.0), (-2.0, 2.0)]
 BEGIN = [(1.8, 1.5), (-1.2, 1.0), (0.3, -1.5), (-0.4, -1.0), (1.6, -0.5)]
 DETERMINISTIC = ("bp",)
+HALF_NORMAL = np.sqrt(2 / np.pi)
+"""E|eps| of a standard normal variable."""
 
 
 def value(x: np.ndarray) -> np.ndarray:
@@ -161,6 +163,7 @@ def _coordinates(
         "summary": ("estimator", [f"synthetic {e}" for e in estimators]),
         "stochastic": ("estimator", noisy),
         "sigma": ("estimator", [noise if n else np.nan for n in noisy]),
+        "shrinks": ("estimator", [noise * HALF_NORMAL if e == "alr" else np.nan for e in estimators]),
         "minimum_kind": ("minimum", np.array(["global", "local"][:minima], dtype=str)),
     }
 

@@ -32,9 +32,9 @@ DPI = 150
 def animate(
     path: xr.Dataset,
     *,
+    save: str | Path,
     seed: int | None = None,
     start: int = 0,
-    save: str | Path = "path.gif",
     seconds: float = 8,
     frames: int = 120,
     width: str | float = "single",
@@ -45,9 +45,9 @@ def animate(
 
     Args:
         path: Result of ``gp.descend`` on a function of two variables.
+        save: File to write, ending in .gif, or in .mp4 where ffmpeg is installed.
         seed: The seed with a trail; the first by default.
         start: Which of several starts.
-        save: File to write, ending in .gif, or in .mp4 where ffmpeg is installed.
         seconds: How long it lasts.
         frames: Number of pictures, at most.
         width: ``double`` (7 inches), ``single`` (3.4 inches), or inches, at 150 pixels an inch.

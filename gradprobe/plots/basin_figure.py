@@ -22,12 +22,14 @@ from gradprobe.plots._save import save as save_figure
 from gradprobe.plots._style import PaperFigure, inches, paper
 from gradprobe.plots._surface import draw_surface, kinds, two_variables
 from gradprobe.plots._walkers import Method, methods, point, seed_index
+from gradprobe.stats.basin import LOST, NOWHERE
 from gradprobe.store.paths import check_kind, with_starts
 
 COLORS = ("#332288", "#DDCC77", "#CC6677", "#117733", "#88CCEE", "#882255", "#44AA99", "#AA4499", "#999933")
 """Of minima: Tol's muted scheme, in an order whose neighbours differ in lightness too."""
-NOWHERE, DIVERGED = "#E4E4E4", "#2B2B2B"
-_LOST: dict[str, Any] = {
+LIGHT, DARK = "#E4E4E4", "#2B2B2B"
+"""Of walkers that end elsewhere, and of those that diverged."""
+_CROSS: dict[str, Any] = {
     "ls": "none",
     "marker": "x",
     "color": "white",
@@ -70,15 +72,12 @@ def basins(
     wide = with_starts(check_kind(path, "path"))
     two_variables(wide, "a map of basins")
     grid = starts_grid(wide)
-    ends = stats.basins(wide, radius=radius)
     if seed is not None:
-        ends = ends.isel(seed=[seed_index(wide, seed)])
         wide = wide.isel(seed=[seed_index(wide, seed)])
-    codes = ends.transpose("estimator", "start", "seed").values[:, grid[2]]
-    most, share = agreement(codes)
-    figure, contours = _draw(wide, grid, most, share, codes.shape[-1], inches(width))
-    used = ends.attrs.get("radius", radius)
-    figure.gradprobe_caption = " ".join(_caption(wide, most, used, contours))
+    found = stats.agreement(wide, radius=radius)
+    most, share = (found[k].transpose("estimator", "start").values[:, grid[2]] for k in ("end", "share"))
+    figure, contours = _draw(wide, grid, most, share, wide.sizes["seed"], inches(width))
+    figure.gradprobe_caption = " ".join(_caption(wide, found.attrs["radius"], contours))
     arguments = {"radius": radius, "seed": seed, "width": width}
     numbers = [
         {"estimator": m.label, "color": m.color, "minimum": most[m.rank], "share": share[m.rank]}
@@ -109,16 +108,9 @@ def starts_grid(path: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, y, index
 
 
-def agreement(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The most frequent of the last axis' codes (the first minimum on a tie), and its share of them."""
-    known = np.array(sorted(set(codes.ravel()), key=lambda c: (c < 0, abs(c))))
-    counts = (codes[..., None] == known).sum(axis=-2)
-    return known[counts.argmax(axis=-1)], counts.max(axis=-1) / codes.shape[-1]
-
-
 def color_of(code: int) -> str:
     """Colour of an end: of a minimum by its number, of the rest in grey."""
-    return {-1: NOWHERE, -2: DIVERGED}.get(code) or COLORS[code % len(COLORS)]
+    return {NOWHERE: LIGHT, LOST: DARK}.get(code) or COLORS[code % len(COLORS)]
 
 
 def _faded(color: str, share: float) -> str:
@@ -151,10 +143,10 @@ def _draw_panel(
     sentence = draw_surface(axes, path, filled=False, color="#00000055")
     mesh = axes.pcolormesh(x, y, cells, shading="nearest", zorder=0.2, rasterized=True)
     mesh.set_gid("cells")
-    lost = np.argwhere(ends == -2)
+    lost = np.argwhere(ends == LOST)
     size = 0.35 * 72 * axes.get_window_extent().width / axes.figure.dpi / x.size
     if len(lost):  # a second cue, because the first colours are as dark when printed in grey
-        axes.plot(x[lost[:, 1]], y[lost[:, 0]], markersize=min(4.0, size), gid="diverged", **_LOST)
+        axes.plot(x[lost[:, 1]], y[lost[:, 0]], markersize=min(4.0, size), gid="diverged", **_CROSS)
     axes.set(xlim=_ends(x), ylim=_ends(y))
     spots = path["minimum_position"].transpose("minimum", "coordinate").values
     for number, spot in enumerate(spots):
@@ -190,12 +182,10 @@ def _handles(path: xr.Dataset, most: np.ndarray, share: np.ndarray | None) -> li
     seen = set(most.ravel().tolist())
     names = [f"{i + 1}: {kind} {point(p)}" for i, (kind, p) in enumerate(_minima(path))]
     found: list[Any] = [Patch(facecolor=color_of(i), label=n) for i, n in enumerate(names) if i in seen]
-    if -1 in seen:
-        found.append(Patch(facecolor=NOWHERE, label="elsewhere"))
-    if -2 in seen:
-        found.append(
-            Patch(facecolor=DIVERGED, edgecolor="white", hatch="xxxx", linewidth=0, label="diverged")
-        )
+    if NOWHERE in seen:
+        found.append(Patch(facecolor=LIGHT, label="elsewhere"))
+    if LOST in seen:
+        found.append(Patch(facecolor=DARK, edgecolor="white", hatch="xxxx", linewidth=0, label="diverged"))
     if share is not None and share.min() < 1:
         looks: dict[str, Any] = {"ls": "none", "marker": "s", "markersize": 6, "markeredgewidth": 0}
         found += [
@@ -210,16 +200,15 @@ def _minima(path: xr.Dataset) -> list[tuple[str, np.ndarray]]:
     return list(zip(kinds(path), spots, strict=True))
 
 
-def _caption(path: xr.Dataset, most: np.ndarray, radius: float | None, contours: str) -> list[str]:
+def _caption(path: xr.Dataset, radius: float, contours: str) -> list[str]:
     seeds, count = path.sizes["seed"], len(_minima(path))
-    near = f" (within {float(radius):.3g})" if radius is not None else ""
+    none = "the one known minimum is not" if count == 1 else f"none of the {count} known ones is"
     said = [
-        f"Where descents end: each cell is a start, in the colour of the minimum that is nearest{near} to its walker "
-        f"at the last recorded step; light grey: none of the {count} known ones is that near; dark, with a "
-        "cross: diverged."
+        f"Where descents end: each cell is a start, in the colour of the minimum that is nearest (within "
+        f"{radius:.3g}) to its walker at the last step; light grey: {none} that near; dark, with a cross: diverged."
     ]
     if seeds > 1:
         said.append(f"The most frequent end over {seeds} seeds; the fainter a cell, the fewer of them agree.")
     if count > len(COLORS):
         said.append(f"Colours repeat after {len(COLORS)} minima.")
-    return said + [contours] + made(path) + lost_walkers(path) + cautions(path, forwards=False)
+    return said + [contours] + made(path) + lost_walkers(path, False) + cautions(path, forwards=False)

@@ -114,6 +114,16 @@ def _panel(estimator: str, field: xr.Dataset) -> str:
     return GRADIENT if estimator == "bp" and "bp" not in labels(field) else estimator
 
 
+def kinds_of(field: xr.Dataset) -> dict[str, str]:
+    """Each field's ``how``: exact, integrated, "integrated, not converged" or sampled."""
+    return {label: str(field["how"].sel(field=label).values) for label in labels(field)}
+
+
+def unsought(field: xr.Dataset) -> list[str]:
+    """Fields that are known too roughly to have been searched for zeros."""
+    return [label for label, how in kinds_of(field).items() if how not in ("exact", "integrated")]
+
+
 def zeros(field: xr.Dataset, label: str) -> dict[str, np.ndarray]:
     """Stable and unstable zeros of a field, and stable points on the edge of the domain: ``[zero, coordinate]``."""
     if not field.sizes.get("zero"):
@@ -190,9 +200,9 @@ def _draw_panel(axes: Axes, field: xr.Dataset, label: str, ends: np.ndarray | No
 
 def _handles(field: xr.Dataset, ends: dict[str, np.ndarray]) -> list[Any]:
     grey = matplotlib.colors.to_hex("0.25")
+    sought = " (where looked for)" if unsought(field) else ""
     found: list[Any] = [
-        Line2D([], [], label="stable zero", **_ZEROS["stable"]),
-        Line2D([], [], label="unstable zero", **_ZEROS["unstable"]),
+        Line2D([], [], label=f"{kind} zero{sought}", **_ZEROS[kind]) for kind in ("stable", "unstable")
     ]
     if any(len(zeros(field, f)["edge"]) for f in labels(field)):
         found.append(Line2D([], [], label="stable if projected", **_ZEROS["edge"] | {"clip_on": True}))
@@ -206,18 +216,14 @@ def _handles(field: xr.Dataset, ends: dict[str, np.ndarray]) -> list[Any]:
 
 
 def _caption(field: xr.Dataset, path: Any, ends: dict[str, np.ndarray], contours: str) -> list[str]:
-    how = ", ".join(f"{f}: {how}" for f, how in zip(field["field"].values, field["how"].values, strict=True))
-    sigmas = {float(s) for s in field["sigma"].values if np.isfinite(s)}
-    noise = f", sigma {', '.join(f'{s:g}' for s in sorted(sigmas))}" if sigmas else ""
     said = [
-        f"Mean directions of descent on {field.attrs.get('function')} (minus the field; {how}{noise}). Arrow lengths "
-        f"grow with the logarithm of a vector's length, over {_DECADES:g} decades below the longest of each panel, "
-        "so they compare within a panel only. Circles: zeros of the field, filled where descending it stays."
+        f"Mean directions of descent on {field.attrs.get('function')} (minus the field; {_origins(field)}). Arrow "
+        f"lengths grow with the logarithm of a vector's length, over {_DECADES:g} decades below the longest of each "
+        "panel, so they compare within a panel only. Circles: zeros of the field, filled where descending it stays."
     ]
     if any(len(zeros(field, f)["edge"]) for f in labels(field)):
         said.append("Squares: where a descent that is projected onto the domain stays on its edge.")
-    if any(arrows(field, f)[4].any() for f in labels(field)):
-        said.append("Pale arrows: shorter than two standard errors, so their direction is not known.")
+    said += _pale(field) + _rough(field)
     if ends:
         counts = ", ".join(f"{len(points)} ({e})" for e, points in ends.items())
         said.append(f"Dots: last positions of walkers that did not diverge: {counts}.")
@@ -227,6 +233,44 @@ def _caption(field: xr.Dataset, path: Any, ends: dict[str, np.ndarray], contours
         if {_panel(str(e), field) for e in path["estimator"].values} - set(ends):
             said.append("Estimators without a panel are not shown.")
     return [*said, contours]
+
+
+def _origins(field: xr.Dataset) -> str:
+    """How each field was found, and with which noise."""
+    sigmas = {f: float(field["sigma"].sel(field=f).values) for f in labels(field)}
+    noise = {f: f", sigma {s:g}" if np.isfinite(s) else "" for f, s in sigmas.items()}
+    return "; ".join(f"{f}: {how}{noise[f]}" for f, how in kinds_of(field).items())
+
+
+def _pale(field: xr.Dataset) -> list[str]:
+    """What pale arrows mean, by what a field's error is."""
+    pale = {f: how for f, how in kinds_of(field).items() if arrows(field, f)[4].any()}
+    errors = {
+        "two standard errors": [f for f, how in pale.items() if how == "sampled"],
+        "twice the difference from a coarser integration": [f for f, how in pale.items() if how != "sampled"],
+    }
+    return [
+        f"Pale arrows of {', '.join(names)}: shorter than {error}, so their direction is not known."
+        for error, names in errors.items()
+        if names
+    ]
+
+
+def _rough(field: xr.Dataset) -> list[str]:
+    """What is not known of fields that are neither exact nor a converged integral."""
+    said = []
+    for label in unsought(field):
+        if kinds_of(field)[label] == "sampled":
+            said.append(f"Zeros of {label} were not looked for: its field was sampled.")
+            continue
+        mine = field.sel(field=label).transpose(..., "coordinate")
+        error, length = (np.linalg.norm(mine[k].values, axis=-1) for k in ("error", "vector"))
+        share = np.nanmax(error, initial=0.0) / np.nanmax(length, initial=0.0)
+        said.append(
+            f"The integral of {label} has not converged: it differs from a coarser one by up to {100 * share:.2g} % "
+            "of its longest vector, and is to be trusted to no more than that; its zeros were not looked for."
+        )
+    return said
 
 
 def _numbers(field: xr.Dataset, ends: dict[str, np.ndarray]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from gradprobe.core.errors import UsageError, one_of
 from gradprobe.plots import register
 from gradprobe.plots._draw import BAND_ALPHA
 from gradprobe.plots._maps import add_legend
-from gradprobe.plots._path_caption import cautions, lost_walkers, made
+from gradprobe.plots._path_caption import cautions, counting, lost_walkers, made, thinned
 from gradprobe.plots._path_panels import X_LABELS, abscissa, from_zero
 from gradprobe.plots._save import made_from, plain
 from gradprobe.plots._save import save as save_figure
@@ -27,7 +27,7 @@ from gradprobe.store.paths import check_kind
 
 
 @register(
-    "reached", summary="share of walkers that have {verb} a global minimum, against steps and evaluations"
+    "reached", summary="share of walkers that have reached a global minimum, against steps and evaluations"
 )
 def reached(
     path: xr.Dataset,
@@ -48,7 +48,7 @@ def reached(
         radius: How near counts as reached; default of ``gp.stats.progress``.
         x: ``steps``, ``forwards``, or both.
         level: Level of the interval.
-        stay: Count only walkers that stay near the minimum from then on, not those that pass by.
+        stay: Count only walkers that stay there through the last tenth of the steps, not those that pass by.
         width: ``double`` (7 inches), ``single`` (3.4 inches), or inches.
         save: Path without ending: writes .png, .pdf and .json (with the curves shown).
 
@@ -68,10 +68,10 @@ def reached(
             f"which minimum of {path.attrs.get('function')} was reached is not known; give minima= and domain= to "
             "gp.descend, or radius= here."
         )
-    verb = "settled at" if stay else "reached"
+    verb = "stay at" if stay else "have reached"
     figure = _draw(path, progress, sides, verb, inches(width))
     _add_legend(figure, path, level)
-    figure.gradprobe_caption = " ".join(_caption(path, progress, sides, verb, level))
+    figure.gradprobe_caption = " ".join(_caption(path, progress, sides, stay, level))
     arguments = {"radius": radius, "x": sides, "level": level, "stay": stay, "width": width}
     record = {"figure": "reached", "caption": figure.gradprobe_caption, "arguments": arguments}
     record |= {"methods": _numbers(path, progress)} | made_from(path)
@@ -140,13 +140,14 @@ def _handles(path: xr.Dataset, level: float) -> list[Any]:
     return found
 
 
-def _caption(path: xr.Dataset, progress: xr.Dataset, sides: list[str], verb: str, level: float) -> list[str]:
-    stays = ", for good" if verb != "reached" else ""
-    near = f" (within {float(progress.attrs['radius']):.3g} of it{stays})"
+def _caption(path: xr.Dataset, progress: xr.Dataset, sides: list[str], stay: bool, level: float) -> list[str]:
+    near = f" (come within {float(progress.attrs['radius']):.3g} of it)"
     walkers = path.sizes["seed"] * path.sizes.get("start", 1)
+    stays = " and stay there through the last tenth of the steps" if stay else ""
     said = [
-        f"Share of {walkers} walkers that have reached a global minimum{near} up to a step, against "
-        f"{' and '.join(X_LABELS[s] for s in sides)}; log axes, linear up to the first recorded step."
+        f"Share of {walkers} walkers that reach a global minimum{near}{stays}, against "
+        f"{' and '.join(X_LABELS[s] for s in sides)}; log axes, linear up to the first recorded step.",
+        *counting(stay, thinned(path)),
     ]
     noisy = [m.label for m in methods(path) if m.stochastic]
     if noisy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from gradprobe.stats import register
@@ -44,3 +45,32 @@ def basins(path: xr.Dataset, radius: float | None = None) -> xr.DataArray:
     found = {"basins": np.where(w.diverged, LOST, nearest)}
     labelled = w.label(found, axes[:3])
     return labelled["basins"].assign_attrs(labelled.attrs | {"meaning": meaning})
+
+
+@register("agreement", summary="the most frequent end of the walkers from each start, and its share of seeds")
+def agreement(path: xr.Dataset, radius: float | None = None) -> xr.Dataset:
+    """Where most walkers from a start end, and how many of them.
+
+    Args:
+        path: What ``gp.descend`` returns.
+        radius: In the unit of the variables. Default: 1 % of the diagonal of the function's domain.
+
+    Returns:
+        Dataset, dims (estimator, start): ``end``, the most frequent code of :func:`basins` over seeds (on a tie the
+        first minimum; any minimum before none, and none before diverged), and ``share`` of seeds with this end.
+
+    Raises:
+        UsageError: It is no path, or no minimum or no radius is known.
+    """
+    ends = basins(path, radius)
+    end, share = most_frequent(ends.values)
+    kept = ends.isel(seed=0, drop=True)
+    dims = ("estimator", "start")
+    return xr.Dataset({"end": (dims, end), "share": (dims, share)}, kept.coords, ends.attrs)
+
+
+def most_frequent(codes: npt.NDArray[np.int_]) -> tuple[npt.NDArray[np.int_], npt.NDArray[np.float64]]:
+    """The most frequent of the last axis' codes (the first minimum on a tie), and its share of them."""
+    known = np.array(sorted(set(codes.ravel().tolist()), key=lambda c: (c < 0, abs(c))))
+    counts = (codes[..., None] == known).sum(axis=-2)
+    return known[counts.argmax(axis=-1)], counts.max(axis=-1) / codes.shape[-1]

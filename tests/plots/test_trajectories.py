@@ -19,7 +19,8 @@ from PIL import Image
 from gradprobe import plots, stats
 from gradprobe.core.errors import UsageError
 from gradprobe.plots import _surface
-from gradprobe.plots.basin_figure import agreement, color_of, starts_grid
+from gradprobe.plots.basin_figure import color_of, starts_grid
+from gradprobe.stats.basin import most_frequent
 from tests.paths import VALUE, make_path
 
 SIX = ("bp", "lr", "alr", "es", "aes", "hybrid")
@@ -212,7 +213,7 @@ def test_caption_hides_nothing(path: xr.Dataset, figure: Figure) -> None:
         "1 of 7 walkers of lr, 2 of alr diverged",
         "LR is ES and ALR is AES",
         "does not count its backward pass",
-        "sigma*sqrt(2/pi)",
+        "alr carries no 1/sigma: at one common learning rate its steps are shorter by a factor of 0.798.",
     ):
         assert part in figure.gradprobe_caption
 
@@ -224,15 +225,45 @@ def test_caption_follows_the_facts(path: xr.Dataset) -> None:
     ds["lost"].values[1, 0] = 3
     caption = plots.trajectory(ds).gradprobe_caption
     for part in (
-        "0.1 (lr), 0.2 (alr), tuned for each method (seeds: 5",
+        "0.1 (lr), 0.2 (alr), tuned for each method",
+        "Tuning: of 5 rates from 0.005 to 0.08, that with the lowest median of the last loss, over 5 other seeds.",
+        "What tuning spent is not counted.",
         "normalised to length 1",
         "Directions clipped at 5",
         "counted as 0: 3 (alr)",
         "None diverged",
     ):
         assert part in caption
-    for part in ("LR is ES", "backward pass", "sqrt(2/pi)"):
+    for part in ("LR is ES", "backward pass", "1/sigma", "at an end"):
         assert part not in caption
+    assert "What tuning spent" not in plots.trajectory(ds, x="steps").gradprobe_caption
+
+
+@pytest.mark.parametrize(
+    "facts", [{"optimizer": "adam"}, {"clip": 2.0}, {"step_rule": "normalised"}, {"lr_rule": "tuned"}]
+)
+def test_lengths_are_compared_only_where_steps_keep_them(facts: dict) -> None:
+    path = make_path(estimators=("lr", "alr"), dims=1)
+    said = plots.trajectory(path.assign_attrs(optimizer="sgd(momentum=0.9)")).gradprobe_caption
+    assert "alr carries" in said
+    assert "lr carries" not in said.replace("alr", "")
+    for other in (path.assign_attrs(facts), path.assign(lr=path["lr"] * [1, 2]), path.drop_vars("shrinks")):
+        assert "1/sigma" not in plots.trajectory(other).gradprobe_caption
+
+
+def test_caption_names_rates_at_an_end_and_steps_left_out() -> None:
+    path = make_path(tuned=True, every=10, dims=1)
+    about = {"seeds": 1, "steps": 40, "criterion": "steps", "at_edge": ["lr", "alr"]}
+    path.attrs["tuning"] = json.dumps(about)
+    caption = plots.reached(path, stay=True).gradprobe_caption
+    for part in (
+        "stay at a global minimum (twice the steps for one that does not), over 1 other seed.",
+        "The rates of lr and alr lie at an end of the rates tried.",
+        "40 steps (one in 10 and the last recorded)",
+        "What walkers do between two recorded steps is not seen.",
+        "and stay there through the last tenth of the steps",
+    ):
+        assert part in caption
 
 
 def test_walkers_that_leave_are_counted() -> None:
@@ -240,7 +271,7 @@ def test_walkers_that_leave_are_counted() -> None:
     ds["position"].values[1, :4, 7] = [50.0, 1e200]
     figure = plots.trajectory(ds)
     figure.draw_without_rendering()
-    assert "4 of 6 walkers of lr leave the frame" in figure.gradprobe_caption
+    assert "4 of 6 walkers of lr were outside the frame" in figure.gradprobe_caption
     assert [m["left"] for m in figure.gradprobe_record["methods"]] == [0, 4, 0]
     assert figure.axes[0].get_xlim() == (-1.5, 2.0)
 
@@ -328,6 +359,11 @@ def test_cells_have_the_colour_of_their_minimum(grid: xr.Dataset) -> None:
     assert not drawn(figure.axes[0], "diverged")
     assert {"1: global (1, 0)", "2: local (-0.5, 0)", "diverged"} <= set(legend_texts(figure))
     assert "most frequent end over 5 seeds" in figure.gradprobe_caption
+    assert "5 of 60 walkers of lr diverged" in figure.gradprobe_caption
+    assert "frame" not in figure.gradprobe_caption
+    found = stats.agreement(grid)
+    for row, drawn_row in zip(found["end"].values, figure.gradprobe_record["methods"], strict=True):
+        np.testing.assert_array_equal(row[index], drawn_row["minimum"])
 
 
 def test_one_seed_of_basins(grid: xr.Dataset) -> None:
@@ -337,8 +373,12 @@ def test_one_seed_of_basins(grid: xr.Dataset) -> None:
     assert {tuple(r) for m in figure.gradprobe_record["methods"] for r in m["share"]} == {(1.0,) * 4}
 
 
-def test_agreement() -> None:
-    most, share = agreement(np.array([[0, 0, 1, -1], [-1, 2, 2, -2], [1, 0, -1, -1], [0, 1, 1, 0]]))
+def test_agreement(grid: xr.Dataset) -> None:
+    found = stats.agreement(grid, radius=0.3)
+    assert found["end"].dims == found["share"].dims == ("estimator", "start")
+    assert found.attrs == stats.basins(grid, radius=0.3).attrs
+    assert float(found["share"].sel(estimator="alr", start=0)) == 0.6
+    most, share = most_frequent(np.array([[0, 0, 1, -1], [-1, 2, 2, -2], [1, 0, -1, -1], [0, 1, 1, 0]]))
     assert list(most) == [0, 2, -1, 0]
     np.testing.assert_array_equal(share, [0.5, 0.5, 0.5, 0.5])
 
@@ -373,7 +413,27 @@ def test_fields_show_minus_the_vector_and_the_zeros(path: xr.Dataset) -> None:
     assert not drawn(gradient, "gradient zeros")
     assert not drawn(alr, "arrows")
     assert drawn(alr, "noise")
-    assert "Pale arrows" in figure.gradprobe_caption
+    assert "Pale arrows of alr: shorter than two standard errors" in figure.gradprobe_caption
+    assert "Zeros of alr were not looked for: its field was sampled." in figure.gradprobe_caption
+    assert "stable zero (where looked for)" in legend_texts(figure)
+
+
+def test_an_integral_that_has_not_converged_is_not_trusted(path: xr.Dataset) -> None:
+    field = make_field(path).isel(field=[0, 1])
+    assert "stable zero" in legend_texts(plots.fields(field))
+    field = field.assign_coords(how=("field", ["exact", "integrated, not converged"]))
+    field["error"][1] = 0.5
+    field["error"][1, 0, 0] = 1.0
+    longest = np.linalg.norm(field["vector"].values[1], axis=-1).max()
+    figure = plots.fields(field)
+    for part in (
+        "Pale arrows of lr: shorter than twice the difference from a coarser integration",
+        f"The integral of lr has not converged: it differs from a coarser one by up to {141.42 / longest:.2g} %",
+        "its zeros were not looked for",
+    ):
+        assert part in figure.gradprobe_caption
+    assert "standard errors" not in figure.gradprobe_caption
+    assert "stable zero (where looked for)" in legend_texts(figure)
 
 
 def test_ends_of_walkers_are_in_their_panels(path: xr.Dataset) -> None:
@@ -442,7 +502,7 @@ def test_without_ffmpeg(path: xr.Dataset, tmp_path: Path, monkeypatch) -> None:
 @pytest.mark.parametrize("wrong", [None, "runs/demo", xr.Dataset()])
 def test_only_paths(name: str, wrong: object) -> None:
     with pytest.raises(UsageError, match=r"this needs the path that gp\.descend"):
-        getattr(plots, name)(wrong)
+        getattr(plots, name)(wrong, save="film.gif")
 
 
 @pytest.mark.parametrize(
@@ -455,10 +515,10 @@ def test_only_paths(name: str, wrong: object) -> None:
         ("reached", {"x": ["steps", "time"]}, "unknown x 'time'"),
         ("reached", {"x": []}, "unknown x"),
         ("animate", {"save": "film.avi"}, "written as .gif or .mp4"),
-        ("animate", {"seed": 70}, "unknown seed '70'"),
-        ("animate", {"start": 3}, "unknown start '3'"),
-        ("animate", {"frames": 1}, "frames must be a whole number from 2 on"),
-        ("animate", {"seconds": 0}, "seconds must be a positive number"),
+        ("animate", {"save": "film.gif", "seed": 70}, "unknown seed '70'"),
+        ("animate", {"save": "film.gif", "start": 3}, "unknown start '3'"),
+        ("animate", {"save": "film.gif", "frames": 1}, "frames must be a whole number from 2 on"),
+        ("animate", {"save": "film.gif", "seconds": 0}, "seconds must be a positive number"),
     ],
 )
 def test_what_cannot_be_served_is_said_in_one_sentence(
@@ -480,7 +540,7 @@ def test_what_needs_more(path: xr.Dataset, grid: xr.Dataset, tmp_path: Path) -> 
         plots.reached(make_path(minima=False))
     for draw in (plots.basins, plots.animate):
         with pytest.raises(UsageError, match="two variables, and two wells has 3"):
-            draw(make_path(dims=3))
+            draw(make_path(dims=3), save=tmp_path / "film.gif")
     with pytest.raises(UsageError, match="unknown seed"):
         plots.basins(grid, seed=70)
 

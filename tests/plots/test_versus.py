@@ -42,7 +42,31 @@ def test_rows_are_those_of_stats(paths: dict[str, xr.Dataset], stay: bool) -> No
         low, high = axes.get_xlim()
         assert low <= np.min(ends) or low == -1
         assert high >= np.max(ends) or high == 1
-    assert ("from some recorded step on" in figure.gradprobe_caption) == stay
+    assert ("stay there through the last tenth of the steps" in figure.gradprobe_caption) == stay
+    assert shares.get_xlabel() == f"share of walkers\nthat {'stay' if stay else 'reach'}"
+
+
+def test_caption_says_what_became_of_each_row() -> None:
+    calm = make_path(seeds=6).assign_attrs(constant_input=0)
+    wild = make_path(seeds=6, starts=3, diverge={("lr", 1, 2): 5}).assign_attrs(bounds="project", copies=4)
+    caption = plots.versus({"calm\nsea": calm, "wild": wild}, "alr", "lr").gradprobe_caption
+    assert "\n" not in caption
+    assert "come within 0.0532 of it" in caption
+    calm_row, wild_row = caption.partition("calm sea: ")[2].split(" wild: ", 1)
+    for part in ("16 copies of noise a step, sigma 1.", "No bounds", "None diverged."):
+        assert part in calm_row
+    for part in ("from 3 starts", "4 copies", "Bounds: project.", "1 of 18 walkers of lr diverged."):
+        assert part in wild_row
+    assert "wild: The variables are the weights" in caption  # a caution that is not of the first row
+    assert caption.count("alr carries no 1/sigma") == 1
+
+
+def test_rows_share_sentences_and_may_differ_in_radius() -> None:
+    paths = {"plane": make_path(seeds=6), "space": make_path(seeds=6, dims=3)}
+    caption = plots.versus(paths, "alr", "lr").gradprobe_caption
+    for part in ("within the radius of their row", "Radius 0.0532.", "Radius 0.0665."):
+        assert part in caption
+    assert caption.partition("All rows: ")[2].count("None diverged.") == caption.count("None diverged.") == 1
 
 
 @pytest.mark.parametrize("width", ["single", "double"])
