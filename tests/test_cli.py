@@ -250,14 +250,14 @@ def test_trajectory_from_several_starts(tmp_path: Path) -> None:
         (["--start=a,b"], "start is a point such as"),
         (["--copies", "0"], "copies must be a positive whole number"),
         (["--sigma=-1"], "sigma must be a positive number"),
-        (["--lr", "fast"], "Known: tuned"),
+        (["--lr", "fast"], "or 'tuned', not 'fast'"),
         (["--optimizer", "lbfgs"], "asks for losses along the way"),
         (["--seeds", "few"], "seeds must be a number"),
         (["--estimators", "lr,lrr"], "Did you mean 'lr'?"),
         (["--bounds", "box"], "Known: project"),
         (["--start=1,1;1,1"], "a start is given twice"),
         (["--lr", "0.1", "--criterion", "steps"], "an option of lr='tuned'"),
-        (["--estimators", "bp,lr(antithetic=True)", "--copies", "15"], "do not fit into a block of 15"),
+        (["--estimators", "bp,lr(antithetic=True)", "--copies", "15"], "do not fit into copies=15"),
     ],
 )
 def test_careless_trajectories_get_one_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:

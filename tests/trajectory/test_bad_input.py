@@ -37,7 +37,7 @@ DESCENTS = {
     "seed twice": (("beale",), {"seeds": [1, 1]}, "twice"),
     "lr": (("beale",), {"lr": 0}, "lr must be"),
     "lr nan": (("beale",), {"lr": math.nan}, "lr must be"),
-    "lr word": (("beale",), {"lr": "tune"}, "Did you mean 'tuned'"),
+    "lr word": (("beale",), {"lr": "tune"}, "or 'tuned', not 'tune'"),
     "lr missing": (("beale", "bp,lr"), {"lr": {"bp": 1e-3}}, "says nothing of 'lr'"),
     "lr unknown": (("beale", "bp"), {"lr": {"bp": 1e-3, "al": 1}}, "unknown estimator in lr"),
     "steps": (("beale",), {"steps": 0}, "steps must be"),
@@ -77,7 +77,7 @@ DESCENTS = {
     "a vector": ((lambda p: p,), {"start": (1.0, 1.0)}, "one number"),
     "arguments": ((lambda x, y, z: x,), {"start": (1.0, 1.0)}, "3 arguments"),
     "domain": (("beale",), {"domain": [(1, 0), (0, 1)]}, "low and a high"),
-    "pairs": (("beale", "lr(antithetic=True)"), {"copies": 3}, "even block"),
+    "pairs": (("beale", "lr(antithetic=True)"), {"copies": 3}, "use an even number"),
     "memory": (("beale",), {"steps": 10**8, "seeds": 10**5}, "every="),
 }
 

@@ -45,7 +45,7 @@ def scores(spec, criterion, starts, steps, seeds):
                 if not np.hypot(p[0] - 1, p[1] - 3) <= radius:
                     break
                 stays = step
-            each.append(stays)
+            each.append(stays if stays <= 0.9 * steps else 2.0 * steps)
         out.append(np.median(each) if criterion == "loss" else np.mean(each))
     return np.array(out)
 
