@@ -11,6 +11,7 @@ import xarray as xr
 
 from gradprobe.core import spec
 from gradprobe.core.errors import unknown
+from gradprobe.store.paths import check_probed
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def choose_layers(ds: xr.Dataset, given: str | Sequence[str] | None) -> list[str
     Raises:
         UsageError: A pattern matches no layer.
     """
+    check_probed(ds)
     order = ds["order"].values
     known = [str(ds["layer"].values[np.flatnonzero(order == o)[0]]) for o in np.unique(order)]
     if given is None:

@@ -142,7 +142,10 @@ def draw_progress(axes: Axes, path: xr.Dataset, progress: xr.Dataset, x: str, lo
         _draw_median(axes, method, at[there], median[i][there])
         if method.stochastic and path.sizes["seed"] > 1:
             look: dict[str, Any] = {"color": method.color, "alpha": BAND_ALPHA, "linewidth": 0, "gid": "band"}
-            axes.fill_between(at[there], low[i][there], high[i][there], zorder=1.0 + 0.01 * i, **look)
+            # steps: until its evaluations are in, a walker is where it was
+            axes.fill_between(
+                at[there], low[i][there], high[i][there], step="post", zorder=1.0 + 0.01 * i, **look
+            )
     if x == "forwards":
         from_zero(axes, progress["forwards"].values)
     else:
@@ -153,6 +156,7 @@ def _draw_median(axes: Axes, method: Method, at: np.ndarray, values: np.ndarray)
     axes.plot(
         at,
         values,
+        drawstyle="steps-post",
         color=method.color,
         linestyle=method.dashes,
         markevery=[at.size - 1] if at.size else None,

@@ -75,7 +75,8 @@ def gradients_pass(values: Values, gradient: Values, start: tuple[float, ...]) -
         start: A point.
     """
     centre = torch.tensor(start, dtype=torch.float64)
-    points = centre + torch.tensor([[0.0], [0.0131], [-0.0172]], dtype=torch.float64) * (1 + centre.abs())
+    # beside the start, which may well be on a kink
+    points = centre + torch.tensor([[0.0059], [0.0131], [-0.0172]], dtype=torch.float64) * (1 + centre.abs())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of a tensor that becomes a number; the answer says more
         try:

@@ -58,7 +58,7 @@ class Function:
         if self.domain is not None:
             object.__setattr__(self, "domain", _box(self.domain, self.dims))
         for kind in ("minima", "local_minima"):
-            points = tuple(_point(kind, p, self.dims) for p in getattr(self, kind))
+            points = _points(kind, getattr(self, kind), self.dims)
             object.__setattr__(self, kind, points)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def find_function(
     if domain is not None:
         changed["domain"] = domain
     if minima is not None:
-        changed |= {"minima": tuple(minima), "value": None, "local_minima": ()}
+        changed |= {"minima": minima, "value": None, "local_minima": ()}
     found = replace(found, **changed)
     return replace(found, value=_least(found)) if found.minima and found.value is None else found
 
@@ -265,6 +265,19 @@ def _least(function: Function) -> float:
             f"minima must all be global, and {function.name} is {values.tolist()} there; leave the higher ones out."
         )
     return float(values.min())
+
+
+def _points(name: str, given: Any, dims: int) -> tuple[Point, ...]:
+    """Points as floats.
+
+    Raises:
+        UsageError: They are no list of points.
+    """
+    try:
+        rows = [tuple(point) for point in given]
+    except TypeError:
+        raise UsageError(f"{name} must be a list of points such as [(3.0, 0.5)], not {given!r}.") from None
+    return tuple(_point(name, row, dims) for row in rows)
 
 
 def _point(name: str, given: Any, dims: int | None = None) -> Point:

@@ -16,6 +16,7 @@ import xarray as xr
 
 from gradprobe.core.errors import UsageError, unknown
 from gradprobe.stats._intervals import mean_se, t_quantile
+from gradprobe.store.paths import check_probed
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -139,6 +140,7 @@ def _check(ds: xr.Dataset, over: str, reference: str, scale: str) -> None:
             f"scale='unit-gain' changes nothing within one {over} (a cosine has no length); "
             "use it with over='model'."
         )
+    check_probed(ds)
     for dim in ("reference", *_DIMS):
         if dim not in ds.dims:
             raise UsageError(

@@ -54,8 +54,9 @@ minimum_position    minimum, coordinate           as above
 ==================  ============================  ===========================================================
 
 Coordinates on ``field``: ``color``, ``sigma``, ``how`` ("exact", "integrated" over the noise, "integrated, not
-converged", "sampled"; zeros are looked for in the first two). Attributes: ``kind`` = "field", ``function``,
-``source``, ``minimum_value``, ``domain``, ``copies`` (0: none given), ``root_seed``, ``environment``.
+converged", "sampled", "unknown"; zeros are looked for in the first two). Attributes: ``kind`` = "field",
+``function``, ``source``, ``minimum_value``, ``domain``, ``copies`` (0: none given), ``root_seed``,
+``environment``.
 """
 
 from __future__ import annotations
@@ -100,6 +101,17 @@ def check_kind(ds: Any, kind: str) -> xr.Dataset:
         what = "other results" if isinstance(ds, xr.Dataset) else described(ds)
         raise UsageError(f"this needs the {kind} that {MAKERS[kind]}(...) returns, not {what}.")
     return ds
+
+
+def check_probed(ds: xr.Dataset) -> None:
+    """Refuse a path or a field where the results of a probe are meant.
+
+    Raises:
+        UsageError: It is one.
+    """
+    kind = ds.attrs.get("kind")
+    if kind in MAKERS:
+        raise UsageError(f"this needs the results of gp.probe(...), not the {kind} of {MAKERS[kind]}(...).")
 
 
 def default_radius(domain: Sequence[Sequence[float]]) -> float:

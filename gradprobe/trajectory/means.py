@@ -38,7 +38,8 @@ class Mean:
 
     Attributes:
         at: Points ``[k, d]`` -> vectors ``[k, d]``; of an integrated field by the coarser of two rules that agree.
-        how: ``"exact"``, ``"integrated"``, ``"integrated, not converged"`` or ``"sampled"``.
+        how: ``"exact"`` (``"unknown"`` if gradients do not pass), ``"integrated"``, ``"integrated, not converged"``
+            or ``"sampled"``.
         on: Points -> vectors (by the finer rule) and their errors: standard errors of a sampled field (NaN unless the
             copies are a multiple of 20 above 20), the difference of the two rules of an integrated one.
     """
@@ -50,9 +51,8 @@ class Mean:
 
 def gradient(function: Function) -> Mean:
     """The gradient."""
-    return Mean(
-        function.gradient, "exact", lambda points: (function.gradient(points), torch.zeros_like(points))
-    )
+    how = "exact" if function.differentiable else "unknown"
+    return Mean(function.gradient, how, lambda points: (function.gradient(points), torch.zeros_like(points)))
 
 
 def mean_of(function: Function, labelled: Labelled, copies: int | None, streams: Streams) -> Mean:

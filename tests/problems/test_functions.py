@@ -506,3 +506,51 @@ def test_bad_input_is_one_sentence(make: Callable, says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, y: math.sin(x) + y**2,
+        lambda x, y: x.item() ** 2 + y**2,
+        lambda x, y: x.detach() ** 2 + y**2,
+        lambda p: torch.tensor(float((p.detach().numpy() ** 2).sum())),
+        torch.no_grad()(lambda x, y: x**2 + y**2),
+    ],
+    ids=["math", "item", "detach", "numpy", "no_grad"],
+)
+def test_gradients_that_do_not_pass_are_noticed(function: Callable) -> None:
+    f = find_function(function, start=(1.0, 2.0))
+    assert not f.differentiable
+    assert torch.isnan(f.gradient(tensor([[1.0, 2.0]]))).all()
+    with pytest.raises(UsageError, match="gradients do not pass"):
+        gp.descend(function, ["bp", "lr"], start=(1.0, 2.0), steps=2, lr=0.1, seeds=2)
+    path = gp.descend(function, "lr", start=(1.0, 2.0), steps=2, lr=0.1, seeds=2)
+    assert bool(path["loss"].notnull().all())
+    assert bool(path["cosine"].isnull().all())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        *(find_function(name).function for name in NAMES),
+        lambda p: p.abs().sum(),
+        lambda p: torch.floor(3 * p).sum() + (p**2).sum(),
+        lambda p: torch.relu(p).sum(),
+        lambda p: 0.0 * p.sum(),
+    ],
+    ids=[*NAMES, "abs", "floor", "relu", "constant"],
+)
+def test_kinks_jumps_and_plateaus_are_no_fault(function: Callable) -> None:
+    for start in ((0.3, -0.7), (0.0, 0.0), (1.0, 1.0)):
+        assert find_function(function, start=start).differentiable
+
+
+def test_dimensions_come_from_start_or_domain() -> None:
+    assert find_function("rosenbrock", start=(0.0, 0.0, 0.0)).minima == ((1.0, 1.0, 1.0),)
+    four = find_function("styblinski-tang", start=(0.0,) * 4)
+    assert four.domain == ((-5.0, 5.0),) * 4
+    assert four.value == pytest.approx(2 * find_function("styblinski-tang").value)
+    assert find_function(lambda x, y: x + y, domain=[(0, 2), (2, 6)]).start == (1.0, 4.0)
+    with pytest.raises(UsageError, match="start has 3 coordinates, and the function has 2"):
+        find_function("beale", start=(1.0, 2.0, 3.0))
