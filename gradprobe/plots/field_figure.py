@@ -32,6 +32,13 @@ _ZEROS: dict[str, dict[str, Any]] = {
     "unstable": _ZERO | {"markerfacecolor": "white", "markeredgecolor": "black"},
     "edge": _ZERO | {"marker": "s", "color": "black", "markeredgecolor": "white", "clip_on": False},
 }
+_END: dict[str, Any] = {
+    "ls": "none",
+    "marker": "o",
+    "markersize": 2.0,
+    "markeredgewidth": 0,
+    "markerfacecolor": "#CC3311",  # seen on the black of zeros, on white, and in grey
+}
 _SHIFT: dict[str, Any] = {"ls": "none", "marker": "+", "markersize": 7, "markeredgewidth": 0.9}
 
 
@@ -187,8 +194,8 @@ def _draw_panel(axes: Axes, field: xr.Dataset, label: str, ends: np.ndarray | No
         if mine.any():
             axes.quiver(x[mine], y[mine], u[mine], v[mine], color=color, alpha=alpha, gid=name, **look)
     if ends is not None:
-        dots: dict[str, Any] = {"ls": "none", "marker": ".", "markersize": 3.2, "markeredgewidth": 0}
-        axes.plot(*ends.T, color="black", alpha=0.5, zorder=3, gid="ends", rasterized=True, **dots)
+        # above the zeros, where most of them may be
+        axes.plot(*ends.T, zorder=6, gid="ends", rasterized=True, **_END)
     if label != GRADIENT and GRADIENT in labels(field):
         theirs = zeros(field, GRADIENT)
         spots = np.concatenate([theirs["stable"], theirs["unstable"]])
@@ -209,9 +216,7 @@ def _handles(field: xr.Dataset, ends: dict[str, np.ndarray]) -> list[Any]:
     if len(labels(field)) > 1 and GRADIENT in labels(field):
         found.append(Line2D([], [], color=grey, label="zero of the gradient", **_SHIFT))
     if ends:
-        found.append(
-            Line2D([], [], ls="none", marker=".", markersize=4, color="0.4", label="end of a walker")
-        )
+        found.append(Line2D([], [], label="end of a walker", **_END))
     return found
 
 
