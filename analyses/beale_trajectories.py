@@ -98,7 +98,7 @@ def main(
     )
     gp.plots.trajectory(one, save=out / "beale_paths")
     at_equal_gain(one, lr)
-    options: dict[str, Any] = {"seeds": seeds, "steps": steps}
+    options: dict[str, Any] = {"seeds": seeds, "steps": steps, "rates": [1e-4, 1e-2] if smoke else None}
     single = tuned("from (-3, 2)", start=START, criterion="loss", tuning_seeds=seeds, **options)
     gp.plots.trajectory(single["SGD\nfrom (-3, 2)"], save=out / "beale_paths_tuned")
     tries = {"criterion": "steps", "tuning_seeds": min(20, seeds), "every": max(steps // 100, 1)}
