@@ -46,8 +46,17 @@ def parse_seeds(given: Any) -> Any:
 
 
 def parse_value(given: Any) -> Any:
-    """A number, a word or a dictionary as in an estimator's options; what is no text stays as it is."""
-    return parse(f"option(value={given})").options["value"] if isinstance(given, str) else given
+    """A number, a word or a dictionary as in an estimator's options; what is no text stays as it is.
+
+    Raises:
+        UsageError: The text is none of these.
+    """
+    try:
+        return parse(f"option(value={given})").options["value"] if isinstance(given, str) else given
+    except UsageError:
+        raise UsageError(
+            f"cannot read {given!r}; write a number, or numbers by name as in {{'lr': 0.1, 'alr': 0.02}}."
+        ) from None
 
 
 def parse_start(text: str | None) -> Any:

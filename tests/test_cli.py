@@ -256,6 +256,7 @@ def test_trajectory_from_several_starts(tmp_path: Path) -> None:
         (["--estimators", "lr,lrr"], "Did you mean 'lr'?"),
         (["--bounds", "box"], "Known: project"),
         (["--start=1,1;1,1"], "a start is given twice"),
+        (["--lr", "{'bp'"], "cannot read \"{'bp'\""),
         (["--lr", "0.1", "--criterion", "steps"], "an option of lr='tuned'"),
         (["--estimators", "bp,lr(antithetic=True)", "--copies", "15"], "do not fit into copies=15"),
     ],
