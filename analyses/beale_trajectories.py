@@ -10,7 +10,6 @@ four rules of descent, over 100 seeds, from (-3, 2) and from a grid of starts. A
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +22,6 @@ import gradprobe as gp
 
 METHODS = ["bp", "lr", "alr"]
 START = (-3.0, 2.0)
-SHARE = math.sqrt(2 / math.pi)
 RULES: dict[str, dict[str, Any]] = {
     "SGD": {},
     "SGD, projected": {"bounds": "project"},
@@ -69,7 +67,7 @@ def tuned(where: str, **options: Any) -> dict[str, xr.Dataset]:
 
 def at_equal_gain(one: xr.Dataset, lr: float) -> None:
     """How far apart the mean paths of LR and ALR are when ALR's rate makes up for its length."""
-    rates = {"bp": lr, "lr": lr, "alr": lr / (float(one["sigma"].sel(estimator="alr")) * SHARE)}
+    rates = {"bp": lr, "lr": lr, "alr": lr / float(one["shrinks"].sel(estimator="alr"))}
     path = gp.descend(
         "beale", METHODS, start=START, seeds=one["seed"].values, steps=int(one["step"][-1]), lr=rates
     )

@@ -8,16 +8,12 @@ gradient's field and those of LR and ALR with their zeros, and where projected d
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import gradprobe as gp
-
-SHARE = math.sqrt(2 / math.pi)
-"""E|eps|: ALR's directions are shorter than LR's by sigma times this, to first order in sigma."""
 
 
 def main(
@@ -45,7 +41,7 @@ def main(
         seeds=seeds,
         steps=steps,
         sigma=sigma,
-        lr={"bp": lr, lr_label: lr, alr_label: lr / (sigma * SHARE)},
+        lr={"bp": lr, lr_label: lr, alr_label: lr / float(field["shrinks"].sel(field=alr_label))},
         decay=decay,
         bounds="project",
         every=max(steps // 100, 1),

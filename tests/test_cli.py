@@ -258,7 +258,7 @@ def test_trajectory_from_several_starts(tmp_path: Path) -> None:
         (["--start=1,1;1,1"], "a start is given twice"),
         (["--lr", "{'bp'"], "cannot read \"{'bp'\""),
         (["--lr", "0.1", "--criterion", "steps"], "an option of lr='tuned'"),
-        (["--estimators", "bp,lr(antithetic=True)", "--copies", "15"], "do not fit into copies=15"),
+        (["--estimators", "bp,lr(antithetic=True)", "--copies", "15"], "do not fit into a block of 15"),
     ],
 )
 def test_careless_trajectories_get_one_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:

@@ -90,7 +90,9 @@ class Draw:
             UsageError: Antithetic pairs do not fit into an odd block.
         """
         if self.antithetic and copies % 2:
-            raise UsageError(f"antithetic pairs do not fit into a block of {copies}; use an even block.")
+            raise UsageError(
+                f"antithetic pairs do not fit into a block of {copies}; use an even number of copies."
+            )
 
     def units(self, layers: list[str]) -> list[list[str]]:
         """The layers that are noisy together: each on its own, or all."""

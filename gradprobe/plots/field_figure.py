@@ -11,7 +11,6 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradprobe.core.errors import UsageError
 from gradprobe.plots import register
 from gradprobe.plots._maps import across, add_legend, make_maps, name_maps
 from gradprobe.plots._save import made_from, plain
@@ -19,7 +18,7 @@ from gradprobe.plots._save import save as save_figure
 from gradprobe.plots._style import PaperFigure, inches, paper
 from gradprobe.plots._surface import draw_surface, frame, two_variables
 from gradprobe.plots._walkers import diverged, last, within_reach
-from gradprobe.store.paths import GRADIENT, check_kind, with_starts
+from gradprobe.store.paths import GRADIENT, check_kind, matched_fields, with_starts
 
 ARROWS = 15
 """Arrows along each axis, about; fewer where maps are small."""
@@ -96,29 +95,14 @@ def _ends(field: xr.Dataset, path: Any) -> dict[str, np.ndarray]:
     Raises:
         UsageError: There is nothing that belongs together.
     """
-    wide = with_starts(check_kind(path, "path"))
-    if wide.attrs.get("function") != field.attrs.get("function"):
-        raise UsageError(
-            f"the path is one on {wide.attrs.get('function')} and the field one of {field.attrs.get('function')}; "
-            "give two of the same function."
-        )
+    shared = matched_fields(path, field)
+    wide = with_starts(path)
     known = [str(e) for e in wide["estimator"].values]
-    shared = {_panel(e, field): e for e in known if _panel(e, field) in labels(field)}
-    if not shared:
-        raise UsageError(
-            f"the path's estimators ({', '.join(known)}) have no panel among "
-            f"{', '.join(labels(field))}; make both with the same ones."
-        )
     order = ("estimator", "start", "seed", "step", "coordinate")
     positions = within_reach(wide["position"].transpose(*order).values, frame(field))
     gone = np.isfinite(wide["diverged"].transpose(*order[:3]).values)
-    rows = {panel: known.index(e) for panel, e in shared.items()}
+    rows = {panel: known.index(e) for e, panel in shared.items()}
     return {panel: last(positions[row])[~gone[row]] for panel, row in rows.items()}
-
-
-def _panel(estimator: str, field: xr.Dataset) -> str:
-    """The panel of an estimator; backprop descends the gradient, unless it has a panel of its own."""
-    return GRADIENT if estimator == "bp" and "bp" not in labels(field) else estimator
 
 
 def kinds_of(field: xr.Dataset) -> dict[str, str]:
@@ -232,10 +216,11 @@ def _caption(field: xr.Dataset, path: Any, ends: dict[str, np.ndarray], contours
     if ends:
         counts = ", ".join(f"{len(points)} ({e})" for e, points in ends.items())
         said.append(f"Dots: last positions of walkers that did not diverge: {counts}.")
-        gone = {e: n for e, n in diverged(path).items() if n and _panel(e, field) in ends}
+        drawn = matched_fields(path, field)
+        gone = {e: n for e, n in diverged(path).items() if n and e in drawn}
         if gone:
             said.append("Diverged: " + ", ".join(f"{n} of {e}" for e, n in gone.items()) + ".")
-        if {_panel(str(e), field) for e in path["estimator"].values} - set(ends):
+        if len(drawn) < path.sizes["estimator"]:
             said.append("Estimators without a panel are not shown.")
     return [*said, contours]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,7 +14,14 @@ from gradprobe.core.errors import UsageError, described
 Values = Callable[[torch.Tensor], torch.Tensor]
 
 
-def vectorised(function: Callable[..., torch.Tensor], start: tuple[float, ...], batched: bool) -> Values:
+class Way(NamedTuple):
+    """How a function is evaluated at points ``[k, d]``, and whether that is faster than a loop over them."""
+
+    values: Values
+    at_once: bool
+
+
+def find_way(function: Callable[..., torch.Tensor], start: tuple[float, ...], batched: bool) -> Way:
     """The function of points ``[k, d]``: at once if it is made for that, else by ``vmap``, else by a loop.
 
     A function that is not known to take many points is not given them, also if that agrees with a loop here: an
@@ -49,7 +56,7 @@ def vectorised(function: Callable[..., torch.Tensor], start: tuple[float, ...], 
         with torch.no_grad():
             expected = loop(points)
     except Exception:  # noqa: BLE001 - it need not work everywhere
-        return loop
+        return Way(loop, False)
     for way in (at_once, by_vmap) if batched else (by_vmap,):
         try:
             with torch.no_grad():
@@ -57,10 +64,10 @@ def vectorised(function: Callable[..., torch.Tensor], start: tuple[float, ...], 
             if found.shape == expected.shape and torch.allclose(
                 found, expected, rtol=1e-12, atol=1e-12, equal_nan=True
             ):
-                return way
+                return Way(way, True)
         except Exception:  # noqa: BLE001 - whatever it is, the loop is right
             continue
-    return loop
+    return Way(loop, False)
 
 
 def gradients_pass(values: Values, gradient: Values, start: tuple[float, ...]) -> bool:

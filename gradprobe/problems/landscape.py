@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 
 from gradprobe.core.errors import UsageError, described
 from gradprobe.problems import FUNCTIONS
-from gradprobe.problems.evaluation import Values, gradients_pass, vectorised
+from gradprobe.problems.evaluation import Way, find_way, gradients_pass
 from gradprobe.problems.problem import Problem
 
 Point = tuple[float, ...]
@@ -50,8 +51,6 @@ class Function:
     source: str = ""
     batched: bool = False
     any_dims: bool = False
-    _values: list[Values] = field(default_factory=list, init=False, repr=False, compare=False)
-    _gradients: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "start", _point("start", self.start))
@@ -63,7 +62,7 @@ class Function:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: all but the way of evaluating it, which is found again."""
-        return self.__dict__ | {"_values": [], "_gradients": []}
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @property
     def dims(self) -> int:
@@ -73,13 +72,11 @@ class Function:
     @property
     def at_once(self) -> bool:
         """Whether many points are evaluated in one go, not in a loop."""
-        return self._evaluator.__name__ != "loop"
+        return self._way.at_once
 
-    @property
-    def _evaluator(self) -> Values:
-        if not self._values:
-            self._values.append(vectorised(self.function, self.start, self.batched))
-        return self._values[0]
+    @cached_property
+    def _way(self) -> Way:
+        return find_way(self.function, self.start, self.batched)
 
     def values(self, points: torch.Tensor) -> torch.Tensor:
         """Values at points, all at once where the function allows it.
@@ -99,14 +96,12 @@ class Function:
         if not points.numel():
             return points.new_zeros(points.shape[:-1])
         flat = points.reshape(-1, self.dims)
-        return self._evaluator(flat).reshape(points.shape[:-1])
+        return self._way.values(flat).reshape(points.shape[:-1])
 
-    @property
+    @cached_property
     def differentiable(self) -> bool:
         """Whether backprop gives the gradient: near the start it agrees with differences where these are sure."""
-        if not self._gradients:
-            self._gradients.append(gradients_pass(self.values, self._gradient, self.start))
-        return self._gradients[0]
+        return gradients_pass(self.values, self._gradient, self.start)
 
     def gradient(self, points: torch.Tensor) -> torch.Tensor:
         """Gradients at points ``[..., d]`` by backprop; 0 where the value does not depend on them.

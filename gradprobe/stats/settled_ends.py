@@ -9,7 +9,7 @@ import xarray as xr
 from gradprobe.core.errors import UsageError
 from gradprobe.stats import register
 from gradprobe.stats._paths import Walkers, walkers
-from gradprobe.store.paths import GRADIENT, SEARCHED, check_kind
+from gradprobe.store.paths import GRADIENT, SEARCHED, matched_fields
 
 Array = npt.NDArray[np.float64]
 
@@ -43,18 +43,14 @@ def settled(path: xr.Dataset, field: xr.Dataset, radius: float | None = None) ->
     fields = _fields(read, field)
     projected = read.path.attrs.get("bounds") == "project"
     ends = read.path["position"].isel(step=-1).transpose("estimator", "start", "seed", "coordinate")
-    theirs = _stops(field, GRADIENT, projected)
-    searched = {
-        str(f): str(how) in SEARCHED
-        for f, how in zip(field["field"].values, field["how"].values, strict=True)
-    }
-    pairs = {}
+    names = {str(f) for f in field["field"].values}
+    stops = {name: _stops(field, name, projected) for name in names}
+    pairs = []
     for label, name in fields.items():
         mine = ends.sel(estimator=label).values
-        own = _distances(mine, _stops(field, name, projected))
-        pairs[label] = own if searched[name] else np.full_like(own, np.nan), _distances(mine, theirs)
+        pairs.append((_distances(mine, stops[name]), _distances(mine, stops[GRADIENT])))
     found: dict[str, list[float]] = {}
-    for own, gradient in pairs.values():
+    for own, gradient in pairs:
         for name, distances in (("own", own), ("gradient", gradient)):
             share = (distances <= read.radius).mean()
             middle = np.quantile(distances, 0.5, method="inverted_cdf")
@@ -66,41 +62,38 @@ def settled(path: xr.Dataset, field: xr.Dataset, radius: float | None = None) ->
 
 
 def _fields(read: Walkers, field: xr.Dataset) -> dict[str, str]:
-    """Estimator -> name of its field; backprop follows the gradient.
+    """Estimator -> name of its field.
 
     Raises:
-        UsageError: Path and field do not belong together, or nobody knows what is near.
+        UsageError: Path and field do not belong together, an estimator has no field, or nobody knows what is near.
     """
-    check_kind(field, "field")
-    function, other = read.path.attrs.get("function"), field.attrs.get("function")
-    if function != other:
+    fields = matched_fields(read.path, field)
+    missing = [e for e in map(str, read.path["estimator"].values) if e not in fields]
+    if missing:
         raise UsageError(
-            f"the path is one on {function} and the field one of {other}; give two of the same function."
+            f"{missing[0]} has no field; make path and field with the same estimators and sigma."
         )
     if not np.isfinite(read.radius):
         raise UsageError("without a domain nobody knows what is near; give radius=.")
-    known = [str(f) for f in field["field"].values]
-    labels = [str(e) for e in read.path["estimator"].values]
-    fields = {e: GRADIENT if e == "bp" else e for e in labels}
-    missing = [e for e, f in fields.items() if f not in known]
-    if missing:
-        raise UsageError(
-            f"{missing[0]} has no field among {', '.join(known)}; make both with the same estimators and sigma."
-        )
     return fields
 
 
-def _stops(field: xr.Dataset, label: str, projected: bool) -> Array:
-    """Stable points of a field ``[zero, coordinate]``."""
+def _stops(field: xr.Dataset, label: str, projected: bool) -> Array | None:
+    """Stable points of a field ``[zero, coordinate]``; None if they were not looked for."""
+    if str(field["how"].sel(field=label).values) not in SEARCHED:
+        return None
     mine = np.array([str(f) == label for f in field["zero_field"].values], dtype=bool)
     stable, edge = (field[k].values.astype(bool) for k in ("stable", "boundary"))
     chosen = mine & stable & (projected | ~edge)
     return np.asarray(field["zero_position"].transpose("zero", "coordinate").values[chosen], dtype=np.float64)
 
 
-def _distances(ends: Array, stops: Array) -> Array:
-    """From ends ``[start, seed, coordinate]`` to the nearest stop; inf for what is nowhere, or if there is none."""
-    if not len(stops):
-        return np.full(ends.shape[:-1], np.inf)
+def _distances(ends: Array, stops: Array | None) -> Array:
+    """From ends ``[start, seed, coordinate]`` to the nearest stop: NaN if stops are not known, inf if there is none.
+
+    A walker that is nowhere is infinitely far from all.
+    """
+    if stops is None or not len(stops):
+        return np.full(ends.shape[:-1], np.nan if stops is None else np.inf)
     distances = np.linalg.norm(ends[..., None, :] - stops, axis=-1).min(-1)
     return np.asarray(np.where(np.isnan(distances), np.inf, distances))

@@ -53,9 +53,9 @@ zero_position       zero, coordinate              where descending a field stops
 minimum_position    minimum, coordinate           as above
 ==================  ============================  ===========================================================
 
-Coordinates on ``field``: ``color``, ``sigma``, ``how`` ("exact", "integrated" over the noise, "integrated, not
-converged", "sampled", "unknown"; zeros are looked for in the first two). Attributes: ``kind`` = "field",
-``function``, ``source``, ``minimum_value``, ``domain``, ``copies`` (0: none given), ``root_seed``,
+Coordinates on ``field``: ``color``, ``sigma``, ``shrinks``, ``how`` ("exact", "integrated" over the noise,
+"integrated, not converged", "sampled", "unknown"; zeros are looked for in the first two). Attributes: ``kind``
+= "field", ``function``, ``source``, ``minimum_value``, ``domain``, ``copies`` (0: none given), ``root_seed``,
 ``environment``.
 """
 
@@ -101,6 +101,31 @@ def check_kind(ds: Any, kind: str) -> xr.Dataset:
         what = "other results" if isinstance(ds, xr.Dataset) else described(ds)
         raise UsageError(f"this needs the {kind} that {MAKERS[kind]}(...) returns, not {what}.")
     return ds
+
+
+def matched_fields(path: xr.Dataset, field: xr.Dataset) -> dict[str, str]:
+    """Which field each estimator of a path follows; backprop follows the gradient. Others may have none.
+
+    Raises:
+        UsageError: They are not a path and a field, not of the same function, or no estimator has a field.
+    """
+    check_kind(path, "path")
+    check_kind(field, "field")
+    function, other = path.attrs.get("function"), field.attrs.get("function")
+    if function != other:
+        raise UsageError(
+            f"the path is one on {function} and the field one of {other}; give two of the same function."
+        )
+    known = [str(f) for f in field["field"].values]
+    labels = [str(e) for e in path["estimator"].values]
+    named = {e: GRADIENT if e == "bp" and e not in known else e for e in labels}
+    found = {e: f for e, f in named.items() if f in known}
+    if not found:
+        raise UsageError(
+            f"none of the path's estimators ({', '.join(labels)}) has a field among {', '.join(known)}; make both "
+            "with the same ones."
+        )
+    return found
 
 
 def check_probed(ds: xr.Dataset) -> None:

@@ -21,6 +21,7 @@ from gradprobe.trajectory.assemble import (
     coordinate_names,
     function_attributes,
     landmarks,
+    shrinks,
     sigma_of,
     surface,
 )
@@ -107,6 +108,7 @@ def _dataset(function: Function, made: Sequence[Labelled], means: Sequence[Mean]
             "field": labels,
             "color": ("field", [reference.color, *(item.color for item in made)]),
             "sigma": ("field", [np.nan, *(sigma_of(item, function) for item in made)]),
+            "shrinks": ("field", [np.nan, *(shrinks(item, function) for item in made)]),
             "how": ("field", [mean.how for mean in means]),
             "x": axes[0],
             "y": axes[1],

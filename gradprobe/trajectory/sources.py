@@ -104,8 +104,7 @@ class Noise:
 
     def __init__(self, reading: Reading, streams: Sequence[Streams], copies: int, dims: int) -> None:
         self.draw, self.layer, self.streams = reading.draw, reading.layer, streams
-        if self.draw.antithetic and copies % 2:
-            raise UsageError(f"antithetic pairs do not fit into copies={copies}; use an even number.")
+        self.draw.check_block(copies)
         self.drawn = copies // 2 if self.draw.antithetic else copies
         self.dims = dims
         self.length = chunk_length(self.drawn, dims)
@@ -157,10 +156,7 @@ class Draws:
         copies: int,
         unit: torch.Tensor,
     ) -> None:
-        if reading.readout.centre == "mean" and copies <= (2 if reading.draw.antithetic else 1):
-            raise UsageError(
-                f"centre=mean needs other copies than copies={copies}; use more, or another centre."
-            )
+        reading.readout.check_block(copies, reading.draw.antithetic)
         self.function, self.reading, self.unit = function, reading, unit
         self.noise = Noise(reading, streams, copies, function.dims)
 

@@ -534,7 +534,7 @@ def test_what_needs_more(path: xr.Dataset, grid: xr.Dataset, tmp_path: Path) -> 
         plots.fields(path)
     with pytest.raises(UsageError, match="one on beale and the field one of two wells"):
         plots.fields(field, path.assign_attrs(function="beale"))
-    with pytest.raises(UsageError, match="have no panel among"):
+    with pytest.raises(UsageError, match="has a field among"):
         plots.fields(field, make_path(estimators=("es",)))
     with pytest.raises(UsageError, match="is not known; give minima="):
         plots.reached(make_path(minima=False))

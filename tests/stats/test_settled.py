@@ -72,6 +72,11 @@ def test_zeros_that_were_not_looked_for_are_not_missed() -> None:
     assert np.isnan(found[["own", "own_distance"]].sel(estimator=["lr", "alr"]).to_array()).all()
     assert np.isfinite(found["gradient"]).all()
     assert np.isfinite(found["own"].sel(estimator="bp"))
+    field["how"] = ("field", ["unknown", "integrated", "integrated"])
+    found = stats.settled(path, field)
+    assert np.isnan(found[["gradient", "gradient_distance"]].to_array()).all()
+    assert np.isnan(found["own"].sel(estimator="bp"))
+    assert np.isfinite(found["own"].sel(estimator=["lr", "alr"])).all()
 
 
 def test_what_does_not_belong_together_is_refused() -> None:
@@ -79,8 +84,10 @@ def test_what_does_not_belong_together_is_refused() -> None:
     field = make_stops(path)
     with pytest.raises(UsageError, match="same function"):
         stats.settled(path, field.assign_attrs(function="other"))
-    with pytest.raises(UsageError, match="has no field among"):
+    with pytest.raises(UsageError, match="has a field among"):
         stats.settled(path.sel(estimator=["lr"]), field.sel(field=["gradient"]))
+    with pytest.raises(UsageError, match="alr has no field"):
+        stats.settled(path, field.sel(field=["gradient", "lr"]))
     with pytest.raises(UsageError, match="needs the field"):
         stats.settled(path, path)
     with pytest.raises(UsageError, match="give radius="):

@@ -57,7 +57,7 @@ DESCENTS = {
     "start twice": (("beale",), {"start": [(1.0, 1.0), (1.0, 1.0)]}, "given twice"),
     "copies of another galaxy": (("beale",), {"copies": 10**9, "lr": 0.1}, "copies=1,000,000,000"),
     "minima of different value": (("beale",), {"minima": [(3, 0.5), (0, 0)]}, "must all be global"),
-    "odd pairs": (("beale", "lr(antithetic=True)"), {"copies": 15}, "copies=15"),
+    "odd pairs": (("beale", "lr(antithetic=True)"), {"copies": 15}, "block of 15"),
     "bp without gradients": (
         (lambda x, y: (x.detach() - 1) ** 2 + y**2, "bp"),
         {"start": (0.0, 1.0)},
