@@ -91,7 +91,8 @@ class Draw:
         """
         if self.antithetic and copies % 2:
             raise UsageError(
-                f"antithetic pairs do not fit into a block of {copies}; use an even number of copies."
+                f"antithetic pairs do not fit into a block of {copies}; use an even number of copies in an "
+                "even block."
             )
 
     def units(self, layers: list[str]) -> list[list[str]]:

@@ -59,8 +59,8 @@ class ReadOut:
         """
         if self.centre == "mean" and copies <= (2 if paired else 1):
             raise UsageError(
-                f"centre=mean needs other copies in the block, and a block of {copies} has none; use more "
-                "copies in a block, or another centre."
+                f"centre=mean needs other copies in the block, and a block of {copies} has none; use a larger "
+                "block (more copies), or another centre."
             )
 
     @property
