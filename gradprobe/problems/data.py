@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from gradprobe.core.errors import UsageError
+from gradprobe.core.hooks import map_tensors, tensors
 
 
 @dataclass(frozen=True)
@@ -14,31 +17,59 @@ class Data:
     """One split of a data set, in a fixed order.
 
     Attributes:
-        inputs: ``[N, *input_shape]``.
+        inputs: What a model is called with: a tensor ``[N, *input_shape]``, or a tuple (positional arguments) or a
+            dict (keyword arguments) of tensors with N rows each.
         targets: ``[N]``.
-        classes: Number of classes.
+        classes: Number of classes; None where targets are no classes.
+        facts: What else a network may have to know, under the names of its factory's arguments (``vocabulary``,
+            ``features``, ...).
+        whole: Whether the data are one thing that cannot be divided, such as a graph: a batch is all of it.
     """
 
-    inputs: torch.Tensor
+    inputs: Any
     targets: torch.Tensor
-    classes: int
+    classes: int | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    whole: bool = False
+
+    def __len__(self) -> int:
+        return len(self.targets)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input."""
-        return tuple(self.inputs.shape[1:])
+        """Shape of one input; of the first, where there are several."""
+        return tuple(tensors(self.inputs)[0].shape[1:])
 
-    def batch(self, size: int, first: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-        """``size`` samples from position ``first`` on.
+    @property
+    def offers(self) -> dict[str, Any]:
+        """What a network's factory may ask for, by the name of its argument."""
+        offered = dict(self.facts)
+        if isinstance(self.inputs, torch.Tensor):
+            offered["input_shape"] = self.input_shape
+        if self.classes is not None:
+            offered["classes"] = self.classes
+        return offered
+
+    def batch(self, size: int, first: int = 0) -> tuple[Any, torch.Tensor]:
+        """``size`` samples from position ``first`` on; all of it where it cannot be divided.
 
         Raises:
             UsageError: There are not that many.
         """
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise UsageError(f"batch_size must be a positive whole number, not {size!r}.")
-        if first < 0 or first + size > len(self.inputs):
+        if self.whole:
+            return self.inputs, self.targets
+        if first < 0 or first + size > len(self):
             raise UsageError(
-                f"a batch of {size} from position {first} on does not fit into the {len(self.inputs)} samples "
+                f"a batch of {size} from position {first} on does not fit into the {len(self)} samples "
                 "there are; use a smaller batch_size."
             )
-        return self.inputs[first : first + size], self.targets[first : first + size]
+        odd = next((t for t in tensors(self.inputs) if len(t) != len(self)), None)
+        if odd is not None:
+            raise UsageError(
+                f"the data have {len(self)} targets but an input of shape {list(odd.shape)}; every input must have "
+                "one row for each target."
+            )
+        rows = slice(first, first + size)
+        return map_tensors(lambda t: t[rows], self.inputs), self.targets[rows]

@@ -2,16 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from gradprobe.core.errors import UsageError
+from gradprobe.core.errors import UsageError, unknown
 from gradprobe.problems import DATASETS, NETWORKS
 from gradprobe.problems.checkpoint import load_checkpoint
 from gradprobe.problems.problem import Problem
+
+
+def build(
+    model: str,
+    factory: Callable[..., nn.Module],
+    offered: Mapping[str, Any],
+    options: Mapping[str, Any],
+    data: str,
+) -> nn.Module:
+    """Call a network's factory with what the data offer and the user's options.
+
+    Args:
+        model: Its name, for messages.
+        factory: The factory; of what is offered it is given the arguments that it names.
+        offered: What the data offer: ``input_shape``, ``classes``, ...
+        options: The user's options; they override what is offered.
+        data: Name of the data, for messages.
+
+    Raises:
+        UsageError: The factory takes no such option, or needs what neither data nor options give.
+    """
+    takes = inspect.signature(factory).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    for name in options:
+        if name not in takes and not anything:
+            raise unknown(f"option of model {model!r}", name, takes)
+    given = {k: v for k, v in offered.items() if k in takes} | dict(options)
+    for name, parameter in takes.items():
+        named = parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if named and parameter.default is parameter.empty and name not in given:
+            raise UsageError(
+                f"model {model!r} needs {name}, which data {data!r} do not offer; choose data that do, or give it "
+                f"as an option ({name}=...)."
+            )
+    try:
+        return factory(**given)
+    except (TypeError, ValueError, IndexError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"model {model!r} cannot be built for data {data!r}: {error}.") from error
 
 
 def load_problem(
@@ -48,10 +90,7 @@ def load_problem(
     options = dict(model_args or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        try:
-            module = factory(input_shape=found.input_shape, classes=found.classes, **options)
-        except TypeError as error:
-            raise UsageError(f"model {model!r} does not take these options: {error}.") from error
+        module = build(model, factory, found.offers, options, data)
     facts: dict[str, Any] = {}
     if checkpoint is not None:
         facts |= load_checkpoint(module, checkpoint)

@@ -127,7 +127,7 @@ def test_load_problem() -> None:
         ({"checkpoint": "nowhere.pt"}, "no checkpoint 'nowhere.pt'"),
         ({"batch_size": 5000}, "does not fit"),
         ({"batch_size": 0}, "positive whole number"),
-        ({"model_args": {"wdth": 3}}, "does not take these options"),
+        ({"model_args": {"wdth": 3}}, "unknown option of model"),
         ({"loss": "crossentropy"}, "Did you mean 'cross_entropy'"),
     ],
 )
