@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -98,20 +100,49 @@ def copied(value: Any) -> Any:
 
 
 def map_tensors(function: Callable[[torch.Tensor], Any], value: Any) -> Any:
-    """Apply a function to every tensor in nested tuples, lists and dicts; leave the rest as it is."""
+    """Apply a function to every tensor in nested containers; leave the rest as it is.
+
+    Containers are tuples (named ones too), lists, mappings and dataclasses; each keeps its type.
+    """
     if isinstance(value, torch.Tensor):
         return function(value)
+    return rebuilt(value, lambda item: map_tensors(function, item))
+
+
+def rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A container of the same type with every item changed; what is no container stays as it is."""
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(map_tensors(function, v) for v in value))
-    if isinstance(value, (tuple, list)):
-        return type(value)(map_tensors(function, v) for v in value)
+        return type(value)(*(change(v) for v in value))
+    if type(value) in (tuple, list):
+        return type(value)(change(v) for v in value)
     if isinstance(value, Mapping):
-        return {k: map_tensors(function, v) for k, v in value.items()}
+        return _mapping(value, change)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        new = copy.copy(value)
+        for field in dataclasses.fields(value):
+            object.__setattr__(new, field.name, change(getattr(value, field.name)))  # frozen ones too
+        return new
+    if isinstance(value, (tuple, list)):
+        return type(value)(change(v) for v in value)
     return value
 
 
+def _mapping(value: Mapping[Any, Any], change: Callable[[Any], Any]) -> Any:
+    """A mapping of the same type; a dict where that cannot be copied and written to."""
+    changed = {k: change(v) for k, v in value.items()}
+    if type(value) is dict:
+        return changed
+    try:
+        new: Any = copy.copy(value)
+        for key, item in changed.items():
+            new[key] = item
+    except TypeError:
+        return changed
+    return new
+
+
 def tensors(value: Any) -> list[torch.Tensor]:
-    """All tensors in nested tuples, lists and dicts, in order."""
+    """All tensors in nested containers, in order."""
     found: list[torch.Tensor] = []
     map_tensors(found.append, value)
     return found
@@ -131,16 +162,7 @@ def with_first_tensor(output: Any, new: torch.Tensor) -> Any:
     def swap(value: Any) -> Any:
         if value is old:
             return new
-        if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return type(value)(*(swap(v) for v in value))
-        if isinstance(value, (tuple, list)):
-            return type(value)(swap(v) for v in value)
-        if isinstance(value, Mapping):
-            changed = value.copy() if hasattr(value, "copy") else dict(value)  # keeps dict subclasses
-            for key, item in value.items():
-                changed[key] = swap(item)
-            return changed
-        return value
+        return value if isinstance(value, torch.Tensor) else rebuilt(value, swap)
 
     return swap(output)
 

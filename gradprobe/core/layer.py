@@ -22,6 +22,7 @@ class Layer:
         activations: Whether its output can take noise; if not, only weight noise serves it.
         credit: Which loss its activation noise is credited with: each sample's own ("sample") or the copy's
             ("copy").
+        axis: Axis of the samples in its outputs, where each sample is credited with its own loss.
         note: What a reader should know about it.
         modules: Module path -> {parameter name inside that module: name in the model}.
         outputs: Shape of the output that takes the noise, for each call.
@@ -42,6 +43,7 @@ class Layer:
     outputs: tuple[tuple[int, ...], ...] = ()
     contains: tuple[str, ...] = ()
     matrices_before: int = 0
+    axis: int = 0
 
     @property
     def numel(self) -> int:

@@ -39,6 +39,11 @@ class Runnable(Protocol):
         ...
 
     @property
+    def batch_axis(self) -> int:
+        """Axis of the samples in the inputs."""
+        ...
+
+    @property
     def loss_per(self) -> str:
         """``"sample"`` or ``"copy"``."""
         ...

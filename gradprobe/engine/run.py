@@ -17,6 +17,7 @@ from gradprobe.core.errors import UsageError
 from gradprobe.core.hooks import Call, first_tensor, intercept
 from gradprobe.core.layer import Layer, paths
 from gradprobe.core.protocols import Runnable
+from gradprobe.core.rows import fold
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.drawing import in_layout, make_noise
@@ -123,16 +124,18 @@ def _tile(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
     copies, problem = forward.copies, forward.problem
     segment = Segment(slice(0, copies))
     rows = problem.batch_size
+    axes = {layer.name: layer.axis for layer in forward.layers}
 
     def edit(call: Call, output: Any) -> Any:
         forward.keep(segment, call)
-        tensor = first_tensor(output)
-        if tensor is None or len(tensor) != copies * rows:
+        tensor, axis = first_tensor(output), axes[call.layer]
+        if tensor is None or tensor.ndim <= axis or tensor.shape[axis] != copies * rows:
             raise UsageError(
                 f"the output of layer {call.layer!r} has no row for each sample; use engine='loop'."
             )
         eps = noise_at(forward.noise, call)
-        return add_noise(output, forward.draw, call.layer, eps.expand(-1, rows, *eps.shape[2:]).flatten(0, 1))
+        shape = [*eps.shape[: axis + 1], rows, *eps.shape[axis + 2 :]]
+        return add_noise(output, forward.draw, call.layer, fold(eps.expand(shape), axis))
 
     with intercept(problem.twin, paths(forward.layers), edit, forward.later) as calls:
         calls.restart()

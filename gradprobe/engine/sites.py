@@ -26,7 +26,7 @@ Inputs = tuple[str, tuple[Any, ...], Mapping[str, Any]]
 
 @dataclass
 class Segment:
-    """Inputs that layers saw under noise, for some copies folded together along axis 0.
+    """Inputs that layers saw under noise, for some copies folded together along the axis of the samples.
 
     Attributes:
         copies: Which copies.
@@ -77,7 +77,8 @@ class Forward:
 def site_shapes(problem: Runnable, draw: Draw, layer: Layer) -> list[tuple[int, ...]]:
     """Shape of one copy's noise at each site of a layer."""
     if draw.where == "activations":
-        return [(1, *s[1:]) if draw.share == "batch" else s for s in layer.outputs]
+        one = draw.share == "batch"
+        return [(*s[: layer.axis], 1, *s[layer.axis + 1 :]) if one else s for s in layer.outputs]
     rows = (problem.batch_size,) if draw.share == "sample" else ()
     return [(*rows, *shape) for shape in layer.shapes]
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from gradprobe.core.layer import Layer
+from gradprobe.core.rows import Rows, along, fold
 from gradprobe.core.streams import Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.run import Outcome
@@ -137,7 +138,7 @@ class BlockRead:
             for number in range(layer.calls):
                 site = (layer.name, number)
                 noise = step.outcome.noise[site][step.at]
-                factor = weighted.to(noise.dtype).view(*weighted.shape, *[1] * (noise.ndim - weighted.ndim))
+                factor = _spread(weighted.to(noise.dtype), layer, noise.ndim - 1)
                 score = functools.partial(readout.score, step.outcome.family)
                 if site in noisy:
                     self._pull_each(step, readout, layer, site, factor * score(noise))
@@ -149,8 +150,10 @@ class BlockRead:
     ) -> None:
         alike = {r.encodes_input for r in self.readouts if r.cotangent == readout.cotangent}
         for segment in step.outcome.segments:
-            cotangent = cotangents[segment.copies].flatten(0, 1)
-            inputs = cleared(segment.inputs[site], step.kept[segment.copies], self.problem.batch_size)
+            mine = cotangents[segment.copies]
+            cotangent = fold(mine, layer.axis)
+            rows = Rows(self.problem.batch_size * len(mine), layer.axis)
+            inputs = cleared(segment.inputs[site], step.kept[segment.copies], rows)
             for encode in alike:
                 for name, value in pull(self.problem, layer, inputs, cotangent, encode).items():
                     self._sum((*readout.cotangent, encode, name), value)
@@ -188,6 +191,11 @@ class BlockRead:
                     pulled = pull(self.problem, layer, inputs, cotangent, readout.encodes_input)
                     found |= {name: found[name] + value for name, value in pulled.items()}
         return found
+
+
+def _spread(weighted: torch.Tensor, layer: Layer, ndim: int) -> torch.Tensor:
+    """Factors ``[m, B]`` (or ``[m]``, the copies') so that they multiply noise ``[m, *output]``."""
+    return along(weighted, layer.axis, ndim) if weighted.ndim > 1 else weighted.view(-1, *[1] * ndim)
 
 
 def clean_losses(problem: Problem, draw: Draw) -> torch.Tensor:

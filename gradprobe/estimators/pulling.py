@@ -9,6 +9,7 @@ import torch
 
 from gradprobe.core.hooks import Call, intercept, map_tensors
 from gradprobe.core.layer import Layer, paths
+from gradprobe.core.rows import Rows, along
 from gradprobe.engine.sites import Inputs, Site
 from gradprobe.layers import rule_for
 from gradprobe.problems.problem import Problem
@@ -17,20 +18,25 @@ Directions = dict[str, torch.Tensor]
 """Parameter name -> direction ``[*param]``."""
 
 
-def cleared(inputs: Inputs, kept: torch.Tensor, batch: int) -> Inputs:
-    """The inputs with 0 for copies that are left out: their cotangent is 0, and 0 x inf would not be."""
+def cleared(inputs: Inputs, kept: torch.Tensor, rows: Rows) -> Inputs:
+    """The inputs with 0 for copies that are left out: their cotangent is 0, and 0 x inf would not be.
+
+    Args:
+        inputs: What a call saw.
+        kept: Which copies count ``[n]``.
+        rows: Where the samples of all copies lie in it.
+    """
     if bool(kept.all()):
         return inputs
-    rows = kept.repeat_interleave(batch)
+    mask = kept.repeat_interleave(rows.size // len(kept))
 
     def clear(t: torch.Tensor) -> torch.Tensor:
         if not t.is_floating_point():
             return t
         if len(kept) == 1:
             return torch.zeros_like(t)
-        if t.ndim == 0 or len(t) != len(rows):
-            return t
-        return torch.where(rows.view(-1, *[1] * (t.ndim - 1)), t, 0.0)
+        axis = rows.axis_of(t)
+        return t if axis is None else torch.where(along(mask, axis, t.ndim), t, 0.0)
 
     path, args, kwargs = inputs
     return path, map_tensors(clear, args), map_tensors(clear, kwargs)

@@ -14,7 +14,7 @@ from gradprobe.core.errors import UsageError, unknown
 from gradprobe.core.hooks import Call, first_tensor, intercept, with_first_tensor
 from gradprobe.core.layer import Layer
 from gradprobe.core.protocols import Runnable
-from gradprobe.core.rows import moved, row_masks
+from gradprobe.core.rows import along, moved, row_masks
 from gradprobe.layers import rule_for
 
 ROOT = "(root)"
@@ -211,31 +211,39 @@ def _examine(problem: Runnable, layer: Layer) -> Layer:
         return replace(layer, activations=False, note=_BYPASS)
     if problem.loss_per == "copy":
         return replace(layer, credit="copy")
-    own = all(shape[:1] == (problem.batch_size,) for shape in layer.outputs) and _rows_are_samples(
-        problem, paths
-    )
-    return layer if own else replace(layer, credit="copy", note=_COPY)
+    axis = _axis_of_samples(problem, layer, paths)
+    return replace(layer, credit="copy", note=_COPY) if axis is None else replace(layer, axis=axis)
 
 
-def _rows_are_samples(problem: Runnable, paths: dict[str, str]) -> bool:
+def _axis_of_samples(problem: Runnable, layer: Layer, paths: dict[str, str]) -> int | None:
+    """The axis of a layer's outputs along which noise in some rows moves only those samples' losses."""
+    size = problem.batch_size
+    common = min(len(shape) for shape in layer.outputs)
+    fits = [axis for axis in range(common) if all(shape[axis] == size for shape in layer.outputs)]
+    fits.sort(key=lambda axis: axis != problem.batch_axis)  # where they lie in the inputs is the likeliest
+    return next((axis for axis in fits if _rows_are_samples(problem, paths, axis)), None)
+
+
+def _rows_are_samples(problem: Runnable, paths: dict[str, str], axis: int) -> bool:
     with torch.no_grad():
         clean = problem.evaluate()
         for mask in row_masks(problem.batch_size):
             chosen = mask.to(clean.device)
-            if moved(_with_noisy_rows(problem, paths, chosen), clean)[~chosen].any():
+            if moved(_with_noisy_rows(problem, paths, chosen, axis), clean)[~chosen].any():
                 return False
     return True
 
 
-def _with_noisy_rows(problem: Runnable, paths: dict[str, str], chosen: torch.Tensor) -> torch.Tensor:
+def _with_noisy_rows(
+    problem: Runnable, paths: dict[str, str], chosen: torch.Tensor, axis: int
+) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
 
     def edit(call: Call, output: Any) -> Any:
         tensor = first_tensor(output)
         assert tensor is not None
         noise = torch.randn(tensor.shape, generator=generator).to(tensor) * (1 + tensor.std(correction=0))
-        mask = chosen.view(-1, *[1] * (tensor.ndim - 1))
-        return with_first_tensor(output, tensor + noise * mask)
+        return with_first_tensor(output, tensor + noise * along(chosen, axis, tensor.ndim))
 
     with intercept(problem.twin, paths, edit) as calls:
         calls.restart()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from gradprobe.core.errors import UsageError, unknown
+from gradprobe.core.errors import UsageError, described, unknown
 
 Loss = Callable[[Any, Any], torch.Tensor]
 
@@ -25,15 +26,10 @@ def per_sample(function: Callable[..., torch.Tensor]) -> Loss:
     """
 
     def loss(output: Any, target: Any) -> torch.Tensor:
-        if not isinstance(output, torch.Tensor):
-            raise UsageError(
-                f"the model returns a {type(output).__name__}, not a tensor; pass loss= a function "
-                "f(output, target) that picks what it needs."
-            )
         if len(output) != len(target):
             raise UsageError(
                 f"the model gives {len(output)} outputs for {len(target)} targets; batch and target must have "
-                "the same length along axis 0."
+                "the same length along axis 0 (samples come first in what a named loss is given)."
             )
         if function not in (F.cross_entropy, F.nll_loss) and output.shape != target.shape:
             raise UsageError(
@@ -53,6 +49,51 @@ LOSSES: dict[str, Loss] = {
     "nll": per_sample(F.nll_loss),
     "bce_with_logits": per_sample(F.binary_cross_entropy_with_logits),
 }
+
+
+def picked(output: Any, wish: str | int | Callable[[Any], Any] | None, named: bool) -> Any:
+    """What the loss is given of a model's output.
+
+    Args:
+        output: What the model returns: a tensor, tuple, mapping or dataclass.
+        wish: A key, field or position, or a function of the output; None for the default.
+        named: Whether the loss is one of gradprobe's, which need a tensor: by default ``logits``, or the only
+            floating tensor there is. Other losses are given the whole output by default.
+
+    Raises:
+        UsageError: There is no such output, or more than one that it could be.
+    """
+    if callable(wish):
+        return wish(output)
+    known = _parts(output)
+    if isinstance(wish, int) and -len(known) <= wish < len(known):
+        return list(known.values())[wish]
+    if wish is not None:
+        if wish not in known:
+            raise unknown("output", wish, known or [f"none, it is {described(output)}"])
+        return known[str(wish)]
+    if not named or isinstance(output, torch.Tensor):
+        return output
+    floating = [name for name, v in known.items() if isinstance(v, torch.Tensor) and v.is_floating_point()]
+    choice = "logits" if "logits" in floating else floating[0] if len(floating) == 1 else None
+    if choice is None:
+        raise UsageError(
+            f"the model returns {described(output)} with the outputs {', '.join(known) or 'none'}; say with output= "
+            "which of them the loss is given, or pass loss= a function f(output, target)."
+        )
+    return known[choice]
+
+
+def _parts(output: Any) -> dict[str, Any]:
+    """The outputs of a model by name; by position, as text, where they have none."""
+    if isinstance(output, Mapping):
+        return {str(name): value for name, value in output.items()}
+    if dataclasses.is_dataclass(output):
+        return {f.name: getattr(output, f.name) for f in dataclasses.fields(output)}
+    if isinstance(output, (tuple, list)):
+        names = getattr(output, "_fields", range(len(output)))
+        return {str(name): value for name, value in zip(names, output, strict=True)}
+    return {}
 
 
 def find_loss(loss: str | Loss) -> Loss:

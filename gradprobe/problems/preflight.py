@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from gradprobe.core.errors import UsageError
-from gradprobe.core.hooks import map_tensors
-from gradprobe.core.rows import moved, row_masks
+from gradprobe.core.hooks import tensors
+from gradprobe.core.rows import Rows, along, moved, row_masks
 
 Losses = Callable[[Any, Any], torch.Tensor]
 
@@ -21,13 +21,13 @@ class Examined:
     """What a look at a problem found.
 
     Attributes:
-        batch_size: B; 1 for a loss that is one scalar.
+        rows: How many samples, and where they lie; one for a loss that is one scalar.
         loss_per: ``"sample"`` or ``"copy"``.
         weights: ``w_b``, float64; None for a scalar.
         separable: Whether each sample has the same loss when it runs alone.
     """
 
-    batch_size: int
+    rows: Rows
     loss_per: str
     weights: torch.Tensor | None
     separable: bool = False
@@ -58,6 +58,7 @@ def examine(
     losses: torch.Tensor,
     wish: str | None,
     weights: torch.Tensor | None,
+    axis: int | None = None,
 ) -> Examined:
     """Find out whose the losses are.
 
@@ -67,37 +68,58 @@ def examine(
         losses: Their losses.
         wish: What the user says, or None.
         weights: The user's weights, or None.
+        axis: The axis of the samples in the inputs; by default the first along which they are independent.
 
     Raises:
-        UsageError: The user's wish or weights do not fit.
+        UsageError: The user's wish, weights or axis do not fit.
     """
     if losses.ndim == 0:
         if wish == "sample":
             raise UsageError("the loss returns a scalar; for loss_per='sample' it must return losses [B].")
         if weights is not None:
             raise UsageError("weights need a loss that returns losses [B]; this one returns a scalar.")
-        return Examined(1, "copy", None)
+        return Examined(Rows(1), "copy", None)
     weights = _weights(weights, losses)
-    own = _independent(evaluate, data, losses)
-    if wish == "sample" and not own:
+    candidates = _axes(data[0], len(losses), axis)
+    own = next((rows for rows in candidates if _independent(evaluate, data, losses, rows)), None)
+    if wish == "sample" and own is None:
         raise UsageError("the losses are not the samples' own: changing a sample moves another's loss.")
-    loss_per = wish or ("sample" if own else "copy")
-    alone = loss_per == "sample" and _separable(evaluate, data, losses)
-    return Examined(len(losses), loss_per, weights, alone)
+    loss_per = wish or ("copy" if own is None else "sample")
+    rows = own or candidates[0]
+    alone = loss_per == "sample" and _separable(evaluate, data, losses, rows)
+    return Examined(rows, loss_per, weights, alone)
+
+
+def _axes(inputs: Any, size: int, wish: int | None) -> list[Rows]:
+    """Where samples may lie: the axes of the inputs that are as long as there are losses.
+
+    Raises:
+        UsageError: The axis that the user gave is not.
+    """
+    shapes = [tuple(t.shape) for t in tensors(inputs)]
+    fits = sorted({axis for shape in shapes for axis, length in enumerate(shape) if length == size})
+    if wish is None:
+        return [Rows(size, axis) for axis in fits] or [Rows(size)]
+    if wish not in fits:
+        raise UsageError(
+            f"batch_axis={wish!r} does not fit: there are {size} losses, and the inputs have shapes "
+            f"{', '.join(str(list(shape)) for shape in shapes)}; leave batch_axis out, or have one loss a sample."
+        )
+    return [Rows(size, wish)]
 
 
 def check_lengths(inputs: Any, target: Any) -> None:
-    """Refuse a batch whose inputs and targets are not as many.
+    """Refuse a batch whose inputs and targets are not as many, along no axis.
 
     Raises:
         UsageError: They are not, or there are none.
     """
     if isinstance(inputs, torch.Tensor) and isinstance(target, torch.Tensor):
-        have, want = (str(t.shape[0]) if t.ndim else "no axis of" for t in (inputs, target))
-        if have != want:
-            raise UsageError(f"the batch has {have} inputs but {want} targets; they must be as many.")
-        if have == "0":
+        if not (inputs.numel() and target.numel()):
             raise UsageError("the batch is empty.")
+        if not set(target.shape[:2]) & set(inputs.shape[:3]):
+            have, want = (str(t.shape[0]) if t.ndim else "no axis of" for t in (inputs, target))
+            raise UsageError(f"the batch has {have} inputs but {want} targets; they must be as many.")
 
 
 def same_state(module: nn.Module, before: dict[str, torch.Tensor]) -> None:
@@ -116,11 +138,6 @@ def same_state(module: nn.Module, before: dict[str, torch.Tensor]) -> None:
         )
 
 
-def rows_of(value: Any, size: int, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Apply a function to the tensors that have a row for each sample; leave the others."""
-    return map_tensors(lambda t: function(t) if t.ndim and len(t) == size else t, value)
-
-
 def _weights(given: Any, losses: torch.Tensor) -> torch.Tensor:
     if given is None:
         return torch.full_like(losses, 1 / len(losses), dtype=torch.float64)
@@ -132,20 +149,19 @@ def _weights(given: Any, losses: torch.Tensor) -> torch.Tensor:
     return weights
 
 
-def _independent(evaluate: Losses, data: tuple[Any, Any], clean: torch.Tensor) -> bool:
+def _independent(evaluate: Losses, data: tuple[Any, Any], clean: torch.Tensor, rows: Rows) -> bool:
     """Whether changing some samples leaves the others' losses alone; every ordered pair of samples is tried."""
-    size = len(clean)
-    for chosen in row_masks(size):
+    for chosen in row_masks(rows.size):
         there = chosen.to(clean.device)
 
-        def change(t: torch.Tensor, chosen: torch.Tensor = chosen) -> torch.Tensor:
-            new = t.roll(1, 0)
+        def change(t: torch.Tensor, axis: int, chosen: torch.Tensor = chosen) -> torch.Tensor:
+            new = t.roll(1, axis)
             if t.is_floating_point():
                 new = new + t.std(correction=0) * 0.5 + 0.1
-            return torch.where(chosen.to(t.device).view(-1, *[1] * (t.ndim - 1)), new, t)
+            return torch.where(along(chosen.to(t.device), axis, t.ndim), new, t)
 
         try:
-            losses = evaluate(rows_of(data[0], size, change), data[1])
+            losses = evaluate(rows.map(change, data[0]), data[1])
         except Exception:
             return False
         if moved(losses, clean)[~there].any():
@@ -153,12 +169,11 @@ def _independent(evaluate: Losses, data: tuple[Any, Any], clean: torch.Tensor) -
     return True
 
 
-def _separable(evaluate: Losses, data: tuple[Any, Any], clean: torch.Tensor) -> bool:
+def _separable(evaluate: Losses, data: tuple[Any, Any], clean: torch.Tensor, rows: Rows) -> bool:
     """Whether the first, middle and last sample have the same loss when they run alone."""
-    size = len(clean)
-    for b in sorted({0, size // 2, size - 1}):
+    for b in sorted({0, rows.size // 2, rows.size - 1}):
         try:
-            alone = evaluate(*rows_of(data, size, lambda t, b=b: t[b : b + 1]))  # type: ignore[misc]  # mypy knows no such defaults
+            alone = evaluate(*rows.alone(data, b))
         except Exception:
             return False
         if alone.shape != (1,) or not torch.allclose(alone[0], clean[b], rtol=1e-4, atol=1e-5):

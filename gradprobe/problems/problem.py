@@ -13,11 +13,12 @@ from torch.func import functional_call
 
 from gradprobe.core.errors import UsageError, one_of, unknown
 from gradprobe.core.hooks import copied, map_tensors, tensors, untouched_globals
+from gradprobe.core.rows import Rows
 from gradprobe.core.spec import digest
 from gradprobe.problems import fingerprint
 from gradprobe.problems.device import find_device
-from gradprobe.problems.losses import Loss, find_loss
-from gradprobe.problems.preflight import check_lengths, check_loss, examine, rows_of, same_state
+from gradprobe.problems.losses import Loss, find_loss, picked
+from gradprobe.problems.preflight import check_lengths, check_loss, examine, same_state
 from gradprobe.problems.twin import Swapped, make_twin, places, shared_tensors, unwrapped
 
 Tensors = dict[str, torch.Tensor]
@@ -42,6 +43,11 @@ class Problem:
             changing some samples moves no other's loss.
         weights: ``w_b``, shape ``[B]``; 1/B by default.
         mode: ``"eval"`` (default: running statistics, no dropout) or ``"as-is"``.
+        output: Which of the model's outputs the loss is given: a key or field (``"logits"``), a position, or a
+            function of the output. By default a callable loss is given all of it, and a named loss its one
+            floating tensor, or its ``logits``.
+        batch_axis: The axis of the samples in the inputs (1 for time-major sequences). Found out by default: the
+            first along which samples are independent.
         name: What to call it in results.
         facts: JSON-able facts to be kept with results (checkpoint hash, data name, ...).
 
@@ -58,6 +64,8 @@ class Problem:
         loss_per: str | None = None,
         weights: torch.Tensor | None = None,
         mode: str = "eval",
+        output: str | int | Callable[[Any], Any] | None = None,
+        batch_axis: int | None = None,
         name: str | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
@@ -72,9 +80,11 @@ class Problem:
         self.name = name or type(self.module).__name__
         self.facts = dict(facts or {})
         self.samples_run = 0
+        self.rows = Rows(1)
         self.overrides: Tensors = {}
         self._loss = find_loss(loss)
-        self._wish, self._given_weights = loss_per, weights
+        self.output = output
+        self._wish, self._given_weights, self._axis = loss_per, weights, batch_axis
         self._cache: dict[Any, Any] | None = None
         self._structure: dict[Any, Any] = {}
         self._shared: list[torch.Tensor] = []
@@ -107,9 +117,9 @@ class Problem:
         before = {name: b.detach().clone() for name, b in self.module.named_buffers()}
         with untouched_globals(), torch.no_grad():
             data, losses = (self.inputs, self.target), self._first_look()
-            found = examine(self._run, data, losses, self._wish, self._given_weights)
+            found = examine(self._run, data, losses, self._wish, self._given_weights, self._axis)
             same_state(self.module, before)
-        self.batch_size, self.loss_per = found.batch_size, found.loss_per
+        self.rows, self.loss_per = found.rows, found.loss_per
         self.weights, self.separable = found.weights, found.separable
 
     def _first_look(self) -> torch.Tensor:
@@ -144,6 +154,16 @@ class Problem:
     def forwards(self) -> float:
         """Forward passes of the batch so far; a sample that ran alone counts as its share of one."""
         return self.samples_run / self.batch_size
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in the batch; 1 where the loss is one scalar."""
+        return self.rows.size
+
+    @property
+    def batch_axis(self) -> int:
+        """Axis of the samples in the inputs."""
+        return self.rows.axis
 
     @property
     def samples(self) -> int:
@@ -213,6 +233,8 @@ class Problem:
             loss_per=self._wish,
             weights=weights,
             mode=self.mode,
+            output=self.output,
+            batch_axis=self._axis,
             name=self.name,
             facts=self.facts,
         )
@@ -230,7 +252,7 @@ class Problem:
 
         Args:
             parameters: Values that replace the model's own for this forward.
-            repeats: How many times the batch is repeated along axis 0, copy after copy.
+            repeats: How many times the batch is repeated along its axis, copy after copy.
             sample: Run this sample alone (``loss_per="sample"`` only).
             copies: How many forwards this one stands for under ``vmap``; only counted.
             layout: ``"channels_last"`` lays out images in the inputs so; nothing by default.
@@ -316,7 +338,11 @@ class Problem:
     def fingerprints(self) -> dict[str, str]:
         """SHA-256 of model, batch and loss; together with the clean losses, what makes two runs the same."""
         weights = None if self.weights is None else fingerprint.of_tensor(self.weights)
-        loss = [fingerprint.name_of(self.loss), self.loss_per, self.mode, weights]
+        loss: list[Any] = [fingerprint.name_of(self.loss), self.loss_per, self.mode, weights]
+        if self.output is not None:
+            loss.append(
+                self.output if isinstance(self.output, (str, int)) else fingerprint.name_of(self.output)
+            )
         return {
             "model": fingerprint.of_model(self.twin, {**self.parameters, **dict(self.twin.named_buffers())}),
             "batch": fingerprint.of_data(self.inputs, self.target),
@@ -338,9 +364,9 @@ class Problem:
         self.samples_run += repeats * (self.batch_size if sample is None else 1)
         data = (self.inputs, self.target)
         if repeats > 1:
-            data = rows_of(data, self.batch_size, lambda t: t.repeat(repeats, *[1] * (t.ndim - 1)))
+            data = self.rows.repeated(data, repeats)
         if sample is not None:
-            data = rows_of(data, self.batch_size, lambda t: t[sample : sample + 1])
+            data = self.rows.alone(data, sample)
         if layout == "channels_last":
             data = (map_tensors(_channels_last, data[0]), data[1])
         losses = self._losses(*data)
@@ -370,7 +396,8 @@ class Problem:
 
     def _losses(self, inputs: Any, target: Any) -> torch.Tensor:
         args, kwargs = _arguments(copied(inputs))  # a model may change its input in place
-        return self._loss(self.twin(*args, **kwargs), copied(target))
+        output = picked(self.twin(*args, **kwargs), self.output, named=isinstance(self.loss, str))
+        return self._loss(output, copied(target))
 
     def _within(self, parameters: Mapping[str, torch.Tensor], function: Callable[[], Any]) -> Any:
         """Run a function while the twin has other values; state that a forward changes is cloned first."""
