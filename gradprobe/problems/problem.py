@@ -19,7 +19,8 @@ from gradprobe.problems import fingerprint
 from gradprobe.problems.device import find_device
 from gradprobe.problems.losses import Loss, find_loss, picked
 from gradprobe.problems.preflight import check_lengths, check_loss, examine, same_state
-from gradprobe.problems.twin import Swapped, make_twin, places, shared_tensors, unwrapped
+from gradprobe.problems.state import Kept, Watch, standing_in
+from gradprobe.problems.twin import Swapped, is_half, make_twin, places, shared_tensors, unwrapped
 
 Tensors = dict[str, torch.Tensor]
 
@@ -48,6 +49,8 @@ class Problem:
             floating tensor, or its ``logits``.
         batch_axis: The axis of the samples in the inputs (1 for time-major sequences). Found out by default: the
             first along which samples are independent.
+        precision: How to run parameters, buffers and inputs of less than single precision (bfloat16): as
+            ``"float32"`` (default: in half precision small noise is rounded away), or ``"as-is"``.
         name: What to call it in results.
         facts: JSON-able facts to be kept with results (checkpoint hash, data name, ...).
 
@@ -66,10 +69,12 @@ class Problem:
         mode: str = "eval",
         output: str | int | Callable[[Any], Any] | None = None,
         batch_axis: int | None = None,
+        precision: str = "float32",
         name: str | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         one_of("mode", mode, ("eval", "as-is"))
+        one_of("precision", precision, ("float32", "as-is"))
         one_of("loss_per", loss_per, (None, "sample", "copy"))
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
             raise UsageError("batch must be a pair (inputs, target).")
@@ -83,7 +88,7 @@ class Problem:
         self.rows = Rows(1)
         self.overrides: Tensors = {}
         self._loss = find_loss(loss)
-        self.output = output
+        self.output, self.precision = output, precision
         self._wish, self._given_weights, self._axis = loss_per, weights, batch_axis
         self._cache: dict[Any, Any] | None = None
         self._structure: dict[Any, Any] = {}
@@ -107,13 +112,16 @@ class Problem:
             or len(shared) != len(self._shared)
             or any(a is not b for a, b in zip(shared, self._shared, strict=True))
         ):
-            self.twin = make_twin(self.module, self.mode)
+            self._twin = make_twin(self.module, self.mode, self.precision)
+            self.twin = self._twin.module
             self._places = places(self.twin)
             self._shared = shared
+        self._twin.follow()
         self._structure = {}
         if self._cache is not None:
             self._cache = {}
         self._changing: tuple[str, ...] = ()
+        self._kept = Kept()
         before = {name: b.detach().clone() for name, b in self.module.named_buffers()}
         with untouched_globals(), torch.no_grad():
             data, losses = (self.inputs, self.target), self._first_look()
@@ -126,19 +134,29 @@ class Problem:
         """Losses of two forwards, the first on copies of all state, so that what it changes is known."""
         state = {**dict(self.twin.named_parameters()), **dict(self.twin.named_buffers())}
         copies = {name: t.detach().clone() for name, t in state.items()} | self.overrides
+
+        def watched() -> torch.Tensor:
+            watch = Watch(self.twin)
+            losses = self._losses(self.inputs, self.target)
+            self._kept = watch.changes()
+            return losses
+
         try:
-            losses = self._within(copies, lambda: self._losses(self.inputs, self.target))
+            losses = self._within(copies, watched)
         except UsageError:
             raise
         except Exception as error:
             raise UsageError(
                 f"the model or its loss fails on this batch: {type(error).__name__}: {error}"
             ) from error
-        losses = check_loss(losses)
+        with self._kept.put_back():
+            losses = check_loss(losses)
+        replaced = {(id(module), local) for module, local, _ in self._kept.buffers}
         self._changing = tuple(
             name
             for name, t in copies.items()
-            if name not in self.overrides and not torch.equal(t, state[name])
+            if name not in self.overrides
+            and (not torch.equal(t, state[name]) or self._is_among(replaced, name))
         )
         if not torch.allclose(self._run(self.inputs, self.target), losses, rtol=1e-4, atol=1e-6):
             raise UsageError(
@@ -146,6 +164,11 @@ class Problem:
                 "mode='eval' or switch the randomness off."
             )
         return losses
+
+    def _is_among(self, places: set[tuple[int, str]], name: str) -> bool:
+        """Whether a tensor is at one of these places: module and local name."""
+        split = (place.rpartition(".") for place in self._places[name])
+        return any((id(self.twin.get_submodule(path)), local) in places for path, _, local in split)
 
     def _run(self, inputs: Any, target: Any) -> torch.Tensor:
         return self._within({}, lambda: self._losses(inputs, target))
@@ -235,6 +258,7 @@ class Problem:
             mode=self.mode,
             output=self.output,
             batch_axis=self._axis,
+            precision=self.precision,
             name=self.name,
             facts=self.facts,
         )
@@ -339,6 +363,8 @@ class Problem:
         """SHA-256 of model, batch and loss; together with the clean losses, what makes two runs the same."""
         weights = None if self.weights is None else fingerprint.of_tensor(self.weights)
         loss: list[Any] = [fingerprint.name_of(self.loss), self.loss_per, self.mode, weights]
+        if self.precision != "float32":
+            loss.append(self.precision)
         if self.output is not None:
             loss.append(
                 self.output if isinstance(self.output, (str, int)) else fingerprint.name_of(self.output)
@@ -395,9 +421,13 @@ class Problem:
         self._loss = find_loss(self.loss)
 
     def _losses(self, inputs: Any, target: Any) -> torch.Tensor:
-        args, kwargs = _arguments(copied(inputs))  # a model may change its input in place
+        args, kwargs = _arguments(map_tensors(self._own, inputs))  # a model may change its input in place
         output = picked(self.twin(*args, **kwargs), self.output, named=isinstance(self.loss, str))
-        return self._loss(output, copied(target))
+        return self._loss(output, map_tensors(self._own, target))
+
+    def _own(self, t: torch.Tensor) -> torch.Tensor:
+        """A copy of a tensor of the batch, in the precision that is run."""
+        return t.float() if self.precision == "float32" and is_half(t) else t.clone()
 
     def _within(self, parameters: Mapping[str, torch.Tensor], function: Callable[[], Any]) -> Any:
         """Run a function while the twin has other values; state that a forward changes is cloned first."""
@@ -405,10 +435,11 @@ class Problem:
         if self._changing:
             state = {**dict(self.twin.named_parameters()), **dict(self.twin.named_buffers())}
             values = {name: state[name].detach().clone() for name in self._changing} | values
-        if not values:
-            return function()
-        placed = {f"twin.{place}": v for name, v in values.items() for place in self._places[name]}
-        return functional_call(Swapped(self.twin), placed, (function,), tie_weights=False)
+        with standing_in(self._twin.listed), self._kept.put_back():
+            if not values:
+                return function()
+            placed = {f"twin.{place}": v for name, v in values.items() for place in self._places[name]}
+            return functional_call(Swapped(self.twin), placed, (function,), tie_weights=False)
 
     def _weight(self, sample: int) -> torch.Tensor:
         assert self.weights is not None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from gradprobe.core.errors import UsageError, described
+from gradprobe.problems.state import Listed, class_lists, kept_on_graphs
 
 
 def unwrapped(module: Any) -> nn.Module:
@@ -27,32 +29,77 @@ def unwrapped(module: Any) -> nn.Module:
     return module
 
 
-def make_twin(module: nn.Module, mode: str) -> nn.Module:
+@dataclass
+class Twin:
+    """A copy of a module that is run in its place.
+
+    Attributes:
+        module: The copy.
+        widened: Tensors of the user's in less than single precision, and the copies of them that are run.
+        listed: Lists in classes in which the copy's modules must stand for the user's.
+    """
+
+    module: nn.Module
+    widened: list[tuple[torch.Tensor, torch.Tensor]]
+    listed: list[Listed]
+
+    def follow(self) -> None:
+        """Take over the values of tensors that are not shared."""
+        with torch.no_grad():
+            for theirs, ours in self.widened:
+                ours.copy_(theirs)
+
+
+def make_twin(module: nn.Module, mode: str, precision: str) -> Twin:
     """A copy of a module that shares its parameters and buffers.
 
     Args:
         module: The user's module; not changed.
         mode: ``"eval"`` or ``"as-is"``.
+        precision: ``"float32"`` or ``"as-is"``: how to run what has less than single precision.
 
     Raises:
-        UsageError: It cannot be copied, has no values yet, or has half precision.
+        UsageError: It cannot be copied, or its parameters have no values yet, or whole numbers for values.
     """
     shared = shared_tensors(module)
-    if any(nn.parameter.is_lazy(t) for t in shared):
-        raise UsageError("the model has uninitialised (lazy) parameters; run it once on a batch first.")
-    half = next((n for n, p in module.named_parameters() if p.dtype.itemsize < 4), None)
-    if half is not None:
-        raise UsageError(
-            f"parameter {half!r} has half precision, which rounds small noise away; use model.float()."
-        )
+    _check_values(module)
+    stand: dict[int, Any] = {id(t): t for t in shared}
+    stand |= {id(t): t.detach() for t in kept_on_graphs(module)}
+    widened = [(t, _widened(t)) for t in shared if precision == "float32" and is_half(t)]
+    stand |= {id(theirs): ours for theirs, ours in widened}
     try:
-        twin = copy.deepcopy(module, {id(t): t for t in shared})
+        twin = copy.deepcopy(module, stand)
     except Exception as error:
         raise UsageError(
             f"a {type(module).__name__} cannot be copied ({error}); gradprobe runs a copy so that yours stays "
             "untouched. Give the model a __deepcopy__, or build it without what cannot be copied."
         ) from error
-    return twin.eval() if mode == "eval" else twin
+    return Twin(twin.eval() if mode == "eval" else twin, widened, class_lists(module, twin))
+
+
+def is_half(t: torch.Tensor) -> bool:
+    """Whether a tensor holds numbers of less than single precision."""
+    return t.is_floating_point() and t.dtype.itemsize < 4
+
+
+def _widened(t: torch.Tensor) -> torch.Tensor:
+    wide = t.detach().float()
+    return nn.Parameter(wide, requires_grad=t.requires_grad) if isinstance(t, nn.Parameter) else wide
+
+
+def _check_values(module: nn.Module) -> None:
+    if any(nn.parameter.is_lazy(t) for t in shared_tensors(module)):
+        raise UsageError("the model has uninitialised (lazy) parameters; run it once on a batch first.")
+    for name, p in module.named_parameters():
+        if p.is_meta:
+            raise UsageError(
+                f"parameter {name!r} is on the meta device, without values; load the checkpoint first."
+            )
+        if not (p.is_floating_point() or p.is_complex()):
+            raise UsageError(
+                f"parameter {name!r} holds whole numbers (a quantised model), which have no gradient; load the model "
+                "without quantisation."
+            )
 
 
 def shared_tensors(module: nn.Module) -> list[torch.Tensor]:
