@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -569,3 +570,87 @@ def max_norm():
     """A forward that rescales its own weights in place."""
     net = nn.Sequential(nn.Embedding(4, 2, max_norm=0.5), nn.Flatten(), nn.Linear(4, 2))
     return net, (torch.tensor([[0, 1], [3, 3], [2, 0]]), torch.randn(3, 2)), "mse"
+
+
+# --- batches, outputs and states of other kinds
+
+
+@small
+def time_major():
+    """Samples along axis 1, mixed over time, so that rows of axis 0 are no samples."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(2, 3), nn.Linear(3, 2)
+
+        def forward(self, x):
+            h = torch.tanh(self.first(x))
+            return self.second(h + h.flip(0) * h.mean(0)).mean(0)
+
+    return Net(), (torch.randn(3, 4, 2), torch.randn(4, 2)), "mse"
+
+
+@small
+def square_time_major():
+    """As many steps as samples: the axis is found by what moves."""
+    model, (inputs, target), loss = time_major()
+    return model, (torch.cat([inputs, inputs[:1] ** 2]), target), loss
+
+
+@dataclasses.dataclass
+class Rich:
+    """What a model of other libraries returns."""
+
+    hidden: torch.Tensor
+    logits: torch.Tensor
+
+
+@small
+def rich_outputs():
+    """Inputs and inner outputs are dicts and dataclasses; the loss is given the logits."""
+
+    class Inner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(2, 3))
+
+        def forward(self, parts):
+            return {"kept": 1, "h": parts["x"] @ self.weight, "twice": parts["x"].sum(1)}
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.head = Inner(), nn.Linear(3, 2)
+
+        def forward(self, *, parts):
+            h = torch.tanh(self.inner(parts)["h"])
+            return Rich(h, self.head(h))
+
+    return (
+        Net(),
+        ({"parts": {"x": torch.randn(4, 2)}}, torch.tensor([0, 1, 1, 0])),
+        "cross_entropy",
+        {"output": "logits"},
+    )
+
+
+@small
+def stateful():
+    """A potential that is kept from one forward to the next, as an attribute, and one as a buffer."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(2, 3), nn.Linear(3, 2)
+            self.potential, self.log = None, []
+            self.register_buffer("trace", torch.zeros(()))
+
+        def forward(self, x):
+            h = self.first(x)
+            self.potential = h if self.potential is None else 0.5 * self.potential + h
+            self.trace = self.trace + self.potential.mean()
+            self.log.append(self.potential)
+            return self.second(torch.tanh(self.potential) + self.trace * len(self.log))
+
+    return Net(), (torch.randn(4, 2), torch.randn(4, 2)), mean_square

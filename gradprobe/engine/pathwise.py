@@ -67,7 +67,7 @@ def pathwise(
         new = {}
         for layer in layers:
             for number, name in enumerate(layer.parameters):
-                eps = noise[layer.name, number]
+                eps = noise[layer.name, number].to(leaves[name].dtype)
                 new[name] = leaves[name] + draw.sigma_of(layer.name) * (eps if row is None else eps[row])
         return new
 

@@ -84,8 +84,8 @@ def site_shapes(problem: Runnable, draw: Draw, layer: Layer) -> list[tuple[int, 
 
 
 def dtype_of(problem: Runnable, layer: Layer) -> torch.dtype:
-    """Type of a layer's parameters."""
-    return problem.parameters[layer.parameters[0]].dtype
+    """Type of a layer's noise: that of its parameters, or a wider one; half precision would round sums."""
+    return torch.promote_types(problem.parameters[layer.parameters[0]].dtype, torch.float32)
 
 
 def add_noise(output: Any, draw: Draw, layer: str, noise: torch.Tensor) -> Any:
@@ -128,10 +128,12 @@ def _changed_calls(layer: str) -> UsageError:
 def shifted(
     problem: Runnable, draw: Draw, layers: Sequence[Layer], noise: Mapping[Site, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Parameters of the layers plus ``sigma`` times one copy's unit noise."""
+    """Parameters of the layers plus ``sigma`` times one copy's unit noise, in their own precision."""
     values = problem.parameters
     return {
-        name: torch.add(values[name], noise[layer.name, number], alpha=draw.sigma_of(layer.name))
+        name: torch.add(values[name], noise[layer.name, number], alpha=draw.sigma_of(layer.name)).to(
+            values[name].dtype
+        )
         for layer in layers
         for number, name in enumerate(layer.parameters)
     }

@@ -43,7 +43,7 @@ class ConvRule(SignOfInput):
             return super().pull_back(module, own, values, args, kwargs, cotangent, encode)
         with torch.no_grad():
             found = torch.ops.aten.convolution_backward(
-                cotangent,
+                cotangent.to(x.dtype),
                 torch.sign(x) if encode else x,
                 values["weight"],
                 [cotangent.shape[1]] if "bias" in values else None,

@@ -62,7 +62,7 @@ class Generic:
         with torch.enable_grad():
             output = first_tensor(_called(module, inside, copied(args), copied(kwargs)))
             assert output is not None
-            found = torch.autograd.grad(output, leaves, cotangent, allow_unused=True)
+            found = torch.autograd.grad(output, leaves, cotangent.to(output.dtype), allow_unused=True)
         return {
             name: torch.zeros_like(values[name]) if g is None else g.to_dense() if g.is_sparse else g
             for name, g in zip(own, found, strict=True)

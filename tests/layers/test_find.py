@@ -111,7 +111,7 @@ def test_attention_is_one_layer_with_its_projection() -> None:
     assert att.credit == "sample"
 
 
-def test_other_batch_axes_are_credited_with_the_copys_loss() -> None:
+def test_samples_are_found_along_any_axis_and_nowhere_in_merged_ones() -> None:
     class TimeFirst(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -122,8 +122,8 @@ def test_other_batch_axes_are_credited_with_the_copys_loss() -> None:
             h = self.flat(h.reshape(-1, 4)).view_as(h)
             return self.out(h.mean(0))
 
-    credits = {x.name: x.credit for x in find(TimeFirst(), randn(6, 6, 4)).layers}
-    assert credits == {"a": "copy", "flat": "copy", "out": "sample"}
+    credits = {x.name: (x.credit, x.axis) for x in find(TimeFirst(), randn(6, 6, 4)).layers}
+    assert credits == {"a": ("sample", 1), "flat": ("copy", 0), "out": ("sample", 0)}
 
 
 def test_parametrised_weights_belong_to_their_module_and_have_no_signs() -> None:

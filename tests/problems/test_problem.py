@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import copy
+import pickle
+from typing import ClassVar
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+import gradprobe as gp
 from gradprobe import Problem, UsageError
+from tests.problems_small import CATALOGUE, build
 from tests.problems_tiny import classifier
 
 
@@ -117,6 +121,17 @@ def test_fingerprints_tell_model_batch_and_loss_apart() -> None:
     assert Problem(nn.Linear(4, 3), (x, y), "nll").fingerprints()["loss"] != same["loss"]
 
 
+class Pair(nn.Module):
+    """Two outputs, of which none is said to be the one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.fc(x), -self.fc(x)
+
+
 class Failing(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("out of luck")
@@ -141,7 +156,13 @@ class Failing(nn.Module):
         (lambda x, y: Problem(nn.Linear(4, 3), (x, y), lambda o, t: 1.0), "must return a tensor"),
         (lambda x, y: Problem(nn.Linear(4, 3), (x, y), weights=torch.ones(3)), "weights have shape"),
         (lambda x, y: Problem(nn.Linear(4, 3), (x, y), mode="train"), "mode 'train'"),
-        (lambda x, y: Problem(nn.LSTM(4, 3), (x, y)), "not a tensor"),
+        (lambda x, y: Problem(Pair(), (x, y)), "with the outputs 0, 1; say with output="),
+        (lambda x, y: Problem(Pair(), (x, y), output="logit"), "unknown output 'logit'. Known: 0, 1"),
+        (lambda x, y: Problem(Pair(), (x, y), output=2), "unknown output '2'"),
+        (lambda x, y: Problem(nn.Linear(4, 3), (x, y), output="logits"), "none, it is a Tensor"),
+        (lambda x, y: Problem(nn.Linear(4, 3), (x, y), batch_axis=1), "batch_axis=1 does not fit"),
+        (lambda x, y: Problem(nn.Linear(4, 3), (x, y), precision="bf16"), "unknown precision 'bf16'"),
+        (lambda x, y: Problem(nn.Linear(4, 3, device="meta"), (x, y)), "on the meta device"),
     ],
 )
 @pytest.mark.filterwarnings(
@@ -153,7 +174,104 @@ def test_bad_input_is_one_sentence(make, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_half_precision_is_refused() -> None:
+@pytest.mark.parametrize(("output", "sign"), [(0, 1), (1, -1), (lambda found: found[1], -1)])
+def test_the_loss_is_given_the_output_that_was_asked_for(output, sign: int) -> None:
     x, y = data()
-    with pytest.raises(UsageError, match="half precision"):
-        Problem(nn.Linear(4, 3).bfloat16(), (x.bfloat16(), y))
+    module = Pair()
+    losses = F.cross_entropy(sign * module.fc(x), y, reduction="none")
+    assert torch.equal(Problem(module, (x, y), output=output).evaluate(), losses)
+    whole = Problem(module, (x, y), lambda found, target: F.cross_entropy(found[0], target, reduction="none"))
+    assert torch.equal(whole.evaluate(), F.cross_entropy(module.fc(x), y, reduction="none"))
+
+
+def test_half_precision_is_run_as_float32_and_follows_the_users_values() -> None:
+    x, y = data()
+    module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).bfloat16()
+    problem = Problem(module, (x.bfloat16(), y))
+    for change in (0.0, 0.5):
+        with torch.no_grad():
+            module[0].weight.add_(change)
+        module[1].running_mean.add_(change)
+        problem.refresh()
+        wide = copy.deepcopy(module).float().eval()
+        losses = F.cross_entropy(wide(x.bfloat16().float()), y, reduction="none")
+        assert torch.equal(problem.evaluate(), losses)
+        found = gp.estimate(problem, "bp")
+        assert torch.equal(found["0.weight"], torch.autograd.grad(losses.mean(), wide[0].weight)[0])
+    assert module[0].weight.dtype == module[1].running_mean.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("estimator", ["bp", "lr", "alr", "es", "lr(injection=joint)"])
+def test_half_precision_may_stay_as_it_is(estimator: str) -> None:
+    """Against the same weights in float32: noise is rounded by one part in 256, a direction by little more."""
+    x, y = data()
+    module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).bfloat16()
+    options = {} if estimator == "bp" else {"copies": 10, "sigma": 1.0}
+    half, wide = (
+        gp.estimate(Problem(module, (x.bfloat16(), y), precision=p), estimator, **options)
+        for p in ("as-is", "float32")
+    )
+    for name in wide:
+        assert (half[name].float() - wide[name]).norm() < 0.1 * wide[name].norm()
+
+
+def test_what_a_forward_keeps_is_put_back() -> None:
+    problem = build("stateful")
+    once = problem.evaluate()
+    gp.estimate(problem, "lr", copies=4)
+    assert torch.equal(problem.evaluate(), once)
+    assert problem.twin.potential is None
+    assert problem.twin.log == []
+    assert problem.module.potential is None
+
+
+def test_state_on_the_users_graph_is_taken_over_without_it() -> None:
+    module, (x, y), loss = CATALOGUE["stateful"]()
+    module(x).sum()  # leaves a potential with a graph
+    problem = Problem(module, (x, y), loss)
+    expected = loss(copy_of_state(module)(x), y)
+    assert torch.equal(problem.evaluate(), expected)
+    assert all(bool(v.isfinite().all()) for v in gp.estimate(problem, "bp").values())
+    assert module.potential.grad_fn is not None
+
+
+def copy_of_state(module: nn.Module) -> nn.Module:
+    """The same module with the same state, off its graph."""
+    other, *_ = CATALOGUE["stateful"]()
+    other.load_state_dict(module.state_dict())
+    other.potential, other.log = module.potential.detach(), [t.detach() for t in module.log]
+    other.trace = module.trace.detach()
+    return other
+
+
+class Listed(nn.Module):
+    """Kept in a list of its class, through which a forward resets all of its kind (as snntorch does)."""
+
+    every: ClassVar[list] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.kept = nn.Linear(4, 3), torch.zeros(())
+        self.every.append(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for one in self.every:
+            one.kept = torch.zeros(())
+        self.kept = self.kept + self.fc(x).mean()
+        return self.fc(x) + self.kept
+
+
+def test_lists_in_classes_hold_the_twin_while_it_runs() -> None:
+    module = Listed()
+    module(data()[0])
+    kept = module.kept
+    assert float(kept.detach()) != 0
+    problem = Problem(module, data())
+    expected = F.cross_entropy(
+        module.fc(data()[0]) + module.fc(data()[0]).mean(), data()[1], reduction="none"
+    )
+    torch.testing.assert_close(problem.evaluate(), expected.detach())
+    assert module.kept is kept
+    sent = pickle.loads(pickle.dumps(problem))  # to a process whose list holds none of its modules
+    torch.testing.assert_close(sent.evaluate(), expected.detach())
+    assert Listed.every == [module]

@@ -71,7 +71,7 @@ def all_noise(
     found = {}
     for layer in layers:
         if draw.where == "activations":
-            shapes = [((1, *s[1:]) if draw.share == "batch" else s) for s in layer.outputs]
+            shapes = [_one_row(s, layer.axis) if draw.share == "batch" else s for s in layer.outputs]
         else:
             each = (problem.batch_size,) if draw.share == "sample" else ()
             shapes = [(*each, *s) for s in layer.shapes]
@@ -81,6 +81,10 @@ def all_noise(
             eps = unit_noise(NOISE.get(draw.noise)(), key, tuple(shape), range(drawn))
             found[layer.name, number] = torch.cat([eps, -eps]) if draw.antithetic else eps
     return found
+
+
+def _one_row(shape, axis):
+    return tuple(1 if number == axis else length for number, length in enumerate(shape))
 
 
 def score(draw: Draw, readout: ReadOut, eps: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -133,9 +137,7 @@ def run(
         calls[site] = (path, *pending[path].pop())
         if shift is None:
             return output
-        first = output[0] if isinstance(output, tuple) else output
-        noisy = first.clone() + shift[site].to(first.dtype)
-        return (noisy, *output[1:]) if isinstance(output, tuple) else noisy
+        return _with_first(output, lambda first: first.clone() + shift[site].to(first.dtype))
 
     for layer in layers:
         for path in layer.modules:
@@ -144,13 +146,14 @@ def run(
             module.register_forward_hook(_with_path(after, layer, path), with_kwargs=True)
     inputs, target = problem.inputs, problem.target
     if sample is not None:
-        inputs, target = _rows(inputs, sample), _rows(target, sample)
+        inputs, target = _rows(problem, inputs, sample), _rows(problem, target, sample)
     with torch.no_grad():
         output = model(**_clone(inputs)) if isinstance(inputs, dict) else model(_clone(inputs))
         return _losses(problem, output, target), calls
 
 
 def _losses(problem, output, target):
+    output = getattr(output, "logits", output)
     if problem.loss == "mse":
         losses = ((output - target) ** 2).flatten(1).mean(1)
     elif problem.loss == "cross_entropy":
@@ -174,10 +177,24 @@ def _clone(value):
     return tuple(_clone(v) for v in value) if isinstance(value, tuple) else value
 
 
-def _rows(value, b):
+def _rows(problem, value, b):
     if isinstance(value, dict):
-        return {k: _rows(v, b) for k, v in value.items()}
-    return value[b : b + 1]
+        return {k: _rows(problem, v, b) for k, v in value.items()}
+    axis = problem.batch_axis if value.shape[problem.batch_axis :][:1] == (problem.batch_size,) else 0
+    return value.narrow(axis, b, 1)
+
+
+def _with_first(output, change):
+    """The output with its first floating tensor changed: of tuples, dicts and dataclasses the first such item."""
+    if isinstance(output, torch.Tensor):
+        return change(output)
+    named = output if isinstance(output, dict) else getattr(output, "__dict__", None)
+    items = list(named.items()) if named is not None else list(enumerate(output))
+    place, first = next((k, v) for k, v in items if isinstance(v, torch.Tensor) and v.is_floating_point())
+    if isinstance(output, tuple):
+        return tuple(change(first) if k == place else v for k, v in items)
+    changed = {**named, place: change(first)}
+    return changed if isinstance(output, dict) else type(output)(**changed)
 
 
 # --- the layer's Jacobian
@@ -206,7 +223,9 @@ class Jacobians:
         leaves = {full: module.get_parameter(local).requires_grad_() for local, full in own.items()}
         with torch.enable_grad():
             output = module(*args, **kwargs)
-            output = output[0] if isinstance(output, tuple) else output
+            seen = []
+            _with_first(output, lambda first: seen.append(first) or first)
+            (output,) = seen
             rows = [
                 torch.autograd.grad(entry, list(leaves.values()), retain_graph=True, allow_unused=True)
                 for entry in output.flatten()
@@ -262,7 +281,9 @@ def _cotangent(problem, layer, value, factor):
         return value * factor
     if layer.credit == "copy":
         return sum(w * v for w, v in zip(problem.weights, value, strict=True)) * factor
-    return torch.stack([problem.weights[b] * value[b] * factor[b] for b in range(len(value))])
+    axis = layer.axis
+    own = [problem.weights[b] * value[b] * factor.select(axis, b) for b in range(len(value))]
+    return torch.stack(own, axis)
 
 
 def _weights(problem, draw, layers, readouts, copies, noise):
@@ -349,9 +370,8 @@ def _backprop(problem, draw, layers, noise, k, b, names):
     def after(layer, module, args, output):
         site = (layer.name, counts[layer.name] % layer.calls)  # checkpointing calls again on the way back
         counts[layer.name] += 1
-        first = output[0] if isinstance(output, tuple) else output
-        noisy = first + (draw.sigma_of(layer.name) * noise[site][k].double()).to(first.dtype)
-        return (noisy, *output[1:]) if isinstance(output, tuple) else noisy
+        delta = draw.sigma_of(layer.name) * noise[site][k].double()
+        return _with_first(output, lambda first: first + delta.to(first.dtype))
 
     with torch.no_grad():
         for x in layers:
@@ -364,7 +384,7 @@ def _backprop(problem, draw, layers, noise, k, b, names):
                     model.get_submodule(path).register_forward_hook(_with_path(after, x))
     inputs, target = problem.inputs, problem.target
     if b is not None:
-        inputs, target = _rows(inputs, b), _rows(target, b)
+        inputs, target = _rows(problem, inputs, b), _rows(problem, target, b)
     with torch.enable_grad():
         output = model(**_clone(inputs)) if isinstance(inputs, dict) else model(_clone(inputs))
         losses = _losses(problem, output, target)

@@ -22,7 +22,7 @@ from tests.truth import naive
 from tests.truth.checks import SEED, assert_same, check_draw, known, layers_of, served
 from tests.truth.trace import global_state, module_state, snapshot
 
-COPY_LOSS = {"scalar-loss", "train-batch-norm", "forced-copy-loss"}
+COPY_LOSS = {"scalar-loss", "train-batch-norm", "forced-copy-loss", "stateful"}
 SPREAD = {"*": 0.3, "0": 0.2}
 
 ALL = [
@@ -195,6 +195,10 @@ EXPECTED_LAYERS = {  # name -> calls, takes activation noise, credited with
     "positional": {"place": (1, True, "copy"), "mix": (1, True, "copy"), "head": (1, True, "sample")},
     "scalar-loss": {"0": (1, True, "copy"), "2": (1, True, "copy")},
     "train-batch-norm": {"0": (1, True, "copy"), "1": (1, True, "copy"), "3": (1, True, "copy")},
+    "time-major": {"first": (1, True, "sample"), "second": (1, True, "sample")},
+    "square-time-major": {"first": (1, True, "sample"), "second": (1, True, "sample")},
+    "rich-outputs": {"inner": (1, True, "sample"), "head": (1, True, "sample")},
+    "stateful": {"first": (1, True, "copy"), "second": (1, True, "copy")},
     "never-runs": {"used": (1, True, "sample"), "head": (1, True, "sample")},
 }
 
@@ -205,6 +209,12 @@ def test_layers_are_found(name):
     _, layers = known(name)
     found = {x.name: (x.calls, x.activations, x.credit) for x in layers}
     assert found == EXPECTED_LAYERS[name]
+
+
+@pytest.mark.parametrize(("name", "axis"), [("mlp", 0), ("time-major", 1), ("square-time-major", 1)])
+def test_the_axis_of_the_samples_is_found(name, axis):
+    problem, layers = known(name)
+    assert (problem.batch_axis, [x.axis for x in layers]) == (axis, [axis] * len(layers))
 
 
 # --- copies whose loss is not finite
