@@ -81,6 +81,9 @@ def probe(
     reference_copies: Annotated[
         int | None, typer.Option(help="Copies behind the smoothed reference.")
     ] = None,
+    smoothed_by: Annotated[
+        str | None, typer.Option(help="pathwise, score, or auto: pathwise where that holds.")
+    ] = None,
     root_seed: Annotated[int | None, typer.Option(help="Root of all noise keys.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, loop, tile or vmap.")] = None,
     keep: Annotated[

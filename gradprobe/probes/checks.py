@@ -10,9 +10,8 @@ from gradprobe.engine.engines import Engine
 from gradprobe.engine.preflight import ENGINES, choose_engine
 from gradprobe.layers.find import find_layers
 from gradprobe.probes.plan import Plan
-from gradprobe.probes.references import reference_block
+from gradprobe.probes.references import reference_block, room
 from gradprobe.probes.settings import Settings
-from gradprobe.probes.unit import room
 from gradprobe.problems.problem import Problem
 from gradprobe.store.schema import REFERENCES
 
@@ -101,7 +100,8 @@ def check_plan(problem: Problem, plan: Plan, settings: Settings, layers: Sequenc
             for readout in task.readouts.values():
                 readout.check_block(settings.block, task.draw.antithetic)
             if "smoothed" in settings.references:
-                reference_block(settings, task.draw.antithetic)
+                copies = settings.copies_behind(task.key.group)
+                reference_block(copies, settings.block, task.draw.antithetic)
             if settings.memory is not None:
                 room(problem, task, settings)
             if settings.engine not in ("auto", "loop"):

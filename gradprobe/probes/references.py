@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +10,16 @@ import torch
 
 from gradprobe.core.errors import UsageError
 from gradprobe.core.streams import Block
+from gradprobe.engine.continuity import pathwise_holds
+from gradprobe.engine.engines import Engine
+from gradprobe.engine.memory import room_for
 from gradprobe.engine.pathwise import pathwise
+from gradprobe.estimators.blockread import Reading
+from gradprobe.estimators.draws import read_blocks
+from gradprobe.estimators.readout import ReadOut
 from gradprobe.probes.moments import Moments
-from gradprobe.probes.plan import Task
-from gradprobe.probes.settings import Settings
+from gradprobe.probes.plan import Plan, Task
+from gradprobe.probes.settings import Settings, engine_key
 from gradprobe.problems.problem import Problem
 
 
@@ -32,6 +38,7 @@ def make_references(
     parameters: Sequence[str],
     gradient: Mapping[str, torch.Tensor],
     settings: Settings,
+    tick: Callable[[int], None] = lambda copies: None,
 ) -> dict[str, Reference]:
     """The references of a task by name, backprop first.
 
@@ -41,29 +48,92 @@ def make_references(
         parameters: Names of its parameters.
         gradient: Backprop gradient by parameter.
         settings: What all units share.
+        tick: Called with 0 after each block of a smoothed reference; it may raise to stop.
     """
     own = {p: gradient[p].double() for p in parameters}
     squares = np.array([float((g * g).sum()) for g in own.values()])
     found = {"bp": Reference(own, squares, 1)}
     if "smoothed" in settings.references and task.draw is not None:
-        streams = settings.streams(task.key.seed, "smoothed")
-        size = reference_block(settings, task.draw.antithetic)
-        blocks = settings.reference_copies // size
+        copies = settings.copies_behind(task.key.group)
+        size = reference_block(copies, settings.block, task.draw.antithetic)
         moments = Moments(parameters, {})
-        for index in range(blocks):
-            moments.add(pathwise(problem, task.draw, task.layers, Block(index, size), streams))
-        found["smoothed"] = Reference(moments.mean(), moments.arrays()["block_sqnorm"][:, -1], blocks)
+        for direction in _smoothed(problem, task, settings, size, copies // size):
+            moments.add(direction)
+            tick(0)
+        blocks = moments.arrays()["block_sqnorm"]
+        found["smoothed"] = Reference(moments.mean(), blocks[:, -1], blocks.shape[-1])
     return found
 
 
-def reference_block(settings: Settings, paired: bool) -> int:
+def _smoothed(
+    problem: Problem, task: Task, settings: Settings, size: int, blocks: int
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Blocks of the smoothed gradient: pathwise, or where that does not hold by scores with noise of their own."""
+    assert task.draw is not None
+    streams = settings.streams(task.key.seed, "smoothed")
+    if task.key.group not in settings.scored:
+        for index in range(blocks):
+            yield pathwise(problem, task.draw, task.layers, Block(index, size), streams)
+        return
+    chosen = settings.engines.get(engine_key(task.draw, task.layers))
+    engine = settings.engine if chosen is None else Engine.parse(chosen)
+    reading = Reading(problem, task.draw, task.layers, [ReadOut()], streams)
+    for read in read_blocks(reading, range(blocks), size, engine, room(problem, task, settings)):
+        (direction,) = read.directions
+        yield {p: d * torch.nan for p, d in direction.items()} if read.nonfinite else direction
+
+
+SMOOTHED_BY = ("auto", "pathwise", "score")
+
+
+def smoothed_ways(problem: Problem, plan: Plan, wish: str, known: Mapping[str, str]) -> dict[str, str]:
+    """How the smoothed reference of each draw and layer of a plan is made: ``"pathwise"`` or ``"score"``.
+
+    Args:
+        problem: The problem.
+        plan: What is computed.
+        wish: ``"auto"``: pathwise wherever that holds; or one of the two for all.
+        known: What the run that is there uses.
+
+    Raises:
+        UsageError: The run that is there uses another than the one that is wished for.
+    """
+    found = dict(known)
+    for task in plan.tasks:
+        group = task.key.group
+        if task.draw is None:
+            continue
+        if group not in found:
+            holds = wish == "pathwise" or (wish == "auto" and pathwise_holds(problem, task.draw, task.layers))
+            found[group] = "pathwise" if holds else "score"
+        if wish not in ("auto", found[group]):
+            raise UsageError(
+                f"the run has smoothed references by {found[group]}, not by {wish}; choose another out= (or "
+                f"smoothed_by={found[group]!r})."
+            )
+    return found
+
+
+def room(problem: Problem, task: Task, settings: Settings) -> int | None:
+    """Copies of a task that memory has room for at once.
+
+    Raises:
+        UsageError: Not even one.
+    """
+    if task.draw is None:
+        return None
+    directions = len(task.readouts) + len(settings.references)
+    return room_for(problem, task.draw, task.layers, directions, settings.memory, settings.sharers)
+
+
+def reference_block(copies: int, block: int, paired: bool) -> int:
     """Copies in a block of the smoothed reference: at most a block of the estimate, and at least two blocks.
 
     Raises:
         UsageError: Antithetic pairs do not fit.
     """
-    whole, step = settings.reference_copies, 2 if paired else 1
-    sizes = [n for n in range(step, min(settings.block, whole // 2) + 1, step) if whole % n == 0]
+    step = 2 if paired else 1
+    sizes = [n for n in range(step, min(block, copies // 2) + 1, step) if copies % n == 0]
     if not sizes:
-        raise UsageError(f"reference_copies={whole} cannot hold antithetic pairs; use a multiple of 4.")
+        raise UsageError(f"reference_copies={copies} cannot hold antithetic pairs; use a multiple of 4.")
     return sizes[-1]

@@ -31,6 +31,7 @@ from gradprobe.probes.crew import check_crew, make_crew
 from gradprobe.probes.interrupt import Stop, Stopped, on_signals
 from gradprobe.probes.keep import Groups, plan_products
 from gradprobe.probes.plan import OWN, Plan, Task, make_plan
+from gradprobe.probes.references import SMOOTHED_BY, smoothed_ways
 from gradprobe.probes.request import backprop, run_info
 from gradprobe.probes.running import wanted
 from gradprobe.probes.settings import Settings, engine_key
@@ -55,7 +56,8 @@ def probe(
     block: int = DEFAULT_BLOCK,
     layers: str | Sequence[str] | None = None,
     reference: str | Sequence[str] = "bp",
-    reference_copies: int = 64,
+    reference_copies: int | None = None,
+    smoothed_by: str = "auto",
     root_seed: int = 0,
     engine: str = "auto",
     keep: str = "products",
@@ -81,7 +83,13 @@ def probe(
         layers: Names, globs or class names of layers; all by default.
         reference: What to hold estimates against besides ``"bp"``: ``"smoothed"``, the backprop gradient
             averaged over the draw's noise.
-        reference_copies: Copies behind a smoothed reference, for each seed.
+        reference_copies: Copies behind a smoothed reference, for each seed. By default 64 of a pathwise one, and
+            as many as ``copies`` of one by scores.
+        smoothed_by: How a smoothed reference is made. ``"pathwise"``: backprop under noise, which is the gradient
+            of the smoothed loss only where backprop is the loss's derivative and the loss does not jump.
+            ``"score"``: an independent run of the exact read-out (LR, ES), right for any loss, and noisier.
+            ``"auto"`` (default): pathwise for the layers where it holds (see
+            :func:`gradprobe.engine.continuity.pathwise_holds`), else by scores, as for spiking networks.
         root_seed: Root of all noise keys.
         engine: ``"auto"`` (for each layer the fastest of those that agree with the loop, timed once and kept
             with the run; short probes are not timed), ``"loop"``, ``"tile"`` (activation noise; weight noise
@@ -125,7 +133,8 @@ def probe(
     block = whole("block", block)
     root_seed = whole("root_seed", root_seed, 0)
     check_copies(copies, block)
-    reference_copies = whole("reference_copies", reference_copies, 4)
+    reference_copies = None if reference_copies is None else whole("reference_copies", reference_copies, 4)
+    one_of("smoothed_by", smoothed_by, SMOOTHED_BY)
     asked = references(reference)
     one_of("noise_on", noise_on, ("device", "cpu"))
     numbers = seed_list(seeds)
@@ -148,16 +157,19 @@ def probe(
             root_seed,
             held,
             reference_copies,
-            engine,
+            engine=engine,
             memory=size,
             sharers=max(min(workers or 1, len(todo)), 1),
             drawn_on=noise_on,
         )
+        ways = _smoothed(problem, plan, smoothed_by, store) if "smoothed" in held else {}
+        settings = replace(settings, scored=frozenset(k for k, way in ways.items() if way == "score"))
         check_plan(problem, plan, settings, found)
         info = run_info(problem, chosen, gradient, plan, settings, numbers, layers)
         info.configuration["keep"] = store.keep(keep)
         info.products = plan_products(plan, settings, info.keep)
         info.engines = _engines(problem, plan, settings, store.engines())
+        info.smoothed = ways
         hired = make_crew(workers, executor, threads, problem, gradient, todo) if todo else None
         with hired or nullcontext() as crew:
             settings = replace(settings, engines=store.begin(info).engines)
@@ -173,6 +185,13 @@ def probe(
     if stop.asked:
         ds.attrs["stopped"] = 1
     return ds
+
+
+def _smoothed(problem: Problem, plan: Plan, wish: str, store: RunStore) -> dict[str, str]:
+    """How smoothed references are made; in runs that do not say so they were pathwise."""
+    known = store.smoothed()
+    before = "smoothed" in store.references(()) and not known
+    return smoothed_ways(problem, plan, "pathwise" if before and wish == "auto" else wish, known)
 
 
 def _report(progress: Progress | None, total: int) -> Callable[[int, str], None]:

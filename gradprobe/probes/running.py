@@ -29,7 +29,7 @@ def wanted(task: Task, settings: Settings) -> Wanted:
         sizes=tuple(int(np.prod(shape)) for layer in task.layers for shape in layer.shapes),
         block=settings.block,
         references=settings.references if task.draw is not None else ("bp",),
-        reference_copies=settings.reference_copies if smoothed else 0,
+        reference_copies=settings.copies_behind(task.key.group) if smoothed else 0,
     )
 
 

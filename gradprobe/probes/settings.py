@@ -9,6 +9,9 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Streams
 from gradprobe.engine.draw import Draw
 
+PATHWISE_COPIES = 64
+"""Copies behind a pathwise reference, unless the user says how many."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -19,7 +22,8 @@ class Settings:
         copies: Copies in all.
         root_seed: Root of all noise keys.
         references: ``("bp",)`` or ``("bp", "smoothed")``.
-        reference_copies: Copies behind a smoothed reference.
+        reference_copies: Copies behind a smoothed reference; None for the usual number.
+        scored: Draws and layers (``UnitKey.group``) whose smoothed reference comes from scores.
         engine: ``"auto"``, or an engine as text.
         engines: The engine of each unit, by :func:`engine_key`; it takes the place of ``"auto"``.
         memory: Bytes that were given; None for half of what is free.
@@ -31,7 +35,8 @@ class Settings:
     copies: int
     root_seed: int = 0
     references: tuple[str, ...] = ("bp",)
-    reference_copies: int = 64
+    reference_copies: int | None = None
+    scored: frozenset[str] = frozenset()
     engine: str = "auto"
     engines: Mapping[str, str] = field(default_factory=dict)
     memory: int | None = None
@@ -46,6 +51,15 @@ class Settings:
     def streams(self, seed: int, purpose: str = "draw") -> Streams:
         """The noise of a seed."""
         return Streams(self.root_seed, seed, purpose, self.drawn_on)
+
+    def copies_behind(self, group: str) -> int:
+        """Copies behind the smoothed reference of a draw and layer.
+
+        A pathwise gradient is so much less noisy than a score that a few copies do; from scores the reference is as
+        noisy as the estimates, and has as many copies.
+        """
+        usual = self.copies if group in self.scored else PATHWISE_COPIES
+        return usual if self.reference_copies is None else self.reference_copies
 
     def copies_of(self, fixed: bool) -> int:
         """Copies that a unit needs: one block of an estimator without noise, else all."""

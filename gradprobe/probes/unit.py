@@ -12,12 +12,12 @@ import torch
 from gradprobe.core.errors import UsageError
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.engines import Engine
-from gradprobe.engine.memory import peak_memory, room_for
+from gradprobe.engine.memory import peak_memory
 from gradprobe.estimators.blockread import Read, Reading
 from gradprobe.estimators.draws import read_blocks
 from gradprobe.probes.interrupt import Stopped
 from gradprobe.probes.plan import Task
-from gradprobe.probes.references import make_references
+from gradprobe.probes.references import make_references, room
 from gradprobe.probes.running import Running, wanted
 from gradprobe.probes.settings import Settings, engine_key
 from gradprobe.problems.problem import Problem
@@ -53,7 +53,7 @@ def compute(
     """
     saver = saver if not task.fixed else None
     start = time.perf_counter()
-    references = make_references(problem, task, task.parameters, gradient, settings)
+    references = make_references(problem, task, task.parameters, gradient, settings, tick)
     spent = time.perf_counter() - start
     running = Running(task, wanted(task, settings), references)
     state = saver.load() if saver is not None else None
@@ -132,18 +132,6 @@ def _reads(problem: Problem, task: Task, blocks: range, settings: Settings) -> G
     most = room(problem, task, settings)
     reading = Reading(problem, task.draw, task.layers, readouts, streams)
     yield from read_blocks(reading, blocks, settings.block, engine, most)
-
-
-def room(problem: Problem, task: Task, settings: Settings) -> int | None:
-    """Copies of a task that memory has room for at once.
-
-    Raises:
-        UsageError: Not even one.
-    """
-    if task.draw is None:
-        return None
-    directions = len(task.readouts) + len(settings.references)
-    return room_for(problem, task.draw, task.layers, directions, settings.memory, settings.sharers)
 
 
 def _own(problem: Problem, task: Task, block: Block, streams: Streams) -> Read:

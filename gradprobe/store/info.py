@@ -31,6 +31,7 @@ class RunInfo:
         facts: Further facts that go into the attributes of the results.
         environment: Versions and machine.
         engines: The engine of each kind of unit; kept so that a run goes on to the same bits.
+        smoothed: For each draw and layer how its smoothed reference is made: ``"pathwise"`` or ``"score"``.
         products: For each draw and layer, whether products of seeds are kept.
     """
 
@@ -44,6 +45,7 @@ class RunInfo:
     facts: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=environment)
     engines: dict[str, str] = field(default_factory=dict)
+    smoothed: dict[str, str] = field(default_factory=dict)
     products: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -75,6 +77,7 @@ class RunInfo:
             "seeds": sorted({*older.seeds, *self.seeds}),
             "selected": [x.name for x in self.layers if x.name in {*older.selected, *self.selected}],
             "engines": self.engines | older.engines,
+            "smoothed": self.smoothed | older.smoothed,
             "products": older.products | self.products,
             "references": list(dict.fromkeys([*older.references, *self.references])),
         }

@@ -94,6 +94,11 @@ class RunStore:
         old = self._existing()
         return dict(old.engines) if old is not None else {}
 
+    def smoothed(self) -> dict[str, str]:
+        """How the run that is there makes its smoothed references; empty if there is none."""
+        old = self._existing()
+        return dict(old.smoothed) if old is not None else {}
+
     def references(self, least: Sequence[str]) -> tuple[str, ...]:
         """Names of the run's references: those that it has, and those that are asked for."""
         old = self._existing()
@@ -166,7 +171,7 @@ class RunStore:
         layers = [layer for layer in info.layers if layer.name in info.selected]
         facts = info.facts | {"configuration": info.configuration, "environment": info.environment}
         facts |= {"without_products": self._without_products()}
-        facts |= {"identity": info.identity, "engines": info.engines}
+        facts |= {"identity": info.identity, "engines": info.engines, "smoothed": info.smoothed or None}
         if self.path is not None:
             facts["path"] = str(self.path)
         block, references = int(info.identity["block"]), tuple(info.references)
