@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 _WHERE = {
     "Problem": "gradprobe.problems.problem",
     "load_problem": "gradprobe.problems.load",
+    "load_checkpoint": "gradprobe.problems.checkpoint",
     "Estimator": "gradprobe.estimators.base",
     "register_estimator": "gradprobe.estimators",
     "Function": "gradprobe.problems.landscape",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from gradprobe.estimators.listing import list_estimators
     from gradprobe.probes.estimate import estimate
     from gradprobe.probes.run import probe
+    from gradprobe.problems.checkpoint import load_checkpoint
     from gradprobe.problems.landscape import Function, find_function
     from gradprobe.problems.load import load_problem
     from gradprobe.problems.problem import Problem
