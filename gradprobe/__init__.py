@@ -24,6 +24,7 @@ _WHERE = {
     "open_run": "gradprobe.store.run",
     "export": "gradprobe.store.export",
     "list_estimators": "gradprobe.estimators.listing",
+    "CheckpointError": "gradprobe.problems.weights.table",
     "UsageError": "gradprobe.core.errors",
 }
 _ALIASES = {"register_estimator": "register"}
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from gradprobe.problems.landscape import Function, find_function
     from gradprobe.problems.load import load_problem
     from gradprobe.problems.problem import Problem
+    from gradprobe.problems.weights.table import CheckpointError
     from gradprobe.store.export import export
     from gradprobe.store.run import open_run
     from gradprobe.trajectory.descent import descend

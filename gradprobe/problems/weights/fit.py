@@ -105,8 +105,8 @@ def _weights(module: nn.Module) -> dict[str, Any]:
     meta = [n for n, v in want.items() if isinstance(v, torch.Tensor) and v.is_meta]
     if meta:
         raise UsageError(
-            f"the model has {count(len(meta), 'tensor')} on the meta device ({shortened(meta)}), with no numbers; build it "
-            "on a real one, or call model.to_empty(device='cpu') first."
+            f"the model has {count(len(meta), 'tensor')} on the meta device ({shortened(meta)}), with no numbers; "
+            "build it on a real one, or call model.to_empty(device='cpu') first."
         )
     if not want:
         raise UsageError("the model has no weights, so no checkpoint fits it.")

@@ -29,6 +29,7 @@ MAGIC = {
     b"\x28\xb5\x2f\xfd": "packed",
     b"7z\xbc\xaf\x27\x1c": "packed",
     b"\x78\x01": "zlib",
+    b"\x78\x5e": "zlib",
     b"\x78\x9c": "zlib",
     b"\x78\xda": "zlib",
 }

@@ -35,7 +35,7 @@ def read_zip(path: Path, allow_globals: Sequence[str]) -> Any:
     """
     with torch.serialization.safe_globals(list(_allowed(allow_globals))):
         try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=_stored(path))
+            return _load(path, weights_only=True)
         except Exception as error:
             names = _unsafe(path)
             raise _unsafe_error(path, names) if names else damaged(path, error) from error
@@ -51,7 +51,7 @@ def read_trusted(path: Path, kind: str) -> Any:
         if kind == "pickle":
             with path.open("rb") as stream:
                 return pickle.load(stream)
-        return torch.load(path, map_location="cpu", weights_only=False)
+        return _load(path, weights_only=False)
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{path} was pickled with classes of the module {error.name!r}, which is not installed here; install "
@@ -76,6 +76,15 @@ def damaged(path: Path, error: Exception) -> UsageError:
         f"{path} is damaged or of an unknown version: its reader stopped with {type(error).__name__}; fetch or "
         f"save it again with {SAVE}."
     )
+
+
+def _load(path: Path, weights_only: bool) -> Any:
+    """``torch.load``, which maps a file from disk but believes the name of one that ends in .safetensors."""
+    if path.suffix != ".safetensors":
+        mapped = weights_only and _stored(path)
+        return torch.load(path, map_location="cpu", weights_only=weights_only, mmap=mapped)
+    with path.open("rb") as stream:
+        return torch.load(stream, map_location="cpu", weights_only=weights_only)
 
 
 def _stored(path: Path) -> bool:
