@@ -89,7 +89,10 @@ def load_checkpoint(
         CheckpointError: It does not fit the module; its ``table`` holds every name. A ``UsageError`` too.
     """
     path = find_checkpoint(given)
-    content = read(path, trust_pickle, allow_globals)
+    try:
+        content = read(path, trust_pickle, allow_globals)
+    except OSError as error:
+        raise UsageError(f"{error.filename or path} cannot be read: {error.strerror or error}.") from error
     state = find_state(content.value, key, str(path))
     fit = compare(module, state.entries, strip)
     if not fit.fits:

@@ -70,6 +70,20 @@ def test_a_zip_that_was_packed_again_is_read_right(tmp_path: Path) -> None:
     assert all(torch.equal(v, other.state_dict()[k]) for k, v in net.state_dict().items())
 
 
+def test_a_file_called_code_is_no_script(tmp_path: Path) -> None:
+    """torch.save names the parts of its zip after the file."""
+    torch.save(model().state_dict(), tmp_path / "code.pt")
+    assert load_checkpoint(model(), tmp_path / "code.pt")["checkpoint_format"] == "torch zip"
+
+
+def test_nested_json_is_no_crash(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    assert recognise(tmp_path / "a.json") == "json"
+    header = b'{"a":' * 20_000
+    (tmp_path / "b").write_bytes(struct.pack("<Q", len(header)) + header)
+    assert recognise(tmp_path / "b") == "broken safetensors"
+
+
 def test_names_that_are_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_file(model().state_dict(), tmp_path / "weights.safetensors")
     (tmp_path / "m.ckpt.index").touch()

@@ -12,7 +12,7 @@ from gradprobe.problems.weights.refusals import count, shortened
 from gradprobe.problems.weights.table import CheckpointError, Row
 
 COMPARED = 20  # rows of each kind whose nearest name is looked for
-POOL = 2000
+POOL = 100  # names with most parts in common, which are compared letter by letter
 
 _MARKS = (
     (
@@ -101,14 +101,17 @@ def _near(name: str, others: Sequence[str]) -> str:
     """The most similar name, among those with the same end if there are any."""
     end = name.rsplit(".", 1)[-1]
     same = [o for o in others if o.rsplit(".", 1)[-1] == end] or others
-    return next(iter(difflib.get_close_matches(name, same[:POOL], n=1)), "")
+    parts = set(name.split("."))
+    likely = sorted(same, key=lambda o: -len(parts & set(o.split("."))))[:POOL]
+    return next(iter(difflib.get_close_matches(name, likely, n=1)), "")
 
 
 def _marked(fit: Fit, key: str | None) -> str:
     """Parts of names that only certain tools write."""
-    names = [*fit.unexpected, *fit.missing]
+    fitting = {fit.names.pairs[n] for n in fit.matched}
+    names = [n for n in fit.have if n not in fitting] + fit.missing
     for marks, cause in _MARKS:
-        if any(any(p.startswith(marks) for p in n.split(".")) for n in names):
+        if any(p.lstrip("_").startswith(marks) for n in names for p in n.split(".")):
             return cause or _PARAMETRIZED
     return ""
 
@@ -224,9 +227,9 @@ def _ends(fit: Fit, key: str | None) -> str:
 
 
 def _order(fit: Fit, key: str | None) -> str:
-    ours = [shape_of(v) for v in fit.want.values()]
-    if ours == [shape_of(v) for v in fit.have.values()] and len(ours) > 1:
-        return "the same shapes in the same order under other names, so the same network in other code; rename them"
+    ours, theirs = (sorted(map(str, _shapes(x).values())) for x in (fit.want, fit.have))
+    if ours == theirs and len(ours) > 1:
+        return "the same shapes under other names, so the same network in other code; rename them"
     return ""
 
 

@@ -15,13 +15,13 @@ INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _BESIDE = re.compile(
-    r"(training_args|optim|sched|scaler|rng_state|random_states|adapter_model|sampler|states_\d)"
+    r"(^|_)(training_args|optimizer|optim_states|scheduler|scaler|rng_state|random_states|adapter_model|sampler)"
 )
 _SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)$")
 
 _KINDS = (
     (
-        ("zero_to_fp32.py", "latest", "global_step*", "*_optim_states.pt"),
+        ("zero_to_fp32.py", "global_step*", "*_optim_states.pt"),
         "is a DeepSpeed checkpoint, which is cut among processes; run its own zero_to_fp32.py DIRECTORY OUT and "
         "give OUT",
     ),
@@ -40,7 +40,7 @@ _KINDS = (
         "(merge_and_unload) and save that",
     ),
     (
-        ("saved_model.pb", "checkpoint", "*.ckpt.index", "tf_model.h5", "keras_metadata.pb"),
+        ("saved_model.pb", "*ckpt*.index", "model-*.index", "tf_model.h5", "keras_metadata.pb"),
         "is a checkpoint of TensorFlow; convert it to PyTorch first",
     ),
     (

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradprobe.problems.weights.fit import Fit
+from gradprobe.problems.weights.fit import Fit, memory_of
 from gradprobe.problems.weights.lazy import LazyTensor
 from gradprobe.problems.weights.refusals import count
 from gradprobe.problems.weights.state import is_extra
@@ -68,9 +68,9 @@ def _has_own_code(module: nn.Module) -> bool:
 
 def _check_tied(fit: Fit, state: Mapping[str, Any], name: str) -> None:
     """Refuse a file whose values differ where the model has one tensor: the last would win, unseen."""
-    first: dict[int, str] = {}
-    for here in state:
-        other = first.setdefault(id(fit.want[here]), here)
+    first: dict[Any, str] = {}
+    for here in (h for h in state if not is_extra(h)):
+        other = first.setdefault(memory_of(fit.want[here]), here)
         if other != here and not torch.equal(state[other], state[here]):
             rows = [Row("shape", here, f"tied to {other}", "other values", other)]
             raise CheckpointError(

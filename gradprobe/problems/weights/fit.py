@@ -77,7 +77,8 @@ def compare(module: nn.Module, have: Mapping[str, Any], strip: str) -> Fit:
     names = match({k: shape_of(v) for k, v in want.items()}, {k: shape_of(v) for k, v in have.items()}, strip)
     fit = Fit(want, have, names)
     used = set(names.pairs.values())
-    for name, there in names.pairs.items():
+    for name in (n for n in want if n in names.pairs):
+        there = names.pairs[name]
         if shape_of(want[name]) != shape_of(have[there]):
             fit.shapes.append(name)
         elif not is_extra(name) and _kind(want[name].dtype) != _kind(have[there].dtype):
@@ -134,9 +135,9 @@ def _say_changes(fit: Fit) -> None:
 
 def _tolerate_missing(fit: Fit) -> None:
     """Tied tensors that the file holds under their other name, and counters that old files lack."""
-    place = {_memory(fit.want[n]): n for n in fit.names.pairs if not is_extra(n)}
+    place = {memory_of(fit.want[n]): n for n in fit.names.pairs if not is_extra(n)}
     for name in fit.missing:
-        if not is_extra(name) and (other := place.get(_memory(fit.want[name]))) is not None:
+        if not is_extra(name) and (other := place.get(memory_of(fit.want[name]))) is not None:
             fit.tied[name] = other
         elif name.rsplit(".", 1)[-1] == "num_batches_tracked" and fit.names.pairs:
             fit.kept.append(name)
@@ -153,7 +154,7 @@ def _tolerate_missing(fit: Fit) -> None:
     fit.missing = [n for n in fit.missing if n not in fit.tied and n not in fit.kept]
 
 
-def _memory(tensor: torch.Tensor) -> Any:
+def memory_of(tensor: torch.Tensor) -> Any:
     """What tied tensors share; a tensor without elements is tied to none but itself."""
     if not tensor.numel():
         return id(tensor)

@@ -66,10 +66,10 @@ def recognise(path: Path) -> str:
 
 
 def json_of(path: Path) -> Any:
-    """Content of a JSON file, or None if it is none."""
+    """Content of a JSON file, or None if it is none, or too large for an index."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError):
+        return json.loads(path.read_bytes()) if path.stat().st_size <= LONGEST_HEADER else None
+    except (ValueError, RecursionError):
         return None
 
 
@@ -86,10 +86,10 @@ def _zip_kind(path: Path) -> str:
     except (zipfile.BadZipFile, OSError, ValueError):
         return "truncated zip"
     ends = {name.rsplit("/", 1)[-1] for name in names}
-    if "serialized_exported_program.json" in ends or any(n.endswith("models/model.json") for n in names):
+    if ends & {"serialized_exported_program.json", "archive_format"}:
         return "exported"
     if "data.pkl" in ends:
-        scripted = "constants.pkl" in ends or any("/code/" in f"/{n}" for n in names)
+        scripted = "constants.pkl" in ends or any(n.split("/")[1:2] == ["code"] for n in names)
         return "torchscript" if scripted else "torch zip"
     if "model.weights.h5" in ends:
         return "hdf5"
@@ -120,7 +120,7 @@ def _safetensors_kind(path: Path, head: bytes, size: int) -> str | None:
         try:
             header = json.loads(stream.read(length))
             ends = [int(v["data_offsets"][1]) for k, v in header.items() if k != "__metadata__"]
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
             return "broken safetensors"
     return "truncated safetensors" if 8 + length + max(ends, default=0) > size else "safetensors"
 

@@ -23,6 +23,7 @@ RENAMED = (
 """Endings that mean the same: weight_norm before and after torch 2.0 (both ways), and TensorFlow's of norms."""
 
 Shapes = Mapping[str, Any]
+Prefix = tuple[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ def match(model: Shapes, file: Shapes, strip: str = "auto") -> Names:
     ours, theirs = _bare(model, file)
     best: dict[str, str] = {}
     most = (-1, -1, 0)
-    for away, front in _candidates(ours, theirs):
-        pairs = {n: k for k in theirs if k.startswith(away) and (n := front + k[len(away) :]) in ours}
+    for (away, ends), (front, others) in _candidates(ours, theirs):
+        some = min(ends, others, key=len)
+        pairs = {front + e: away + e for e in some if front + e in ours and away + e in theirs}
         equal = sum(model[ours[n]] == file[theirs[k]] for n, k in pairs.items())
         score = (equal, len(pairs), -away.count(".") - front.count("."))
         if score > most:
@@ -105,29 +107,38 @@ def _without(name: str, parts: set[str]) -> str:
     return ".".join(p for p in name.split(".") if p not in parts)
 
 
-def _candidates(ours: Iterable[str], theirs: Iterable[str]) -> list[tuple[str, str]]:
+def _candidates(ours: Iterable[str], theirs: Iterable[str]) -> list[tuple[Prefix, Prefix]]:
     """Pairs of a prefix of the file and one of the model that takes its place."""
     usual, other = _prefixes(theirs), _prefixes(ours)
-    pairs = [(a, b) for a in usual for b in other]
-    pairs += [(a, b) for a in sorted(_first_parts(theirs) - set(usual)) for b in other]
-    pairs += [(a, b) for a in usual for b in sorted(_first_parts(ours) - set(other))]
-    return sorted(pairs, key=lambda pair: pair[0].count(".") + pair[1].count("."))
+    pairs = [(a, b) for a in usual.items() for b in other.items()]
+    pairs += [
+        (a, b) for a in _prefixes(theirs, first=True).items() if a[0] not in usual for b in other.items()
+    ]
+    pairs += [(a, b) for b in _prefixes(ours, first=True).items() if b[0] not in other for a in usual.items()]
+    return sorted(pairs, key=lambda pair: pair[0][0].count(".") + pair[1][0].count("."))
 
 
-def _prefixes(names: Iterable[str]) -> list[str]:
-    """Prefixes that all names share (but the counter of an averaged model), or that are usual wrappers."""
-    names = [n for n in names if n != "n_averaged"]
-    found = [""]
-    for prefix in found:
-        below = [n[len(prefix) :] for n in names if n.startswith(prefix)]
-        heads = {n.split(".", 1)[0] for n in below if "." in n}
-        shared = len(below) == len(names) and len(heads) == 1 and all("." in n for n in below)
-        found += [f"{prefix}{h}." for h in sorted(heads) if shared or h in WRAPPERS]
+def _prefixes(names: Iterable[str], first: bool = False) -> dict[str, list[str]]:
+    """Prefixes that are usual wrappers, or the only one that there is -> ends of the names below.
+
+    Args:
+        names: The names.
+        first: Also each first part of a name, which is the only way to a part of a larger model.
+    """
+    found = {
+        "": [n for n in names if n != "n_averaged"]
+    }  # the counter of an averaged model is in front of all
+    todo = [""]
+    for prefix in todo:
+        below: dict[str, list[str]] = {}
+        for end in found[prefix]:
+            head, dot, rest = end.partition(".")
+            below.setdefault(head + dot, []).append(rest)
+        alone = len(below) == 1 or (first and not prefix)
+        for head in sorted(h for h in below if h.endswith(".") and (alone or h[:-1] in WRAPPERS)):
+            found[prefix + head] = below[head]
+            todo.append(prefix + head)
     return found
-
-
-def _first_parts(names: Iterable[str]) -> set[str]:
-    return {n.split(".", 1)[0] + "." for n in names if "." in n}
 
 
 def _renamed(
