@@ -162,6 +162,10 @@ def _config_class(file: Path) -> None:
     torch.save({"args": argparse.Namespace(lr=0.1), "state_dict": model().state_dict()}, file)
 
 
+def _protocol_4(file: Path) -> None:
+    torch.save(model().state_dict(), file, pickle_protocol=4)
+
+
 def _legacy(file: Path) -> None:
     torch.save(model().state_dict(), file, _use_new_zipfile_serialization=False)
 
@@ -222,6 +226,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "torch before 1.6": (_legacy, r"before torch 1\.6 .*weights_only=True\), new\)"),
     "whole model": (_whole, r"whole pickled model \(torch\.nn\.modules"),
     "class of a configuration": (_config_class, "names classes.*--allow-global argparse.Namespace"),
+    "pickle protocol 4": (_protocol_4, "saved with pickle protocol 4.*save it again"),
     "optimizer": (_optimizer, "state of an optimizer and no weights"),
     "optimizer alone": (_saved({"state": {}, "param_groups": []}), "state of an optimizer and no weights"),
     "several networks": (_several, r"several state dicts.*a_net \(4 tensors\), discriminator \(4 tensors\)"),

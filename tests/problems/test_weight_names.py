@@ -145,6 +145,14 @@ def test_the_counter_of_an_averaged_model_is_explained(tmp_path: Path) -> None:
     assert any("counter of an averaged model" in note for note in facts["checkpoint_notes"])
 
 
+def test_an_averaged_model_takes_its_own_counter(tmp_path: Path) -> None:
+    net, other = (torch.optim.swa_utils.AveragedModel(small()) for _ in range(2))
+    net.n_averaged.fill_(7)
+    facts = load_checkpoint(other, saved(net.state_dict(), tmp_path))
+    assert same(net, other)
+    assert "checkpoint_notes" not in facts
+
+
 def lightning(state: dict, more: dict) -> dict:
     return {
         "pytorch-lightning_version": "2.5",

@@ -81,10 +81,12 @@ def header_length(head: bytes) -> int | None:
 
 def _zip_kind(path: Path) -> str:
     try:
+        if not zipfile.is_zipfile(path):  # its table of contents is at its end
+            return "truncated zip"
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError):
-        return "truncated zip"
+    except Exception:  # what a damaged table leads to is not documented: ValueError, NotImplementedError, ...
+        return "broken zip"
     ends = {name.rsplit("/", 1)[-1] for name in names}
     if ends & {"serialized_exported_program.json", "archive_format"}:
         return "exported"

@@ -85,8 +85,10 @@ def match(model: Shapes, file: Shapes, strip: str = "auto") -> Names:
     if not pairs:
         return Names({})
     stripped, added, inner = _changes(pairs)
-    renamed = _renamed(model, file, pairs, stripped, added)
-    return Names(pairs | renamed, stripped, added, inner, renamed)
+    used = set(pairs.values())
+    as_is = {n: n for n in model if n not in pairs and n in file and n not in used and model[n] == file[n]}
+    renamed = _renamed(model, file, pairs | as_is, stripped, added)
+    return Names(pairs | as_is | renamed, stripped, added, inner, renamed)
 
 
 def _bare(model: Shapes, file: Shapes) -> tuple[dict[str, str], dict[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pickle
 import pickletools
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,12 +34,12 @@ def read_zip(path: Path, allow_globals: Sequence[str]) -> Any:
     Raises:
         UsageError: The file names other classes or functions, or is damaged; nothing of it has run.
     """
+    _check_sums(path)
     with torch.serialization.safe_globals(list(_allowed(allow_globals))):
         try:
             return _load(path, weights_only=True)
         except Exception as error:
-            names = _unsafe(path)
-            raise _unsafe_error(path, names) if names else damaged(path, error) from error
+            raise _why(path, error) from error
 
 
 def read_trusted(path: Path, kind: str) -> Any:
@@ -47,6 +48,8 @@ def read_trusted(path: Path, kind: str) -> Any:
     Raises:
         UsageError: It cannot be read.
     """
+    if kind == "torch zip":
+        _check_sums(path)
     try:
         if kind == "pickle":
             with path.open("rb") as stream:
@@ -80,6 +83,14 @@ def damaged(path: Path, error: Exception) -> UsageError:
 
 def _load(path: Path, weights_only: bool) -> Any:
     """``torch.load``, which maps a file from disk but believes the name of one that ends in .safetensors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # what torch says of protocols and old storages is of no use to the user
+        return _load_any(path, weights_only)
+
+
+def _load_any(path: Path, weights_only: bool) -> Any:
     if path.suffix != ".safetensors":
         mapped = weights_only and _stored(path)
         return torch.load(path, map_location="cpu", weights_only=weights_only, mmap=mapped)
@@ -91,6 +102,17 @@ def _stored(path: Path) -> bool:
     """Whether no part is compressed: a part mapped from disk would be taken for the tensor itself."""
     with zipfile.ZipFile(path) as archive:
         return all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
+
+
+def _check_sums(path: Path) -> None:
+    """Refuse a zip whose parts are not what was written: torch does not compare them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damage: object = archive.testzip()
+    except Exception as error:  # what a damaged part leads to is not documented
+        damage = error
+    if damage is not None:
+        raise refusal(path, "broken zip")
 
 
 def _allowed(names: Sequence[str]) -> Iterator[tuple[Any, str]]:
@@ -124,18 +146,45 @@ def _runs(name: str) -> bool:
     return module.split(".")[0].lstrip("_") in _RUNS
 
 
+def _why(path: Path, error: Exception) -> UsageError:
+    """The error for a zip that torch's reader of weights alone refused."""
+    names = _unsafe(path)
+    protocol = _record(path)[:2]
+    if protocol[:1] == b"\x80" and protocol[1:] > b"\x03" and not any(_runs(n) for n in names):
+        return UsageError(
+            f"{path} was saved with pickle protocol {protocol[1]}, which torch reads only with trust; save it again "
+            f"without pickle_protocol=..., or better with {SAVE}."
+        )
+    return _unsafe_error(path, names) if names else damaged(path, error)
+
+
 def _unsafe(path: Path) -> list[str]:
     """Classes and functions of the file that its reader refused, found without running it."""
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # torch's lister stops at newer pickle protocols, which ours reads
-        try:
-            with zipfile.ZipFile(path) as archive:
-                (record,) = [n for n in archive.namelist() if n.rsplit("/", 1)[-1] == "data.pkl"]
-                with archive.open(record) as stream:
-                    return _named(stream.read(_LOOKED_AT))
-        except Exception:
-            return []
+        return [n for n in _named(_record(path)) if n not in _usual()]
+
+
+def _record(path: Path) -> bytes:
+    """The pickle in a zip of torch.save, as bytes; none where it cannot be found."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            (name,) = [n for n in archive.namelist() if n.rsplit("/", 1)[-1] == "data.pkl"]
+            with archive.open(name) as stream:
+                return stream.read(_LOOKED_AT)
+    except Exception:  # a damaged archive fails in ways that are not documented
+        return b""
+
+
+def _usual() -> set[str]:
+    """Names that torch's reader of weights builds in any case; a name too many is only said, never built."""
+    try:
+        from torch import _weights_only_unpickler as reader
+
+        return {*reader._get_allowed_globals(), *reader._get_user_allowed_globals()}
+    except (ImportError, AttributeError):  # not a public part of torch
+        return set()
 
 
 def _named(content: bytes) -> list[str]:

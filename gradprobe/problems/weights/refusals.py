@@ -17,6 +17,8 @@ SENTENCES = {
     "text": "is text ({size}), not weights; it begins with {begin!r}",
     "truncated zip": "is a zip that ends too early ({size}): saving or downloading it stopped halfway; fetch it "
     "again",
+    "broken zip": "is a damaged zip ({size}): its checksums or its table of contents do not agree; fetch it again "
+    "(or save it again without torch.serialization.set_crc32_options(False))",
     "empty zip": "is an empty zip ({size}); save the weights again",
     "zip": "is a zip archive of other things than torch.save writes; unpack it and give the checkpoint in it",
     "truncated safetensors": "is a safetensors file that ends too early: its header promises more than the {size} "
