@@ -110,6 +110,9 @@ def test_names_that_the_class_ignores(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
+        (torch.float8_e4m3fn, torch.float32, "2 tensors converted from float8_e4m3fn to float32 (exactly)."),
+        (torch.float16, torch.bfloat16, "2 tensors converted from float16 to bfloat16 (rounded)."),
+        (torch.complex64, torch.complex128, "2 tensors converted from complex64 to complex128 (exactly)."),
         (torch.bfloat16, torch.float32, "2 tensors converted from bfloat16 to float32 (exactly)."),
         (torch.float32, torch.bfloat16, "2 tensors converted from float32 to bfloat16 (rounded)."),
         (torch.float64, torch.float32, "2 tensors converted from float64 to float32 (rounded)."),
@@ -118,11 +121,58 @@ def test_names_that_the_class_ignores(tmp_path: Path) -> None:
 def test_other_types_are_converted_and_said(
     old: torch.dtype, new: torch.dtype, says: str, tmp_path: Path
 ) -> None:
-    net, other = nn.Linear(3, 2).to(old), nn.Linear(3, 2).to(new)
+    net, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    for module, dtype in ((net, old), (other, new)):
+        for parameter in module.parameters():
+            parameter.data = parameter.data.to(dtype)
     facts = load_checkpoint(other, saved(net.state_dict(), tmp_path))
     assert facts["checkpoint_notes"] == [says]
     assert other.weight.dtype == new
     assert torch.equal(other.weight, net.weight.to(new))
+
+
+def test_whole_numbers_are_converted_and_said(tmp_path: Path) -> None:
+    class Counts(nn.Module):
+        def __init__(self, *types: torch.dtype) -> None:
+            super().__init__()
+            for i, dtype in enumerate(types):
+                self.register_buffer(f"b{i}", torch.ones(2, dtype=dtype))
+
+    net = Counts(torch.uint16, torch.int64, torch.bool)
+    facts = load_checkpoint(Counts(torch.int32, torch.bool, torch.uint8), saved(net.state_dict(), tmp_path))
+    assert facts["checkpoint_notes"] == [
+        "1 tensor converted from uint16 to int32 (exactly).",
+        "1 tensor converted from int64 to bool (exactly).",
+        "1 tensor converted from bool to uint8 (exactly).",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "new"),
+    [
+        (torch.tensor([300]), torch.uint8),
+        (torch.tensor([2]), torch.bool),
+        (torch.tensor([1e6]), torch.float16),
+        (torch.tensor([1e300], dtype=torch.float64), torch.float32),
+        (torch.tensor([1e300 + 0j], dtype=torch.complex128), torch.complex64),
+    ],
+)
+def test_numbers_too_large_for_the_model_are_refused(
+    value: torch.Tensor, new: torch.dtype, tmp_path: Path
+) -> None:
+    """Copying would wrap them around, or make them infinite."""
+    net = nn.Module()
+    net.register_buffer("a", torch.ones(1, dtype=new))
+    torch.save({"a": value}, tmp_path / "a.pt")
+    with pytest.raises(
+        CheckpointError, match=f"numbers of {value.dtype} that are too large for the model's {new}"
+    ):
+        load_checkpoint(net, tmp_path / "a.pt")
+    assert torch.equal(net.a, torch.ones(1, dtype=new))
+    torch.save(
+        {"a": torch.full_like(value, float("inf")) if new.is_floating_point else value * 0}, tmp_path / "b.pt"
+    )
+    load_checkpoint(net, tmp_path / "b.pt")
 
 
 def renamed(**names: str) -> Callable[[dict], dict]:

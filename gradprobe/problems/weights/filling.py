@@ -30,6 +30,7 @@ def fill(module: nn.Module, fit: Fit, name: str) -> list[str]:
         CheckpointError: Tied tensors differ in the file, or the model's own code refuses the weights.
     """
     state = {here: _read(fit.have[there]) for here, there in fit.names.pairs.items()}
+    casts = _casts(fit, state, name)
     _check_tied(fit, state, name)
     state |= {here: state[other] for here, other in fit.tied.items()}
     state |= {here: fit.want[here].detach() for here in fit.kept}
@@ -47,7 +48,7 @@ def fill(module: nn.Module, fit: Fit, name: str) -> list[str]:
         raise CheckpointError(
             f"{name} fits the model, but the model's own code refuses it: {first}."
         ) from error
-    return _casts(fit)
+    return casts
 
 
 def _read(value: Any) -> Any:
@@ -80,18 +81,50 @@ def _check_tied(fit: Fit, state: Mapping[str, Any], name: str) -> None:
             )
 
 
-def _casts(fit: Fit) -> list[str]:
-    """Which types of the file were changed to the model's, and whether that kept every number."""
+def _casts(fit: Fit, state: Mapping[str, Any], name: str) -> list[str]:
+    """Which types of the file are changed to the model's, and whether that keeps every number.
+
+    Raises:
+        CheckpointError: A number is too large for the model's type.
+    """
     counts: dict[tuple[torch.dtype, torch.dtype], int] = {}
-    for here, there in fit.names.pairs.items():
-        if is_extra(here):
+    for here in (h for h in fit.names.pairs if not is_extra(h)):
+        old, new = fit.have[fit.names.pairs[here]].dtype, fit.want[here].dtype
+        if old == new:
             continue
-        pair = (fit.have[there].dtype, fit.want[here].dtype)
-        if pair[0] != pair[1]:
-            counts[pair] = counts.get(pair, 0) + 1
+        counts[old, new] = counts.get((old, new), 0) + 1
+        if not _holds(new, old) and _too_large(state[here], new):
+            row = Row("type", here, str(new), str(old), fit.names.pairs[here])
+            raise CheckpointError(
+                f"{name} does not fit the model: {here!r} has numbers of {old} that are too large for the model's "
+                f"{new}; build the model in the type of the file.",
+                [row],
+            )
     said = []
     for (old, new), number in counts.items():
-        exact = "exactly" if torch.promote_types(old, new) == new else "rounded"
+        exact = "exactly" if _holds(new, old) or not new.is_floating_point | new.is_complex else "rounded"
         names = " to ".join(str(t).removeprefix("torch.") for t in (old, new))
         said.append(f"{count(number, 'tensor')} converted from {names} ({exact}).")
     return said
+
+
+def _too_large(value: torch.Tensor, new: torch.dtype) -> bool:
+    """Whether a number wraps around or becomes infinite in a smaller type."""
+    if new.is_complex:
+        return _too_large(torch.view_as_real(value), new.to_real())
+    if new.is_floating_point:
+        wide = value.to(torch.float64)
+        return bool((wide.isfinite() & ~wide.to(new).to(torch.float64).isfinite()).any())
+    return not torch.equal(value.to(new).to(value.dtype), value)
+
+
+def _holds(new: torch.dtype, old: torch.dtype) -> bool:
+    """Whether a type has every number of another; torch's promotion does not know all types."""
+    if old == torch.bool:
+        return True
+    if new.is_floating_point or new.is_complex:
+        one, other = torch.finfo(new), torch.finfo(old)
+        return one.eps <= other.eps and one.max >= other.max and one.tiny <= other.tiny
+    if new == torch.bool:
+        return False
+    return torch.iinfo(new).min <= torch.iinfo(old).min and torch.iinfo(new).max >= torch.iinfo(old).max
