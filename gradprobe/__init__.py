@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 _WHERE = {
     "Problem": "gradprobe.problems.problem",
     "load_problem": "gradprobe.problems.load",
+    "load_checkpoint": "gradprobe.problems.checkpoint",
     "Estimator": "gradprobe.estimators.base",
     "register_estimator": "gradprobe.estimators",
     "Function": "gradprobe.problems.landscape",
@@ -23,6 +24,7 @@ _WHERE = {
     "open_run": "gradprobe.store.run",
     "export": "gradprobe.store.export",
     "list_estimators": "gradprobe.estimators.listing",
+    "CheckpointError": "gradprobe.problems.weights.table",
     "UsageError": "gradprobe.core.errors",
 }
 _ALIASES = {"register_estimator": "register"}
@@ -38,9 +40,11 @@ if TYPE_CHECKING:
     from gradprobe.estimators.listing import list_estimators
     from gradprobe.probes.estimate import estimate
     from gradprobe.probes.run import probe
+    from gradprobe.problems.checkpoint import load_checkpoint
     from gradprobe.problems.landscape import Function, find_function
     from gradprobe.problems.load import load_problem
     from gradprobe.problems.problem import Problem
+    from gradprobe.problems.weights.table import CheckpointError
     from gradprobe.store.export import export
     from gradprobe.store.run import open_run
     from gradprobe.trajectory.descent import descend

@@ -36,6 +36,8 @@ def main() -> None:
         app()
     except UsageError as error:
         typer.echo(f"gradprobe: {error}", err=True)
+        if table := getattr(error, "table", None):
+            _show_table(table)
         sys.exit(USAGE)
     except OSError as error:
         typer.echo(
@@ -45,6 +47,15 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("gradprobe: stopped; what was finished is kept, and the same command goes on.", err=True)
         sys.exit(INTERRUPTED)
+
+
+def _show_table(table: list[Any]) -> None:
+    """The names of a checkpoint that does not fit, below the sentence."""
+    from rich.console import Console
+
+    from gradprobe.problems.weights.table import show
+
+    show(table, Console(stderr=True, width=None if sys.stderr.isatty() else 150))
 
 
 @app.command()

@@ -3,106 +3,111 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import nn
 
 from gradprobe.core.errors import UsageError
+from gradprobe.problems.weights.causes import misfit
+from gradprobe.problems.weights.filling import fill
+from gradprobe.problems.weights.fit import compare
+from gradprobe.problems.weights.reading import read, sha256
+from gradprobe.problems.weights.state import find_state
 
 SHIPPED = {"early": "resnet5-digits-early.safetensors", "trained": "resnet5-digits-trained.safetensors"}
 """Checkpoints that come with gradprobe, by name: ResNet-5 on digits after one epoch, and trained."""
 
 
 def find_checkpoint(given: str | Path) -> Path:
-    """The file of a path, or of a shipped name.
+    """The file or directory of a path, or of a shipped name.
 
     Raises:
         UsageError: There is neither.
     """
-    path = Path(given)
+    path = Path(given).expanduser()
     if str(given) in SHIPPED and not path.exists():
         return Path(str(resources.files("gradprobe.problems") / "checkpoints" / SHIPPED[str(given)]))
-    if not path.exists():
+    if "://" in str(given):
         raise UsageError(
-            f"there is no checkpoint {str(given)!r}; give a file, or one of {', '.join(SHIPPED)}."
+            f"{str(given)!r} is an address; gradprobe downloads nothing: give the downloaded file."
         )
-    if path.is_dir():
-        raise UsageError(f"{str(given)!r} is a directory; give the checkpoint file in it.")
+    if not path.exists():
+        if Path(f"{path}.index").exists():
+            raise UsageError(f"{path} is a checkpoint of TensorFlow; convert it to PyTorch first.")
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, beside, n=1)
+        hint = f" Did you mean {str(path.parent / near[0])!r}?" if near else ""
+        raise UsageError(
+            f"there is no checkpoint {str(given)!r}.{hint} Give a file, a directory, or one of {', '.join(SHIPPED)}."
+        )
     return path
 
 
-def load_checkpoint(module: nn.Module, given: str | Path) -> dict[str, str]:
-    """Load a checkpoint strictly into a module.
+def load_checkpoint(
+    module: nn.Module,
+    given: str | Path,
+    *,
+    key: str | None = None,
+    strip: str = "auto",
+    trust_pickle: bool = False,
+    allow_globals: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Load a checkpoint strictly into a module: every tensor fits, or none is loaded.
+
+    The format is found by content: safetensors, a zip of ``torch.save`` (read as weights alone), files of
+    Lightning, and directories or shard indexes of Hugging Face. Names and shapes are compared before tensors are
+    read. Tolerated, and said: tied weights that the file holds once, counters ``num_batches_tracked`` that old
+    files lack, counters of averaged models, buffers that the model does not save, and other number types.
 
     Args:
         module: The module; changed only if every tensor fits.
-        given: A safetensors file, a file of ``torch.save`` that holds a state dict of tensors, or a shipped
-            name.
+        given: A file, a directory, or a shipped name.
+        key: Dotted path to the state dict in the file, such as ``"state_dict"`` or ``"ema.module"``; its end may
+            be a prefix of names, as in ``"state_dict.model"``, which takes those tensors alone. By default the
+            only one that there is.
+        strip: ``"auto"`` takes the prefixes off (``module.``, ``_orig_mod.``, ...) or puts the one in front with
+            which most names and shapes match; ``"none"`` takes names as they are; anything else is the prefix to
+            take off.
+        trust_pickle: Unpickle files that are not weights alone. **This runs whatever code is in the file.** It
+            is never done unless asked for.
+        allow_globals: Full names of classes that the file may build, such as
+            ``["omegaconf.listconfig.ListConfig"]``, for this call only. Their modules are imported, which runs
+            the code of those modules: name only what you have installed and trust.
 
     Returns:
-        File name and SHA-256.
+        JSON-able facts: ``checkpoint`` (name), ``checkpoint_sha256`` (of several files: of the lines that
+        ``sha256sum`` prints for them in the order of names), ``checkpoint_format``, and where they apply
+        ``checkpoint_key``, ``checkpoint_stripped``, ``checkpoint_added``, ``checkpoint_trusted``,
+        ``checkpoint_allowed`` and ``checkpoint_notes`` (sentences).
 
     Raises:
-        UsageError: The file is no checkpoint, or does not fit the module.
+        UsageError: There is no such file, it is no checkpoint, or would run code.
+        CheckpointError: It does not fit the module; its ``table`` holds every name. A ``UsageError`` too.
     """
     path = find_checkpoint(given)
-    state = read_state(path)
-    _check_fit(module.state_dict(), state, path)
-    module.load_state_dict(state, strict=True)
-    return {"checkpoint": path.name, "checkpoint_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-
-
-def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a file, its format found from its content.
-
-    Raises:
-        UsageError: It is neither safetensors nor a zip of ``torch.save`` with tensors only.
-    """
-    with path.open("rb") as stream:
-        head = stream.read(16)
     try:
-        if head[:4] == b"PK\x03\x04":
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        elif head[8:9] == b"{":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            raise UsageError(
-                f"{path} is neither a safetensors file nor a zip written by torch.save (it has {path.stat().st_size}"
-                " bytes); save the weights with safetensors.torch.save_file(model.state_dict(), path)."
-            )
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UsageError(
-            f"{path} cannot be read as weights ({type(error).__name__}); gradprobe runs no code from a checkpoint. "
-            "Save the weights with safetensors.torch.save_file(model.state_dict(), path)."
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise UsageError(f"{path} holds more than a state dict of tensors; save model.state_dict() alone.")
-    return dict(state)
-
-
-def _check_fit(want: Mapping[str, torch.Tensor], have: Mapping[str, torch.Tensor], path: Path) -> None:
-    missing = [name for name in want if name not in have]
-    extra = [name for name in have if name not in want]
-    shapes = [n for n in want if n in have and want[n].shape != have[n].shape]
-    if not (missing or extra or shapes):
-        return
-    parts = [
-        f"{path.name} does not fit the model: {len(want) - len(missing) - len(shapes)} of {len(want)} match"
-    ]
-    if shapes:
-        n = shapes[0]
-        parts.append(f"{n!r} is {list(have[n].shape)} in the file and {list(want[n].shape)} in the model")
-    if missing:
-        near = difflib.get_close_matches(missing[0], extra, n=1)
-        parts.append(f"{missing[0]!r} is missing" + (f" (the file has {near[0]!r})" if near else ""))
-    elif extra:
-        parts.append(f"{extra[0]!r} is not in the model")
-    raise UsageError("; ".join(parts) + ". Choose the model and options that the file was saved from.")
+        content = read(path, trust_pickle, allow_globals)
+    except OSError as error:
+        raise UsageError(f"{error.filename or path} cannot be read: {error.strerror or error}.") from error
+    state = find_state(content.value, key, str(path))
+    fit = compare(module, state.entries, strip)
+    if not fit.fits:
+        raise misfit(fit, str(path), state.key)
+    digest = sha256(content.files)
+    notes = [*content.notes, *state.notes, *fit.notes, *fill(module, fit, str(path))]
+    facts = {
+        "checkpoint": Path(os.path.abspath(path)).name,  # not resolved: caches link names to hashes
+        "checkpoint_sha256": digest,
+        "checkpoint_format": content.format,
+        "checkpoint_key": state.key,
+        "checkpoint_stripped": fit.names.stripped,
+        "checkpoint_added": fit.names.added,
+        "checkpoint_trusted": bool(trust_pickle),
+        "checkpoint_allowed": list(allow_globals),
+        "checkpoint_notes": notes,
+    }
+    return {k: v for k, v in facts.items() if v}
