@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
 
 from gradprobe.problems.losses import find_loss
@@ -442,34 +443,94 @@ def attention():
     return Net(), (torch.randn(2, 3, 4), torch.randn(2, 2)), "mse"
 
 
+# --- recurrent modules: their steps take the noise
+
+
+class Recurrent(nn.Module):
+    """A recurrent module between two functions, and a linear layer."""
+
+    def __init__(self, module, width, pick, before=lambda x: x):
+        super().__init__()
+        self.rnn, self.head = module, nn.Linear(width, 2)
+        self.before, self.pick = before, pick
+
+    def forward(self, x):
+        return self.head(self.pick(self.rnn(self.before(x))))
+
+
 @small
 def lstm():
-    """The final hidden state is used, which is not the output that takes noise."""
-
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.lstm, self.head = nn.LSTM(2, 2, batch_first=True), nn.Linear(2, 2)
-
-        def forward(self, x):
-            return self.head(self.lstm(x)[1][0][0])
-
-    return Net(), (torch.randn(3, 3, 2), torch.randn(3, 2)), "mse"
+    """The final hidden state is used."""
+    net = Recurrent(nn.LSTM(2, 2, batch_first=True), 2, lambda out: out[1][0][0])
+    return net, (torch.randn(3, 3, 2), torch.randn(3, 2)), "mse"
 
 
 @small
 def lstm_outputs():
-    """The outputs at all steps are used."""
+    """The outputs at all steps are used; time comes first, and the hidden state is projected."""
+    module = nn.LSTM(2, 2, proj_size=1, bias=False)
+    net = Recurrent(module, 1, lambda out: out[0].transpose(0, 1), lambda x: x.transpose(0, 1))
+    return net, (torch.randn(2, 2, 2), torch.randn(2, 2, 2)), "mse"
+
+
+@small
+def gru():
+    """Two layers in two directions."""
+    module = nn.GRU(1, 1, num_layers=2, bidirectional=True, batch_first=True)
+    net = Recurrent(module, 2, lambda out: out[0][:, 0] + out[1][2:, :, 0].T)
+    return net, (torch.randn(2, 2, 1), torch.randn(2, 2)), "mse"
+
+
+@small
+def packed_lstm():
+    """Sequences of several lengths, packed; the backward state is that of each sequence's own end."""
 
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
-            self.lstm, self.head = nn.LSTM(2, 2, batch_first=True), nn.Linear(2, 2)
+            self.embed, self.head = nn.Embedding(4, 2), nn.Linear(2, 2)
+            self.lstm = nn.LSTM(2, 1, batch_first=True, bidirectional=True)
+
+        def forward(self, words, lengths):
+            x = pack_padded_sequence(self.embed(words), lengths, batch_first=True, enforce_sorted=False)
+            return self.head(self.lstm(x)[1][0].transpose(0, 1).flatten(1))
+
+    inputs = {"words": torch.tensor([[1, 3], [2, 0], [0, 2]]), "lengths": torch.tensor([2, 1, 2])}
+    return Net(), (inputs, torch.tensor([0, 1, 1])), "cross_entropy"
+
+
+@small
+def cells():
+    """An LSTM cell and a plain one, called step by step by the model itself."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lower, self.upper = nn.LSTMCell(1, 2), nn.RNNCell(2, 1, nonlinearity="relu")
 
         def forward(self, x):
-            return self.head(self.lstm(x)[0])
+            state, h = None, x.new_zeros(len(x), 1)
+            for t in range(2):
+                state = self.lower(x[:, t], state)
+                h = self.upper(state[0], h)
+            return h
 
-    return Net(), (torch.randn(3, 3, 2), torch.randn(3, 3, 2)), "mse"
+    return Net(), (torch.randn(3, 2, 1), torch.randn(3, 1)), "mse"
+
+
+@small
+def fused_rnn():
+    """The model reads its recurrent module's weights itself: the module stays as it is."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = nn.RNN(2, 2, batch_first=True), nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[1][0] @ self.rnn.weight_hh_l0)
+
+    return Net(), (torch.randn(3, 2, 2), torch.randn(3, 2)), "mse"
 
 
 # --- parameters used in unusual ways

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -77,9 +78,15 @@ class _Seen:
             self.outputs.append(copied(tensors(output)))
             return output
 
-        with intercept(twin, {path: path}, note) as calls:
+        with intercept(twin, {path: path}, note) as calls, _plain_kernels(twin):
             calls.restart()
             self.losses = run(twin)
+
+
+def _plain_kernels(twin: nn.Module) -> AbstractContextManager[Any]:
+    """On a GPU, no cuDNN: its recurrent kernels round to TF32 by default, and steps cannot agree with that."""
+    on_gpu = any(p.is_cuda for p in twin.parameters())
+    return torch.backends.cudnn.flags(enabled=False) if on_gpu else nullcontext()
 
 
 def _refusal(module: nn.Module) -> str:
