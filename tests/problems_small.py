@@ -467,36 +467,35 @@ def lstm():
 
 @small
 def lstm_outputs():
-    """The outputs at all steps are used; time comes first, and the hidden state is projected."""
-    module = nn.LSTM(2, 2, proj_size=1, bias=False)
-    net = Recurrent(module, 1, lambda out: out[0].transpose(0, 1), lambda x: x.transpose(0, 1))
+    """The outputs at all steps are used; time comes first, and there are no biases."""
+    net = Recurrent(
+        nn.LSTM(2, 2, bias=False), 2, lambda out: out[0].transpose(0, 1), lambda x: x.transpose(0, 1)
+    )
     return net, (torch.randn(2, 2, 2), torch.randn(2, 2, 2)), "mse"
 
 
 @small
 def gru():
-    """Two layers in two directions."""
-    module = nn.GRU(1, 1, num_layers=2, bidirectional=True, batch_first=True)
-    net = Recurrent(module, 2, lambda out: out[0][:, 0] + out[1][2:, :, 0].T)
-    return net, (torch.randn(2, 2, 1), torch.randn(2, 2)), "mse"
+    """A classifier on the last output."""
+    net = Recurrent(nn.GRU(1, 2, batch_first=True), 2, lambda out: out[0][:, -1])
+    return net, (torch.randn(2, 2, 1), torch.tensor([0, 1])), "cross_entropy"
 
 
 @small
-def packed_lstm():
-    """Sequences of several lengths, packed; the backward state is that of each sequence's own end."""
+def packed_rnn():
+    """Two directions over sequences of several lengths; each goes backwards from its own end."""
 
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
-            self.embed, self.head = nn.Embedding(4, 2), nn.Linear(2, 2)
-            self.lstm = nn.LSTM(2, 1, batch_first=True, bidirectional=True)
+            self.rnn = nn.RNN(1, 1, bidirectional=True, batch_first=True)
 
-        def forward(self, words, lengths):
-            x = pack_padded_sequence(self.embed(words), lengths, batch_first=True, enforce_sorted=False)
-            return self.head(self.lstm(x)[1][0].transpose(0, 1).flatten(1))
+        def forward(self, x, lengths):
+            x = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            return self.rnn(x)[1].transpose(0, 1).flatten(1)
 
-    inputs = {"words": torch.tensor([[1, 3], [2, 0], [0, 2]]), "lengths": torch.tensor([2, 1, 2])}
-    return Net(), (inputs, torch.tensor([0, 1, 1])), "cross_entropy"
+    inputs = {"x": torch.randn(3, 2, 1), "lengths": torch.tensor([2, 1, 2])}
+    return Net(), (inputs, torch.randn(3, 2)), "mse"
 
 
 @small

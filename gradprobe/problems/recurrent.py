@@ -199,7 +199,8 @@ class Unrolled(Recurrent):
         projection = self._modules.get(f"{part}_projection")
         found, times = [], range(len(x))
         for t in reversed(times) if backwards else times:
-            h, *rest = gates.next(gates(x[t], state[0]), state)
+            seen = state[0] if alive is None else torch.where(alive[t], state[0], 0)
+            h, *rest = gates.next(gates(x[t], seen), state)
             new = (h if projection is None else projection(h), *rest)
             if alive is not None:
                 new = tuple(torch.where(alive[t], n, old) for n, old in zip(new, state, strict=True))
@@ -230,7 +231,11 @@ class Steps:
 
 
 class Packed(Steps):
-    """A packed sequence: its samples in the order of the batch, with rows of others where one has ended."""
+    """A packed sequence: its samples in the order of the batch.
+
+    Past its end a sequence is 0, and its gates see no state: noise there moves no loss, and like this it is not
+    pulled back to the weights (the biases' share of it has mean 0).
+    """
 
     def __init__(self, given: PackedSequence) -> None:
         self.given, self.unbatched = given, False
@@ -240,7 +245,8 @@ class Packed(Steps):
             place = torch.arange(int(given.batch_sizes[0]), device=sizes.device)
         alive = place < sizes[:, None]
         self.rows = torch.where(alive, (sizes.cumsum(0) - sizes)[:, None] + place, 0)
-        self.x, self.alive = given.data[self.rows], alive[..., None]
+        self.alive = alive[..., None]
+        self.x = torch.where(self.alive, given.data[self.rows], 0)
 
     def back(self, x: torch.Tensor) -> Any:
         """Outputs ``[T, B, H]`` packed as what was given."""

@@ -111,10 +111,10 @@ class Sequence(nn.Module):
         c = torch.zeros(x.shape[1], old.hidden_size, dtype=x.dtype) if step.kind == "LSTM" else None
         outputs = {}
         for t in range(len(x))[:: -1 if end.endswith("reverse") else 1]:
-            new_h, new_c = step.after(step(x[t], h), h, c)
+            goes_on = (t < lengths)[:, None]
+            new_h, new_c = step.after(step(x[t], h * goes_on), h, c)  # past the end: no input, no state
             if old.proj_size:
                 new_h = getattr(self, f"{end}_projection")(new_h)
-            goes_on = (t < lengths)[:, None]
             h = torch.where(goes_on, new_h, h)
             c = None if c is None else torch.where(goes_on, new_c, c)
             outputs[t] = h
