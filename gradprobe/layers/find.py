@@ -68,6 +68,9 @@ def find_layers(problem: Runnable) -> Found:
     of its influence on the loss passes (the loss has no gradient with respect to its parameters once its
     outputs are detached), and does noise in some samples' rows move only those samples' losses?
 
+    A layer or direction of ``nn.LSTM``, ``nn.GRU`` or ``nn.RNN`` is a layer whose calls are its steps: each takes
+    noise on all gate pre-activations. Where the steps stay hidden the layer's note says why.
+
     Args:
         problem: The problem.
 
