@@ -33,7 +33,7 @@ class Found:
     unused: tuple[str, ...]
 
     def select(self, patterns: str | Sequence[str] | None) -> list[Layer]:
-        """Layers by name, glob over names, or class name.
+        """Layers by name, glob over names, class name, or name of the module that they are in.
 
         Args:
             patterns: One or several; None for all.
@@ -46,6 +46,7 @@ class Found:
         chosen: set[str] = set()
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
             hit = {x.name for x in self.layers if _matches(pattern, x)}
+            hit = hit or {x.name for x in self.layers if any(p.startswith(f"{pattern}.") for p in x.modules)}
             if not hit and pattern in self.unused:
                 raise UsageError(f"layer {pattern!r} never runs on this batch, so there is nothing to probe.")
             if not hit:

@@ -101,7 +101,8 @@ def test_steps_of_a_recurrent_module_are_calls() -> None:
     gates, _ = find(LastState(read=False), randn(6, 7, 4)).layers
     assert (gates.name, gates.kind, gates.calls, gates.credit) == ("lstm.l0", "LSTMGates", 7, "sample")
     assert gates.parameters[0] == "lstm.weight_ih_l0"
-    assert find(LastState(read=False), randn(6, 7, 4)).select("LSTM*") == [gates]
+    for pattern in ("LSTM*", "lstm", "lstm.l0"):
+        assert find(LastState(read=False), randn(6, 7, 4)).select(pattern) == [gates]
 
 
 def test_a_fused_recurrent_module_says_why_its_steps_are_hidden() -> None:

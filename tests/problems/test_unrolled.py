@@ -17,6 +17,7 @@ from gradprobe import Problem, estimate
 from gradprobe.core.layer import Layer
 from gradprobe.engine.draw import Draw
 from gradprobe.layers.find import find_layers
+from gradprobe.probes.parcel import pack, unpack
 from gradprobe.problems.recurrent import Unrolled, UnrolledCell
 from gradprobe.problems.unrolling import unrolled
 from tests.truth.checks import check_draw, layers_of
@@ -410,7 +411,8 @@ def test_copies_and_pickles_give_the_same():
     whole = Problem(module, (problem.inputs, problem.target), "mse")
     torch.save(whole, buffer)
     buffer.seek(0)
-    for other in (copy.deepcopy(problem), torch.load(buffer, weights_only=False)):
+    carried, _ = unpack(pack(whole, {}, []).data)  # what workers get
+    for other in (copy.deepcopy(problem), torch.load(buffer, weights_only=False), carried):
         assert other.twin is not problem.twin
         assert {id(p) for p in other.twin.parameters()} == {id(p) for p in other.module.parameters()}
         found = estimates(other)
