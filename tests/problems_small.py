@@ -447,15 +447,14 @@ def attention():
 
 
 class Recurrent(nn.Module):
-    """A recurrent module between two functions, and a linear layer."""
+    """A recurrent module, what is used of its output, and a linear layer."""
 
-    def __init__(self, module, width, pick, before=lambda x: x):
+    def __init__(self, module, width, pick):
         super().__init__()
-        self.rnn, self.head = module, nn.Linear(width, 2)
-        self.before, self.pick = before, pick
+        self.rnn, self.head, self.pick = module, nn.Linear(width, 2), pick
 
     def forward(self, x):
-        return self.head(self.pick(self.rnn(self.before(x))))
+        return self.head(self.pick(self.rnn(x)))
 
 
 @small
@@ -467,11 +466,9 @@ def lstm():
 
 @small
 def lstm_outputs():
-    """The outputs at all steps are used; time comes first, and there are no biases."""
-    net = Recurrent(
-        nn.LSTM(2, 2, bias=False), 2, lambda out: out[0].transpose(0, 1), lambda x: x.transpose(0, 1)
-    )
-    return net, (torch.randn(2, 2, 2), torch.randn(2, 2, 2)), "mse"
+    """The outputs at all steps are used; time comes first in the inputs, and there are no biases."""
+    net = Recurrent(nn.LSTM(2, 2, bias=False), 2, lambda out: out[0].transpose(0, 1))
+    return net, (torch.randn(3, 2, 2), torch.randn(2, 3, 2)), "mse"
 
 
 @small

@@ -447,6 +447,16 @@ def test_float32_is_taken_apart_too():
     assert problem.fused == {}
 
 
+def test_half_precision_keeps_the_users_names():
+    """The twin's parameters are copies of the user's there, in single precision."""
+    problem = Problem(Net(lstm()).bfloat16(), (randn(3, 4, 2).bfloat16(), randn(3, 2).bfloat16()), "mse")
+    (layer,) = rnn_layers(problem)
+    assert layer.parameters == tuple(f"rnn.{n}" for n, _ in problem.module.rnn.named_parameters())
+    assert problem.fused == {}
+    assert {v.dtype for v in problem.parameters.values()} == {torch.float32}
+    assert set(estimates(problem)) == set(problem.parameters)
+
+
 @pytest.mark.parametrize(
     "draw", [Draw("activations", "layerwise", share="sample", sigma=0.3), Draw(injection="joint", sigma=0.3)]
 )

@@ -185,7 +185,7 @@ EXPECTED_LAYERS = {  # name -> calls, takes activation noise, credited with
     "repeated-module": {"0": (2, True, "sample"), "4": (1, True, "sample")},
     "tied": {"up = down": (2, True, "sample"), "head": (1, True, "sample")},
     "lstm": {"rnn.l0": (3, True, "sample"), "head": (1, True, "sample")},
-    "lstm-outputs": {"rnn.l0": (2, True, "sample"), "head": (1, True, "sample")},
+    "lstm-outputs": {"rnn.l0": (3, True, "sample"), "head": (1, True, "sample")},
     "gru": {"rnn.l0": (2, True, "sample"), "head": (1, True, "sample")},
     "packed-rnn": dict.fromkeys(("rnn.l0", "rnn.l0_reverse"), (2, True, "sample")),
     "cells": {"lower.gates": (2, True, "sample"), "upper.gates": (2, True, "sample")},
