@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
 
 from gradprobe.problems.losses import find_loss
@@ -442,34 +443,90 @@ def attention():
     return Net(), (torch.randn(2, 3, 4), torch.randn(2, 2)), "mse"
 
 
+# --- recurrent modules: their steps take the noise
+
+
+class Recurrent(nn.Module):
+    """A recurrent module, what is used of its output, and a linear layer."""
+
+    def __init__(self, module, width, pick):
+        super().__init__()
+        self.rnn, self.head, self.pick = module, nn.Linear(width, 2), pick
+
+    def forward(self, x):
+        return self.head(self.pick(self.rnn(x)))
+
+
 @small
 def lstm():
-    """The final hidden state is used, which is not the output that takes noise."""
-
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.lstm, self.head = nn.LSTM(2, 2, batch_first=True), nn.Linear(2, 2)
-
-        def forward(self, x):
-            return self.head(self.lstm(x)[1][0][0])
-
-    return Net(), (torch.randn(3, 3, 2), torch.randn(3, 2)), "mse"
+    """The final hidden state is used."""
+    net = Recurrent(nn.LSTM(2, 2, batch_first=True), 2, lambda out: out[1][0][0])
+    return net, (torch.randn(3, 3, 2), torch.randn(3, 2)), "mse"
 
 
 @small
 def lstm_outputs():
-    """The outputs at all steps are used."""
+    """The outputs at all steps are used; time comes first in the inputs, and there are no biases."""
+    net = Recurrent(nn.LSTM(2, 2, bias=False), 2, lambda out: out[0].transpose(0, 1))
+    return net, (torch.randn(3, 2, 2), torch.randn(2, 3, 2)), "mse"
+
+
+@small
+def gru():
+    """A classifier on the last output."""
+    net = Recurrent(nn.GRU(1, 2, batch_first=True), 2, lambda out: out[0][:, -1])
+    return net, (torch.randn(2, 2, 1), torch.tensor([0, 1])), "cross_entropy"
+
+
+@small
+def packed_rnn():
+    """Two directions over sequences of several lengths; each goes backwards from its own end."""
 
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
-            self.lstm, self.head = nn.LSTM(2, 2, batch_first=True), nn.Linear(2, 2)
+            self.rnn = nn.RNN(1, 1, bidirectional=True, batch_first=True)
+
+        def forward(self, x, lengths):
+            x = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            return self.rnn(x)[1].transpose(0, 1).flatten(1)
+
+    inputs = {"x": torch.randn(3, 2, 1), "lengths": torch.tensor([2, 1, 2])}
+    return Net(), (inputs, torch.randn(3, 2)), "mse"
+
+
+@small
+def cells():
+    """An LSTM cell and a plain one, called step by step by the model itself."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lower, self.upper = nn.LSTMCell(1, 2), nn.RNNCell(2, 1, nonlinearity="relu")
 
         def forward(self, x):
-            return self.head(self.lstm(x)[0])
+            state, h = None, x.new_zeros(len(x), 1)
+            for t in range(2):
+                state = self.lower(x[:, t], state)
+                h = self.upper(state[0], h)
+            return h
 
-    return Net(), (torch.randn(3, 3, 2), torch.randn(3, 3, 2)), "mse"
+    return Net(), (torch.randn(3, 2, 1), torch.randn(3, 1)), "mse"
+
+
+@small
+def fused_rnn():
+    """The model reads its recurrent module's weights itself: the module stays as it is."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = nn.RNN(2, 2, batch_first=True), nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[1][0] @ self.rnn.weight_hh_l0)
+
+    return Net(), (torch.randn(3, 2, 2), torch.randn(3, 2)), "mse"
 
 
 # --- parameters used in unusual ways

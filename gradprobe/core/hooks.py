@@ -144,7 +144,12 @@ def _mapping(value: Mapping[Any, Any], change: Callable[[Any], Any]) -> Any:
 def tensors(value: Any) -> list[torch.Tensor]:
     """All tensors in nested containers, in order."""
     found: list[torch.Tensor] = []
-    map_tensors(found.append, value)
+
+    def see(t: torch.Tensor) -> torch.Tensor:
+        found.append(t)
+        return t  # a packed sequence cannot be made of anything else
+
+    map_tensors(see, value)
     return found
 
 

@@ -14,9 +14,10 @@ class Layer:
 
     Attributes:
         name: Name as in ``named_modules()``; "a = b" if modules share a parameter; "(root)" for the model
-            itself.
+            itself. Where a recurrent module ``lstm`` runs step by step its layers are ``lstm.l0``,
+            ``lstm.l0_reverse``, ``lstm.l1``, ... (and ``lstm.l0_projection``, ...), that of a cell ``cell.gates``.
         kind: Class name of its module.
-        parameters: Names of its parameters, as in ``named_parameters()``.
+        parameters: Names of its parameters, as in ``named_parameters()`` of the user's module.
         shapes: Their shapes.
         calls: How often it is called in one forward; 0 if its parameters are used without a call.
         activations: Whether its output can take noise; if not, only weight noise serves it.
@@ -24,7 +25,7 @@ class Layer:
             ("copy").
         axis: Axis of the samples in its outputs, where each sample is credited with its own loss.
         note: What a reader should know about it.
-        modules: Module path -> {parameter name inside that module: name in the model}.
+        modules: Module path in the twin -> {parameter name inside that module: name in the user's module}.
         outputs: Shape of the output that takes the noise, for each call.
         contains: Names of the layers that run inside this one.
         matrices_before: How many layers of the model that own a parameter of two or more dimensions run

@@ -19,6 +19,16 @@ class Runnable(Protocol):
         ...
 
     @property
+    def names(self) -> Mapping[int, str]:
+        """Identity of each parameter of the twin -> its name."""
+        ...
+
+    @property
+    def fused(self) -> Mapping[str, str]:
+        """Path of each recurrent module of the twin whose steps are hidden -> why they are."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         ...

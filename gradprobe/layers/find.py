@@ -33,7 +33,7 @@ class Found:
     unused: tuple[str, ...]
 
     def select(self, patterns: str | Sequence[str] | None) -> list[Layer]:
-        """Layers by name, glob over names, or class name.
+        """Layers by name, glob over names, class name, or name of the module that they are in.
 
         Args:
             patterns: One or several; None for all.
@@ -46,6 +46,7 @@ class Found:
         chosen: set[str] = set()
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
             hit = {x.name for x in self.layers if _matches(pattern, x)}
+            hit = hit or {x.name for x in self.layers if any(p.startswith(f"{pattern}.") for p in x.modules)}
             if not hit and pattern in self.unused:
                 raise UsageError(f"layer {pattern!r} never runs on this batch, so there is nothing to probe.")
             if not hit:
@@ -68,13 +69,16 @@ def find_layers(problem: Runnable) -> Found:
     of its influence on the loss passes (the loss has no gradient with respect to its parameters once its
     outputs are detached), and does noise in some samples' rows move only those samples' losses?
 
+    A layer or direction of ``nn.LSTM``, ``nn.GRU`` or ``nn.RNN`` is a layer whose calls are its steps: each takes
+    noise on all gate pre-activations. Where the steps stay hidden the layer's note says why.
+
     Args:
         problem: The problem.
 
     Returns:
         Layers in execution order, and the names of those that never run.
     """
-    groups = _owners(problem.twin)
+    groups = _owners(problem.twin, problem.names)
     trace = _trace(problem, groups)
     gradients = _gradients(problem)
     layers, unused = [], []
@@ -83,7 +87,7 @@ def find_layers(problem: Runnable) -> Found:
         if layer.calls == 0 and not any(gradients.get(p) is not None for p in layer.parameters):
             unused.append(name)
             continue
-        layers.append(_examine(problem, layer))
+        layers.append(_with_reason(problem, _examine(problem, layer)))
     layers.sort(key=lambda layer: trace.started(layer))
     matrices = [any(len(shape) > 1 for shape in x.shapes) for x in layers]
     inside = {x.name: tuple(y.name for y in layers if y is not x and _within(x, y)) for x in layers}
@@ -93,9 +97,13 @@ def find_layers(problem: Runnable) -> Found:
     return Found(tuple(found), tuple(unused))
 
 
-def _owners(model: nn.Module) -> dict[str, dict[str, dict[str, str]]]:
-    """Layer name -> {module path: {local name: name in the model}}, in registration order."""
-    canonical = {id(p): name for name, p in model.named_parameters()}
+def _owners(model: nn.Module, canonical: Mapping[int, str]) -> dict[str, dict[str, dict[str, str]]]:
+    """Layer name -> {module path: {local name: name in the model}}, in registration order.
+
+    Args:
+        model: The twin.
+        canonical: Names of its parameters by identity.
+    """
     owned: dict[str, dict[str, str]] = {}
     for path, module in model.named_modules():
         for local, p in module._parameters.items():
@@ -191,6 +199,7 @@ def _describe(problem: Runnable, name: str, modules: dict[str, dict[str, str]], 
 _NO_CALL = "its parameters are used without calling the module: weight noise only"
 _NO_FLOAT = "its output holds no floating tensor: weight noise only"
 _BYPASS = "its parameters also act past its (first) output: weight noise only"
+_FUSED = "its steps are hidden in one fused operation"
 _COPY = "noise in one sample moves other samples' losses: credited with the copy's loss"
 
 
@@ -222,6 +231,16 @@ def _axis_of_samples(problem: Runnable, layer: Layer, paths: dict[str, str]) -> 
     fits = [axis for axis in range(common) if all(shape[axis] == size for shape in layer.outputs)]
     fits.sort(key=lambda axis: axis != problem.batch_axis)  # where they lie in the inputs is the likeliest
     return next((axis for axis in fits if _rows_are_samples(problem, paths, axis)), None)
+
+
+def _with_reason(problem: Runnable, layer: Layer) -> Layer:
+    """The layer with a note on why its steps take no noise of their own, if it has steps."""
+    why = next((problem.fused[path] for path in layer.modules if path in problem.fused), None)
+    if why is None:
+        return layer
+    where = "noise on its outputs alone" if layer.activations else "weight noise only"
+    more = f"; {layer.note}" if layer.activations and layer.note else ""
+    return replace(layer, note=f"{_FUSED} ({why}): {where}{more}")
 
 
 def _rows_are_samples(problem: Runnable, paths: dict[str, str], axis: int) -> bool:

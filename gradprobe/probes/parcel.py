@@ -46,7 +46,7 @@ def pack(problem: Problem, gradient: Mapping[str, torch.Tensor], tasks: Sequence
         UsageError: A part of it cannot be pickled; the message says which.
     """
     kinds = list({(task.key.source, task.key.layer): task for task in tasks}.values())
-    rules = sorted({rule_name(module) for module in problem.module.modules()})
+    rules = sorted({rule_name(module) for module in problem.twin.modules()})
     try:
         data = _bytes((problem, dict(gradient), kinds, rules))
     except Exception as error:

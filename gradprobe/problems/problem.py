@@ -21,6 +21,7 @@ from gradprobe.problems.losses import Loss, find_loss, picked
 from gradprobe.problems.preflight import check_lengths, check_loss, examine, same_state
 from gradprobe.problems.state import Kept, Watch, standing_in
 from gradprobe.problems.twin import Swapped, is_half, make_twin, places, shared_tensors, unwrapped
+from gradprobe.problems.unrolling import is_recurrent, unrolled
 
 Tensors = dict[str, torch.Tensor]
 
@@ -31,7 +32,9 @@ class Problem:
     The module itself is never run: a twin that shares its parameters and buffers is, so that hooks, flags and
     state stay where they are while values follow the user's training. (Hooks of the user's own belong to what
     the model computes: the twin runs them too.) With per-sample losses ``L_b`` and
-    weights ``w_b`` the objective is ``sum_b w_b L_b``.
+    weights ``w_b`` the objective is ``sum_b w_b L_b``. Recurrent modules of torch (``nn.LSTM``, ``nn.GRUCell``, ...)
+    give way to loops over their steps in the twin if that changes no number of theirs (see
+    :func:`~gradprobe.problems.unrolling.unrolled`), so that noise reaches each step.
 
     Args:
         module: The model.
@@ -93,6 +96,7 @@ class Problem:
         self._cache: dict[Any, Any] | None = None
         self._structure: dict[Any, Any] = {}
         self._shared: list[torch.Tensor] = []
+        self.fused: dict[str, str] = {}
         if isinstance(loss, str):
             check_lengths(self.inputs, self.target)
         self.refresh()
@@ -107,32 +111,50 @@ class Problem:
         """
         shared = shared_tensors(self.module)
         first = not hasattr(self, "twin")
-        if (
+        new = (
             first
             or len(shared) != len(self._shared)
             or any(a is not b for a, b in zip(shared, self._shared, strict=True))
-        ):
-            self._twin = make_twin(self.module, self.mode, self.precision)
-            self.twin = self._twin.module
-            self._places = places(self.twin)
-            self._shared = shared
+        )
+        if new:
+            self._twin, self.fused = make_twin(self.module, self.mode, self.precision), {}
+            self._named = dict(self._twin.module.named_parameters())
+            self._use(self._twin.module)
         self._twin.follow()
         self._structure = {}
         if self._cache is not None:
             self._cache = {}
-        self._changing: tuple[str, ...] = ()
-        self._kept = Kept()
         before = {name: b.detach().clone() for name, b in self.module.named_buffers()}
         with untouched_globals(), torch.no_grad():
             data, losses = (self.inputs, self.target), self._first_look()
+            if new and is_recurrent(self.twin):
+                twin, self.fused = unrolled(self.twin, self._losses_of)
+                self._use(twin)
+                losses = self._first_look()
+            self._shared = shared
             found = examine(self._run, data, losses, self._wish, self._given_weights, self._axis)
             same_state(self.module, before)
         self.rows, self.loss_per = found.rows, found.loss_per
         self.weights, self.separable = found.weights, found.separable
 
+    def _use(self, twin: nn.Module) -> None:
+        """Let a module be the twin."""
+        self.twin = self._twin.module = twin
+        self._places = places(twin, self.names)
+
+    def _losses_of(self, twin: nn.Module) -> torch.Tensor:
+        self._use(twin)
+        return self._run(self.inputs, self.target)
+
+    def _state(self) -> Tensors:
+        """The twin's parameters and buffers, by name."""
+        return {**self._named, **dict(self.twin.named_buffers())}
+
     def _first_look(self) -> torch.Tensor:
         """Losses of two forwards, the first on copies of all state, so that what it changes is known."""
-        state = {**dict(self.twin.named_parameters()), **dict(self.twin.named_buffers())}
+        self._changing: tuple[str, ...] = ()
+        self._kept = Kept()
+        state = self._state()
         copies = {name: t.detach().clone() for name, t in state.items()} | self.overrides
 
         def watched() -> torch.Tensor:
@@ -204,9 +226,14 @@ class Problem:
         """Current values of all parameters, by name, detached."""
 
         def compute() -> Tensors:
-            return {name: p.detach() for name, p in self.twin.named_parameters()} | self.overrides
+            return {name: p.detach() for name, p in self._named.items()} | self.overrides
 
         return dict(self.memo("parameters", compute))
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Identity of each parameter -> its name in the user's module; in the twin it may stand elsewhere."""
+        return {id(p): name for name, p in self._named.items()}
 
     def at(self, parameters: Mapping[str, torch.Tensor]) -> Problem:
         """The same problem with other parameter values; the module keeps its own.
@@ -433,7 +460,7 @@ class Problem:
         """Run a function while the twin has other values; state that a forward changes is cloned first."""
         values = self.overrides | dict(parameters)
         if self._changing:
-            state = {**dict(self.twin.named_parameters()), **dict(self.twin.named_buffers())}
+            state = self._state()
             values = {name: state[name].detach().clone() for name in self._changing} | values
         with standing_in(self._twin.listed), self._kept.put_back():
             if not values:

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 _MISSING = object()
-_OWN = set(nn.Module().__dict__) - {"training"}
-"""Attributes in which torch itself keeps parameters, buffers, submodules and hooks."""
+_OWN = set(nn.Module().__dict__) - {"training"} | {"_flat_weights", "_flat_weight_refs"}
+"""Attributes in which torch itself keeps parameters (recurrent modules once more), buffers, submodules and hooks."""
 
 _CONTAINERS: tuple[type, ...] = (list, tuple, dict, set, collections.deque)
 

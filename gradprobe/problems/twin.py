@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,13 +119,17 @@ class Swapped(nn.Module):
         return function()
 
 
-def places(model: nn.Module) -> dict[str, list[str]]:
+def places(model: nn.Module, names: Mapping[int, str]) -> dict[str, list[str]]:
     """Name of a parameter or buffer -> all places that hold it, each module object counted once.
+
+    Args:
+        model: The twin.
+        names: Names of its parameters by identity: where a module was taken apart they are not those of the twin.
 
     ``functional_call`` restores a module that is registered under two names wrongly if it is given both, and
     forgets tied modules if it is given one name for two of them.
     """
-    named = {id(t): name for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    named = {id(b): name for name, b in model.named_buffers()} | dict(names)
     found: dict[str, list[str]] = {name: [] for name in named.values()}
     for path, module in model.named_modules():
         for local, t in [*module._parameters.items(), *module._buffers.items()]:

@@ -61,19 +61,56 @@ def test_influence_past_the_output_leaves_weight_noise_only() -> None:
     assert "past its" in fc.note
 
 
-class LastState(nn.Module):
+class TwoOutputs(nn.Module):
+    """Gives two tensors, of which the second is used."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.lstm, self.out = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 3)
+        self.weight = nn.Parameter(randn(4, 5))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x @ self.weight, torch.tanh(x @ self.weight)
+
+
+class SecondOutput(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.two, self.out = TwoOutputs(), nn.Linear(5, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out(self.lstm(x)[1][0][-1])
+        return self.out(self.two(x)[1])
 
 
-def test_second_output_of_a_fused_layer_leaves_weight_noise_only() -> None:
-    lstm, out = find(LastState(), randn(6, 7, 4)).layers
-    assert not lstm.activations
+def test_a_second_output_leaves_weight_noise_only() -> None:
+    two, out = find(SecondOutput(), randn(6, 4)).layers
+    assert not two.activations
     assert out.activations
+
+
+class LastState(nn.Module):
+    def __init__(self, read: bool) -> None:
+        super().__init__()
+        self.lstm, self.out, self.read = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 3), read
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        last = self.lstm(x)[1][0][-1]
+        return self.out(last * self.lstm.bias_hh_l0.mean() if self.read else last)
+
+
+def test_steps_of_a_recurrent_module_are_calls() -> None:
+    gates, _ = find(LastState(read=False), randn(6, 7, 4)).layers
+    assert (gates.name, gates.kind, gates.calls, gates.credit) == ("lstm.l0", "LSTMGates", 7, "sample")
+    assert gates.parameters[0] == "lstm.weight_ih_l0"
+    for pattern in ("LSTM*", "lstm", "lstm.l0"):
+        assert find(LastState(read=False), randn(6, 7, 4)).select(pattern) == [gates]
+
+
+def test_a_fused_recurrent_module_says_why_its_steps_are_hidden() -> None:
+    lstm, _ = find(LastState(read=True), randn(6, 7, 4)).layers
+    assert (lstm.name, lstm.activations) == ("lstm", False)
+    assert lstm.note.startswith("its steps are hidden in one fused operation (")
+    assert "bias_hh_l0" in lstm.note
+    assert lstm.note.endswith("): weight noise only")
 
 
 class Tied(nn.Module):

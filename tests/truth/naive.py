@@ -2,8 +2,9 @@
 
 Nothing here knows how the engine works. It uses the package for three things only: the keyed streams and
 noise families (which numbers), the ``Layer`` record (which module, which parameter names) and the options of
-a draw and a read-out. Noise is added by plain hooks on a deep copy of the user's module, or written into its
-weights; directions are formed from the Jacobian of the single layer, entry by entry.
+a draw and a read-out. Noise is added by plain hooks on a deep copy of the user's module (with its recurrent
+modules written out where a record speaks of their steps), or written into its weights; directions are formed
+from the Jacobian of the single layer, entry by entry.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from gradprobe.engine.tiles import unit_noise
 from gradprobe.estimators.base import Estimator
 from gradprobe.estimators.readout import ReadOut
 from gradprobe.problems.problem import Problem
+from tests.truth.steps import taken_apart
 
 Site = tuple[str, int]
 Directions = dict[str, torch.Tensor]
@@ -99,6 +101,15 @@ def score(draw: Draw, readout: ReadOut, eps: torch.Tensor, sigma: float) -> torc
 # --- forwards
 
 
+def copied(problem: Problem, layers: Sequence[Layer]) -> tuple[nn.Module, Directions]:
+    """A copy of the user's module that has the modules of the layers, and its parameters by the user's names."""
+    model = copy.deepcopy(problem.module)
+    if problem.mode == "eval":
+        model.eval()
+    own = dict(model.named_parameters())
+    return taken_apart(model, [path for x in layers for path in x.modules]), own
+
+
 def run(
     problem: Problem,
     layers: Sequence[Layer] = (),
@@ -118,12 +129,10 @@ def run(
     Returns:
         Losses ``[B]`` (``[]`` for a copy's loss, ``[1]`` for one sample); module and arguments of each call.
     """
-    model = copy.deepcopy(problem.module)
-    if problem.mode == "eval":
-        model.eval()
+    model, own = copied(problem, layers)
     with torch.no_grad():
         for name, delta in (weights or {}).items():
-            model.get_parameter(name).copy_(model.get_parameter(name) + delta)
+            own[name].copy_(own[name] + delta)
     counts = {x.name: 0 for x in layers}
     pending: dict[str, list[tuple]] = {}
     calls: dict[Site, tuple] = {}
@@ -215,9 +224,7 @@ class Jacobians:
 
     def _compute(self, layer: Layer, call: tuple) -> dict[str, torch.Tensor]:
         path, args, kwargs = call
-        model = copy.deepcopy(self.problem.module)
-        if self.problem.mode == "eval":
-            model.eval()
+        model, _ = copied(self.problem, [layer])
         module: nn.Module = model.get_submodule(path)
         own = layer.modules[path]
         leaves = {full: module.get_parameter(local).requires_grad_() for local, full in own.items()}
@@ -361,10 +368,8 @@ def pathwise(
 
 
 def _backprop(problem, draw, layers, noise, k, b, names):
-    model = copy.deepcopy(problem.module).requires_grad_()
-    if problem.mode == "eval":
-        model.eval()
-    leaves = {name: model.get_parameter(name) for name in names}
+    model, own = copied(problem, layers if draw.where == "activations" else ())
+    leaves = {name: own[name].requires_grad_() for name in names}
     counts = {x.name: 0 for x in layers}
 
     def after(layer, module, args, output):

@@ -20,6 +20,7 @@ from gradprobe.engine.parts import Part
 from gradprobe.estimators import blockread, draws
 from gradprobe.estimators.base import make
 from gradprobe.estimators.readout import ReadOut
+from gradprobe.layers.gates import GatesRule
 from gradprobe.layers.generic import Generic, SignOfInput
 from gradprobe.problems.problem import Problem
 from tests.problems_small import build
@@ -283,6 +284,13 @@ def sign_left_out(patch):
     patch.setattr(SignOfInput, "encoded", lambda self, module, args, kwargs: (args, kwargs))
 
 
+def sign_of_the_input_alone(patch):
+    """The hidden state of a recurrent layer keeps its size."""
+    patch.setattr(
+        GatesRule, "encoded", lambda self, module, args, kwargs: ((args[0].sign(), args[1]), kwargs)
+    )
+
+
 def sigma_in_signs(patch):
     """1/sigma kept where the noise is encoded by its sign."""
     patch.setattr(ReadOut, "scale", lambda self, draw, layer: 1.0 / draw.sigma_of(layer))
@@ -354,11 +362,14 @@ FAULTS = [
     ("clean input, joint", clean_inputs, oracle("mlp", JOINT)),
     ("clean input, joint, mean", clean_inputs, mean(injection="joint")),
     ("clean input, later calls", clean_inputs, oracle("recurrent", LAYERWISE)),
+    ("clean input, later steps", clean_inputs, oracle("lstm", LAYERWISE)),
+    ("one noise for all steps", same_for_all_calls, oracle("lstm", LAYERWISE)),
     ("clean input, later calls, mean", clean_inputs, check_recurrence),
     ("sign after the sum, positions", sign_after_the_sum, oracle("cnn", LAYERWISE)),
     ("sign after the sum, time steps", sign_after_the_sum, oracle("sequence", LAYERWISE)),
     ("sign after the sum, calls", sign_after_the_sum, oracle("recurrent", LAYERWISE)),
     ("sign of the input left out", sign_left_out, oracle("mlp", LAYERWISE)),
+    ("sign of the state left out", sign_of_the_input_alone, oracle("lstm", LAYERWISE)),
     ("1/sigma beside signs", sigma_in_signs, oracle("mlp", ES)),
     ("partner in the centre", partner_in_the_centre, oracle("mlp", PAIRED)),
     ("self in the centre", self_in_the_centre, oracle("mlp", LAYERWISE)),
@@ -391,6 +402,7 @@ def test_planted_fault_is_caught(monkeypatch, plant, check):
         oracle("weighted", LAYERWISE),
         oracle("scalar-loss", LAYERWISE),
         oracle("recurrent", LAYERWISE),
+        oracle("lstm", LAYERWISE),
         oracle("repeated-module", JOINT),
         oracle("cnn", LAYERWISE),
         oracle("sequence", LAYERWISE),
