@@ -12,7 +12,29 @@ from typing import Annotated, Any
 import typer
 
 from gradprobe import cli_trajectory
-from gradprobe.cli_options import parse_pair, parse_range, parse_seeds, parse_value, read_config, set_threads
+from gradprobe.cli_options import (
+    PROBLEM_KEYS,
+    AllowGlobal,
+    BatchSize,
+    Checkpoint,
+    CheckpointKey,
+    DataArg,
+    DataName,
+    First,
+    LossName,
+    Mode,
+    Model,
+    ModelArg,
+    Output,
+    Split,
+    TrustPickle,
+    gather,
+    parse_range,
+    parse_seeds,
+    parse_value,
+    read_config,
+    set_threads,
+)
 from gradprobe.core.errors import UsageError, unknown
 
 app = typer.Typer(
@@ -26,8 +48,6 @@ app.command("trajectory")(cli_trajectory.trajectory)
 
 USAGE, PARTIAL, INTERRUPTED = 2, 3, 130
 DEMO_ESTIMATORS = "lr,alr,es,aes,hybrid,a-hybrid"
-
-PROBLEM_KEYS = ("model", "checkpoint", "data", "batch_size", "split", "first", "loss", "model_args")
 
 
 def main() -> None:
@@ -77,9 +97,20 @@ def probe(
     out: Annotated[
         Path, typer.Option(help="Run directory; an existing run of the same problem is added to.")
     ],
-    model: Annotated[str | None, typer.Option(help="Network, by name.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Weights: a file, or early or trained.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data, by name.")] = None,
+    model: Model = None,
+    model_arg: ModelArg = None,
+    checkpoint: Checkpoint = None,
+    checkpoint_key: CheckpointKey = None,
+    trust_pickle: TrustPickle = None,
+    allow_global: AllowGlobal = None,
+    data: DataName = None,
+    data_arg: DataArg = None,
+    batch_size: BatchSize = None,
+    split: Split = None,
+    first: First = None,
+    loss: LossName = None,
+    output: Output = None,
+    mode: Mode = None,
     estimators: Annotated[
         str | None, typer.Option(help='Comma-separated, with options: "lr,es(sigma=0.1, noise=laplace)".')
     ] = None,
@@ -107,11 +138,6 @@ def probe(
     noise_on: Annotated[
         str | None, typer.Option(help="device, or cpu for the same numbers on every machine.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples in the batch.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split that the batch comes from.")] = None,
-    first: Annotated[int | None, typer.Option(help="Position of the first sample in the split.")] = None,
-    loss: Annotated[str | None, typer.Option(help="Loss, by name.")] = None,
-    model_arg: Annotated[list[str] | None, typer.Option(help="Option of the network, name=value.")] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of torch; one, unless more are much faster.")
     ] = None,
@@ -126,9 +152,7 @@ def probe(
     ] = None,
 ) -> None:
     """Probe estimators on a model, a checkpoint and a batch. Options override --config."""
-    given = {k: v for k, v in locals().items() if k not in ("config", "model_arg") and v is not None}
-    if model_arg:
-        given["model_args"] = dict(parse_pair(text) for text in model_arg)
+    given = gather(locals())
     configuration = read_config(config) if config else {}
     _probe(configuration | given)
     typer.echo(f"Results are in {out}; read them with: gradprobe report {out}")

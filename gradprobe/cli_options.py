@@ -4,11 +4,95 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from gradprobe.core.errors import UsageError, whole
 from gradprobe.core.spec import parse
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Network by name, package.module:factory, FILE.py:factory, hf:, timm: or torchvision:NAME.",
+    ),
+]
+ModelArg = Annotated[list[str] | None, typer.Option("--model-arg", help="Option of the network, name=value.")]
+Checkpoint = Annotated[str | None, typer.Option("--checkpoint", help="Weights: a file, or early or trained.")]
+CheckpointKey = Annotated[
+    str | None,
+    typer.Option("--checkpoint-key", help="Where in the checkpoint the weights are, such as model."),
+]
+TrustPickle = Annotated[
+    bool | None,
+    typer.Option("--trust-pickle", help="Run the code in an old checkpoint: only for a file that is yours."),
+]
+AllowGlobal = Annotated[
+    list[str] | None,
+    typer.Option("--allow-global", help="Class that a checkpoint may name, such as argparse.Namespace."),
+]
+DataName = Annotated[
+    str | None,
+    typer.Option("--data", help="Data by name, hf:NAME, package.module:function, or a saved batch (a file)."),
+]
+DataArg = Annotated[list[str] | None, typer.Option("--data-arg", help="Option of the data, name=value.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Samples in the batch.")]
+Split = Annotated[str | None, typer.Option("--split", help="Split that the batch comes from.")]
+First = Annotated[int | None, typer.Option("--first", help="Position of the first sample in the split.")]
+LossName = Annotated[str | None, typer.Option("--loss", help="Loss, by name; usually the model's own.")]
+Mode = Annotated[
+    str | None, typer.Option("--mode", help="eval, or as-is: the flags that the model comes with.")
+]
+Output = Annotated[
+    str | None, typer.Option("--output", help="Which output of the model the loss reads, such as logits.")
+]
+
+PROBLEM_KEYS = (
+    "model",
+    "model_args",
+    "checkpoint",
+    "checkpoint_args",
+    "data",
+    "data_args",
+    "batch_size",
+    "split",
+    "first",
+    "loss",
+    "mode",
+    "output",
+)
+"""What ``load_problem`` takes, and what of a configuration goes to it."""
+
+CHECKPOINT_OPTIONS = {
+    "checkpoint_key": "key",
+    "trust_pickle": "trust_pickle",
+    "allow_global": "allow_globals",
+}
+
+
+def gather(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a command as a configuration: what was not given is left out, pairs become dictionaries.
+
+    Args:
+        options: Value by argument name of the command; ``config`` is left out.
+
+    Returns:
+        ``model_arg``, ``data_arg`` -> ``model_args``, ``data_args``; the options of the checkpoint ->
+        ``checkpoint_args``; the others as they are.
+
+    Raises:
+        UsageError: A pair is none.
+    """
+    given = {k: v for k, v in options.items() if v is not None and v != [] and k != "config"}
+    for kind in ("model", "data"):
+        pairs = given.pop(f"{kind}_arg", None)
+        if pairs:
+            given[f"{kind}_args"] = dict(parse_pair(text, kind) for text in pairs)
+    checkpoint = {new: given.pop(old) for old, new in CHECKPOINT_OPTIONS.items() if old in given}
+    return given | ({"checkpoint_args": checkpoint} if checkpoint else {})
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -104,15 +188,20 @@ def parse_range(text: str | None) -> tuple[int, int] | None:
     return int(low), int(high)
 
 
-def parse_pair(text: str) -> tuple[str, Any]:
+def parse_pair(text: str, kind: str = "model") -> tuple[str, Any]:
     """``"width=16"`` -> ("width", 16); a value that is no JSON is text.
 
+    Args:
+        text: What was written.
+        kind: Whose option it is, for the message.
+
     Raises:
-        UsageError: There is no "=".
+        UsageError: There is no "=", or no name before it.
     """
     name, equals, value = text.partition("=")
-    if not equals:
-        raise UsageError(f"an option of the network is written as name=value, not {text!r}.")
+    name = name.strip()
+    if not equals or not name:
+        raise UsageError(f"an option of the {kind} is written as name=value, not {text!r}.")
     try:
         return name, json.loads(value)
     except ValueError:

@@ -13,6 +13,7 @@ from torch import nn
 from gradprobe.core.errors import UsageError, unknown
 from gradprobe.problems import DATASETS, NETWORKS
 from gradprobe.problems.checkpoint import load_checkpoint
+from gradprobe.problems.data import Data
 from gradprobe.problems.problem import Problem
 
 
@@ -56,6 +57,25 @@ def build(
         raise UsageError(f"model {model!r} cannot be built for data {data!r}: {error}.") from error
 
 
+def load_data(data: str, split: str, options: Mapping[str, Any]) -> Data:
+    """A split of registered data.
+
+    Args:
+        data: Name of a data set.
+        split: Name of the split.
+        options: The user's options.
+
+    Raises:
+        UsageError: An unknown name or option.
+    """
+    load = DATASETS.get(data)
+    takes = [name for name in inspect.signature(load).parameters if name != "split"]
+    for name in options:
+        if name not in takes:
+            raise unknown(f"option of data {data!r}", name, takes)
+    return load(split, **options)
+
+
 def load_problem(
     model: str = "resnet5",
     checkpoint: str | Path | None = None,
@@ -64,8 +84,12 @@ def load_problem(
     *,
     split: str = "train",
     first: int = 0,
-    loss: str = "cross_entropy",
+    loss: str | None = None,
     model_args: Mapping[str, Any] | None = None,
+    checkpoint_args: Mapping[str, Any] | None = None,
+    data_args: Mapping[str, Any] | None = None,
+    mode: str = "eval",
+    output: str | None = None,
 ) -> Problem:
     """Build a problem by names.
 
@@ -76,8 +100,13 @@ def load_problem(
         batch_size: Samples in the batch.
         split: Split of the data that the batch comes from.
         first: Position of its first sample.
-        loss: Name of a loss.
+        loss: Name of a loss; ``cross_entropy`` by default.
         model_args: Further options of the network, such as ``{"width": 16}``.
+        checkpoint_args: Options of :func:`~gradprobe.problems.checkpoint.load_checkpoint` (``key``,
+            ``trust_pickle``, ``allow_globals``).
+        data_args: Further options of the data, such as ``{"length": 32}``.
+        mode: ``"eval"``, or ``"as-is"`` for the flags that the module comes with.
+        output: Which output of the model the loss reads; found by default.
 
     Returns:
         The problem.
@@ -85,7 +114,8 @@ def load_problem(
     Raises:
         UsageError: An unknown name, a checkpoint that does not fit, a batch that is too large.
     """
-    found = DATASETS.get(data)(split)
+    of_data, of_checkpoint = dict(data_args or {}), dict(checkpoint_args or {})
+    found = load_data(data, split, of_data)
     factory = NETWORKS.get(model)
     options = dict(model_args or {})
     with torch.random.fork_rng(devices=[]):
@@ -93,9 +123,17 @@ def load_problem(
         module = build(model, factory, found.offers, options, data)
     facts: dict[str, Any] = {}
     if checkpoint is not None:
-        facts |= load_checkpoint(module, checkpoint)
+        facts |= load_checkpoint(module, checkpoint, **of_checkpoint)
     source: dict[str, Any] = {"model": model, "data": data, "checkpoint": checkpoint and str(checkpoint)}
-    source |= {"batch_size": batch_size, "split": split, "first": first, "loss": loss, "model_args": options}
+    source |= {"batch_size": batch_size, "split": split, "first": first, "loss": loss, "mode": mode}
+    source |= {
+        "model_args": options,
+        "data_args": of_data,
+        "checkpoint_args": of_checkpoint,
+        "output": output,
+    }
     facts["source"] = source
     name = f"{model}, {checkpoint or 'untrained'}, {data}"
-    return Problem(module, found.batch(batch_size, first), loss, name=name, facts=facts)
+    chosen: dict[str, Any] = {} if output is None else {"output": output}
+    batch = found.batch(batch_size, first)
+    return Problem(module, batch, loss or "cross_entropy", mode=mode, name=name, facts=facts, **chosen)
