@@ -181,11 +181,22 @@ def list_() -> None:
     from gradprobe.estimators import ESTIMATORS
     from gradprobe.layers import RULES
     from gradprobe.plots import PLOTS
-    from gradprobe.problems import DATASETS, FUNCTIONS, NETWORKS
+    from gradprobe.problems import DATASETS, FUNCTIONS, MODELS, NETWORKS, SOURCES
     from gradprobe.stats import STATISTICS
 
     table = Table("kind", "name", "what it is", box=None)
-    for registry in (ESTIMATORS, NETWORKS, DATASETS, FUNCTIONS, NOISE, RULES, STATISTICS, PLOTS):
+    for registry in (
+        ESTIMATORS,
+        NETWORKS,
+        MODELS,
+        DATASETS,
+        SOURCES,
+        FUNCTIONS,
+        NOISE,
+        RULES,
+        STATISTICS,
+        PLOTS,
+    ):
         for entry in registry:
             table.add_row(registry.kind, entry.name, entry.summary)
         table.add_section()
@@ -228,7 +239,9 @@ def _probe(configuration: dict[str, Any]) -> None:
     with _executor(configuration) as executor, shown(Console(stderr=True)) as progress:
         ds = run_probe(problem, progress=progress, executor=executor, **rest)
     if configuration.get("checkpoint") is None:
-        typer.echo("No --checkpoint was given: the weights are random (seed 0).", err=True)
+        typer.echo(f"No --checkpoint was given: the weights are {problem.facts['weights']}.", err=True)
+    for note in problem.facts.get("notes", []):
+        typer.echo(note, err=True)
     failed = bool(attribute(ds, "failed"))
     if failed:
         typer.echo("Some units failed; gradprobe report says which and why.", err=True)

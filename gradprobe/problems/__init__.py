@@ -7,3 +7,5 @@ from gradprobe.core.registry import Registry
 NETWORKS = Registry("model", "gradprobe.problems.networks")
 DATASETS = Registry("data", "gradprobe.problems.datasets")
 FUNCTIONS = Registry("function", "gradprobe.problems.functions")
+MODELS = Registry("source of models", "gradprobe.problems.models")
+SOURCES = Registry("source of data", "gradprobe.problems.sources")

@@ -1,79 +1,130 @@
-"""``load_problem``: a registered network, a checkpoint and a batch of registered data."""
+"""``load_problem``: a model, a checkpoint and a batch of data, all by what a user writes."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from gradprobe.core.errors import UsageError, unknown
-from gradprobe.problems import DATASETS, NETWORKS
+from gradprobe.core.registry import Registry
+from gradprobe.problems import DATASETS, MODELS, NETWORKS, SOURCES
+from gradprobe.problems.build import build, check_options
 from gradprobe.problems.checkpoint import load_checkpoint
 from gradprobe.problems.data import Data
+from gradprobe.problems.lazy import LazyData
+from gradprobe.problems.made import RANDOM, Made
+from gradprobe.problems.objects import is_python_file, split_place
 from gradprobe.problems.problem import Problem
 
+WRITTEN = {
+    "model": "package.module:factory, FILE.py:factory, hf:NAME, timm:NAME or torchvision:NAME",
+    "data": "hf:NAME, package.module:function, FILE.py:function or a saved batch (.safetensors, .npz)",
+}
+SAVED = (".safetensors", ".npz", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".npy")
+TABLES = (".parquet", ".csv", ".json", ".jsonl")
 
-def build(
-    model: str,
-    factory: Callable[..., nn.Module],
-    offered: Mapping[str, Any],
-    options: Mapping[str, Any],
-    data: str,
-) -> nn.Module:
-    """Call a network's factory with what the data offer and the user's options.
+
+def find_source(registry: Registry, text: str) -> tuple[str, str]:
+    """The source and what it is to find: ``"hf:bert"`` -> ("hf", "bert"), ``"a.b:c"`` -> ("python", "a.b:c")."""
+    start, colon, rest = text.partition(":")
+    if colon and start.lower() in registry and not Path(text).exists():
+        return start.lower(), rest
+    return "python", text
+
+
+def load_model(model: str, data: Data, options: Mapping[str, Any], data_name: str) -> Made:
+    """A model of a registered network, or from a source.
 
     Args:
-        model: Its name, for messages.
-        factory: The factory; of what is offered it is given the arguments that it names.
-        offered: What the data offer: ``input_shape``, ``classes``, ...
-        options: The user's options; they override what is offered.
-        data: Name of the data, for messages.
+        model: Its name, ``package.module:factory``, ``hf:NAME``, ...
+        data: What it is for.
+        options: The user's options.
+        data_name: Name of the data, for messages.
 
     Raises:
-        UsageError: The factory takes no such option, or needs what neither data nor options give.
+        UsageError: There is no such model, or it cannot be made.
     """
-    takes = inspect.signature(factory).parameters
-    anything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
-    for name in options:
-        if name not in takes and not anything:
-            raise unknown(f"option of model {model!r}", name, takes)
-    given = {k: v for k, v in offered.items() if k in takes} | dict(options)
-    for name, parameter in takes.items():
-        named = parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-        if named and parameter.default is parameter.empty and name not in given:
-            raise UsageError(
-                f"model {model!r} needs {name}, which data {data!r} do not offer; choose data that do, or give it "
-                f"as an option ({name}=...)."
-            )
-    try:
-        return factory(**given)
-    except (TypeError, ValueError, IndexError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"model {model!r} cannot be built for data {data!r}: {error}.") from error
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if model in NETWORKS:
+            return Made(build(model, NETWORKS.get(model), data.offers, options, data_name))
+        source, rest = find_source(MODELS, model)
+        if source == "python" and ":" not in rest and not is_python_file(rest):
+            raise _no_name(NETWORKS, model)
+        if not rest.strip():
+            raise UsageError(f"model {model!r} lacks a name after the colon; write {WRITTEN['model']}.")
+        return MODELS.get(source)(rest, data, options)
 
 
 def load_data(data: str, split: str, options: Mapping[str, Any]) -> Data:
-    """A split of registered data.
+    """A split of registered data, or of data from a source.
 
     Args:
-        data: Name of a data set.
+        data: Its name, ``hf:NAME``, ``package.module:function``, a file with a saved batch.
         split: Name of the split.
         options: The user's options.
 
     Raises:
-        UsageError: An unknown name or option.
+        UsageError: There are no such data, or they take no such option.
     """
-    load = DATASETS.get(data)
-    takes = [name for name in inspect.signature(load).parameters if name != "split"]
-    for name in options:
-        if name not in takes:
-            raise unknown(f"option of data {data!r}", name, takes)
-    return load(split, **options)
+    if data in DATASETS:
+        load = DATASETS.get(data)
+        check_options(
+            f"data {data!r}", options, [n for n in inspect.signature(load).parameters if n != "split"]
+        )
+        return load(split, **options)
+    source, rest = find_source(SOURCES, data)
+    if source == "python" and ":" not in split_drive(rest) and not rest.endswith((".py", ".pyw", ".ipynb")):
+        if Path(rest).suffix in SAVED:
+            source = "saved"
+        elif Path(rest).suffix in TABLES or Path(rest).is_dir():
+            raise UsageError(f"data {data!r} are read through Hugging Face's datasets: write hf:{data}.")
+        else:
+            raise _no_name(DATASETS, data)
+    if not rest.strip():
+        raise UsageError(f"data {data!r} lack a name after the colon; write {WRITTEN['data']}.")
+    return SOURCES.get(source)(rest, split, options)
+
+
+def split_drive(text: str) -> str:
+    """A path without the colon of its drive."""
+    return text[2:] if text[1:3] in (":/", ":\\") else text
+
+
+def absolute(text: str) -> str:
+    """What a user wrote, with the path in it made absolute, so that it can be found from another directory."""
+    if text in NETWORKS or text in DATASETS:
+        return text
+    start, colon, rest = text.partition(":")
+    if colon and start.lower() in (*MODELS.names(), *SOURCES.names()) and Path(rest).expanduser().exists():
+        return f"{start}:{Path(rest).expanduser().resolve()}"
+    place, name = split_place(text)
+    if name and is_python_file(place):
+        return f"{Path(place).expanduser().resolve()}:{name}"
+    file = Path(text).expanduser()
+    return str(file.resolve()) if file.is_file() else text
+
+
+def _no_name(registry: Registry, name: str) -> UsageError:
+    """The error for a word that is nobody's name, with the other ways to write one."""
+    error = unknown(registry.kind, name, registry.names())
+    return UsageError(f"{str(error).removesuffix('.')}; or {WRITTEN[registry.kind]}.")
+
+
+def _weights(made: Made, checkpoint: str | Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Load the checkpoint, if there is one; facts about the weights."""
+    if checkpoint is None:
+        if options:
+            raise UsageError(f"{', '.join(options)}: options of a checkpoint, but no checkpoint is given.")
+        return {"weights": made.weights, **made.facts}
+    takes = [n for n in inspect.signature(load_checkpoint).parameters if n not in ("module", "given")]
+    check_options("the checkpoint", options, takes)
+    facts = load_checkpoint(made.module, checkpoint, **options)
+    return {"weights": "those of the checkpoint", **made.facts, **facts}
 
 
 def load_problem(
@@ -94,13 +145,17 @@ def load_problem(
     """Build a problem by names.
 
     Args:
-        model: Name of a network.
-        checkpoint: File with its weights, or the name of a shipped one; random weights (seed 0) without.
-        data: Name of a data set.
+        model: Name of a network, ``package.module:factory``, ``path/file.py:factory``, ``hf:NAME_OR_PATH``,
+            ``timm:NAME`` or ``torchvision:NAME``. The current directory is searched for modules, as by
+            ``python -m``.
+        checkpoint: File with its weights, or the name of a shipped one; without, those that the model comes with
+            (random ones, seed 0, for a network by name).
+        data: Name of a data set, ``hf:NAME_OR_PATH``, ``package.module:function``, ``path/file.py:function``, or
+            a file with a saved batch (``.safetensors``, ``.npz``).
         batch_size: Samples in the batch.
         split: Split of the data that the batch comes from.
         first: Position of its first sample.
-        loss: Name of a loss; ``cross_entropy`` by default.
+        loss: Name of a loss; the model's usual one by default, else ``cross_entropy``.
         model_args: Further options of the network, such as ``{"width": 16}``.
         checkpoint_args: Options of :func:`~gradprobe.problems.checkpoint.load_checkpoint` (``key``,
             ``trust_pickle``, ``allow_globals``).
@@ -109,31 +164,36 @@ def load_problem(
         output: Which output of the model the loss reads; found by default.
 
     Returns:
-        The problem.
+        The problem. ``facts["source"]`` has all of the above, paths made absolute; ``facts["weights"]`` says
+        where the weights come from, ``facts["notes"]`` what else must be known (a head that is new).
 
     Raises:
         UsageError: An unknown name, a checkpoint that does not fit, a batch that is too large.
     """
-    of_data, of_checkpoint = dict(data_args or {}), dict(checkpoint_args or {})
+    of_model, of_data, of_checkpoint = (
+        dict(model_args or {}),
+        dict(data_args or {}),
+        dict(checkpoint_args or {}),
+    )
     found = load_data(data, split, of_data)
-    factory = NETWORKS.get(model)
-    options = dict(model_args or {})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        module = build(model, factory, found.offers, options, data)
-    facts: dict[str, Any] = {}
-    if checkpoint is not None:
-        facts |= load_checkpoint(module, checkpoint, **of_checkpoint)
-    source: dict[str, Any] = {"model": model, "data": data, "checkpoint": checkpoint and str(checkpoint)}
-    source |= {"batch_size": batch_size, "split": split, "first": first, "loss": loss, "mode": mode}
+    made = load_model(model, found, of_model, data)
+    facts = _weights(made, checkpoint, of_checkpoint) | ({"notes": list(made.notes)} if made.notes else {})
+    if made.adapt is not None:
+        found = made.adapt(found)
+    if isinstance(found, LazyData) and not found.labelled:
+        raise UsageError(f"{found.name} have no labels; name their column with the option target=COLUMN.")
+    source: dict[str, Any] = {"model": absolute(model), "data": absolute(data)}
     source |= {
-        "model_args": options,
-        "data_args": of_data,
-        "checkpoint_args": of_checkpoint,
-        "output": output,
+        "checkpoint": checkpoint and absolute(str(checkpoint)),
+        "batch_size": batch_size,
+        "split": split,
     }
+    source |= {"first": first, "loss": loss, "mode": mode, "output": output}
+    source |= {"model_args": of_model, "data_args": of_data, "checkpoint_args": of_checkpoint}
     facts["source"] = source
-    name = f"{model}, {checkpoint or 'untrained'}, {data}"
     chosen: dict[str, Any] = {} if output is None else {"output": output}
+    name = f"{model}, {checkpoint or made.weights}, {data}".replace(RANDOM, "untrained")
     batch = found.batch(batch_size, first)
-    return Problem(module, batch, loss or "cross_entropy", mode=mode, name=name, facts=facts, **chosen)
+    return Problem(
+        made.module, batch, loss or made.loss or "cross_entropy", mode=mode, name=name, facts=facts, **chosen
+    )

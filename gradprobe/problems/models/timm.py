@@ -1,0 +1,44 @@
+"""``timm:NAME``: image models of the timm library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gradprobe.core.errors import UsageError
+from gradprobe.core.optional import needs
+from gradprobe.problems.data import Data
+from gradprobe.problems.made import RANDOM, Made
+from gradprobe.problems.models import register
+from gradprobe.problems.models._images import check_name
+from gradprobe.problems.objects import one_line
+
+
+@register("timm", summary="timm:NAME: an image model of the timm library, such as timm:resnet18")
+def timm(name: str, data: Data, options: Mapping[str, Any]) -> Made:
+    """A model of timm; random weights unless ``pretrained=true``.
+
+    ``num_classes`` and ``in_chans`` follow the data where they are not given.
+
+    Args:
+        name: Its name in timm.
+        data: What the model is for.
+        options: Arguments of ``timm.create_model``.
+
+    Raises:
+        UsageError: timm is not installed, knows no such model, or cannot make it.
+    """
+    library = needs("timm", extra="timm", what=f"model 'timm:{name}'")
+    architecture = name.partition(".")[0]  # after the dot: which pretrained weights
+    check_name("timm", architecture, library.list_models())
+    given = {"num_classes": data.classes, "in_chans": (data.offers.get("input_shape") or (None,))[0]}
+    options = {k: v for k, v in given.items() if v is not None} | dict(options)
+    try:
+        module = library.create_model(name, **options)
+    except Exception as error:
+        raise UsageError(f"timm cannot make {name!r}: {one_line(error)}.") from error
+    pretrained = bool(options.get("pretrained"))
+    weights = f"timm's pretrained ones of {name}" if pretrained else RANDOM
+    config = getattr(module, "pretrained_cfg", None) or {}
+    facts = {"pretrained": str(config.get("hf_hub_id") or config.get("url") or name)} if pretrained else {}
+    return Made(module, weights, facts=facts)
