@@ -32,6 +32,7 @@ class LazyData(Data):
         facts: What else a network may have to know.
         labelled: Whether the targets mean something; without labels only a model that makes its own targets
             (a language model) can be used.
+        max_length: How many tokens a text is padded or cut to, if the user said so.
         name: What to call the data in messages.
     """
 
@@ -45,10 +46,17 @@ class LazyData(Data):
         classes: int | None = None,
         facts: Mapping[str, Any] | None = None,
         labelled: bool = True,
+        max_length: int | None = None,
         name: str = "the data",
     ) -> None:
         given = {"read": read, "size": size, "kind": kind, "encode": encode, "classes": classes}
-        given |= {"facts": dict(facts or {}), "labelled": labelled, "name": name, "whole": False}
+        given |= {
+            "facts": dict(facts or {}),
+            "labelled": labelled,
+            "name": name,
+            "whole": False,
+            "max_length": max_length,
+        }
         self.__dict__.update(given)  # the class is frozen
 
     read: Read
@@ -56,6 +64,7 @@ class LazyData(Data):
     size: int
     kind: str
     labelled: bool
+    max_length: int | None
     name: str
 
     def __len__(self) -> int:
