@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from gradprobe.core.errors import UsageError, unknown
+from gradprobe.problems import DATASETS
 from gradprobe.problems.objects import one_line
 
 
@@ -74,9 +75,10 @@ def build(
     for name, parameter in parameters_of(factory).items():
         named = parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
         if named and parameter.default is parameter.empty and name not in given:
+            fitting = ", ".join(e.name for e in DATASETS if name in e.meta.get("offers", ()))
             raise UsageError(
-                f"model {model!r} needs {name}, which data {data!r} do not offer; choose data that do, or give it "
-                f"as an option ({name}=...)."
+                f"model {model!r} needs {name}, which data {data!r} do not offer; choose data that do"
+                f"{fitting and f' ({fitting})'}, or give it as an option ({name}=...)."
             )
     try:
         return factory(**given)

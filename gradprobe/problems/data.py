@@ -24,6 +24,11 @@ class Data:
         facts: What else a network may have to know, under the names of its factory's arguments (``vocabulary``,
             ``features``, ...).
         whole: Whether the data are one thing that cannot be divided, such as a graph: a batch is all of it.
+        weights: ``w_b`` of each row, ``[N]``, where the data are whole: nodes without a label, or of another
+            split, have 0. None: 1/N each.
+
+    Raises:
+        UsageError: There are weights for data that are not whole.
     """
 
     inputs: Any
@@ -31,6 +36,11 @@ class Data:
     classes: int | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     whole: bool = False
+    weights: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights is not None and not self.whole:
+            raise UsageError("weights of rows are for data that are whole; leave such rows out instead.")
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -10,25 +10,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradprobe.core.errors import UsageError, whole
+from gradprobe.core.errors import UsageError, one_of, whole
 from gradprobe.problems.lazy import Encode
 
 VOCABULARY, LENGTH = 10_000, 64
 
 
-def pixels(pictures: Sequence[Any], size: int | None = None) -> torch.Tensor:
-    """PIL pictures as ``[N, C, H, W]`` in [0, 1].
-
-    C is 1 where all are grey, else 3 (transparency is dropped).
+def pixels(pictures: Sequence[Any], size: int | None = None, channels: int | None = None) -> torch.Tensor:
+    """PIL pictures as ``[N, C, H, W]`` in [0, 1]; transparency is dropped.
 
     Args:
         pictures: The pictures.
         size: Height and width to scale them to, bilinearly; needed where theirs differ.
+        channels: C, 1 or 3; by default 1 where all of these are grey, else 3.
 
     Raises:
-        UsageError: Their sizes differ and none is given.
+        UsageError: Their sizes differ and none is given, or there is no such number of channels.
     """
-    mode = "L" if all(p.mode in ("1", "L", "LA") for p in pictures) else "RGB"
+    one_of("channels", channels, (None, 1, 3))
+    grey = all(p.mode in ("1", "L", "LA") for p in pictures) if channels is None else channels == 1
+    mode = "L" if grey else "RGB"
     same = [p.convert(mode) for p in pictures]
     if size is not None:
         from PIL import Image
@@ -71,9 +72,9 @@ def hashed_words(texts: Sequence[str], vocabulary: int = VOCABULARY, length: int
     return rows
 
 
-def picture_encoder(size: int | None = None) -> Encode:
+def picture_encoder(size: int | None = None, channels: int | None = None) -> Encode:
     """An encoding of pictures by :func:`pixels`."""
-    return lambda raw, targets: (pixels(raw, size), targets)
+    return lambda raw, targets: (pixels(raw, size, channels), targets)
 
 
 def text_encoder(vocabulary: int = VOCABULARY, length: int | None = None) -> Encode:

@@ -192,8 +192,8 @@ def load_problem(
     source |= {"model_args": of_model, "data_args": of_data, "checkpoint_args": of_checkpoint}
     facts["source"] = source
     chosen: dict[str, Any] = {} if output is None else {"output": output}
-    name = f"{model}, {checkpoint or made.weights}, {data}".replace(RANDOM, "untrained")
+    filled = "untrained" if made.weights.startswith(RANDOM) else made.weights
+    name = f"{model}, {checkpoint or filled}, {data}"
     batch = found.batch(batch_size, first)
-    return Problem(
-        made.module, batch, loss or made.loss or "cross_entropy", mode=mode, name=name, facts=facts, **chosen
-    )
+    chosen |= {"weights": found.weights, "mode": mode, "name": name, "facts": facts}
+    return Problem(made.module, batch, loss or made.loss or "cross_entropy", **chosen)

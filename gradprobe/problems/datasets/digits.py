@@ -13,7 +13,9 @@ TEST_SIZE = 360
 
 
 @register(
-    "digits", summary="1,797 handwritten digits of 1x8x8 pixels, ten classes (UCI, through scikit-learn)"
+    "digits",
+    summary="1,797 handwritten digits of 1x8x8 pixels, ten classes (UCI, through scikit-learn)",
+    offers=("input_shape", "classes"),
 )
 def digits(split: str = "train") -> Data:
     """One split of the digits, pixels scaled to [0, 1].

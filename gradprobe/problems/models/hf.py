@@ -144,7 +144,7 @@ def _filled(
     try:
         if not safe and not old:
             module = maker.from_config(config, dtype=torch.float32)
-            return module, f"{RANDOM}: {folder.name} holds a configuration alone", {}, ()
+            return module, f"{RANDOM}, from config.json alone", {}, ()
         options: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
         options |= {"dtype": torch.float32, "config": config}
         if safe:

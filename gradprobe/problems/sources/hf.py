@@ -18,7 +18,7 @@ from gradprobe.problems.sources import register
 from gradprobe.problems.sources._columns import input_column, target_column
 from gradprobe.problems.sources._tables import read_table
 
-OPTIONS = ("input", "target", "config", "size", "vocabulary", "max_length")
+OPTIONS = ("input", "target", "config", "size", "channels", "vocabulary", "max_length")
 NO_LABEL = -100
 
 
@@ -37,8 +37,8 @@ def hf(name: str, split: str, options: Mapping[str, Any]) -> Data:
             folder for each class) or such a file.
         split: Name of the split.
         options: ``input``, ``target``: columns, where they are not found by type and name; ``config``; ``size``:
-            height and width that pictures are scaled to; ``vocabulary``: numbers that words are hashed to;
-            ``max_length``: tokens that texts are padded or cut to.
+            height and width that pictures are scaled to; ``channels``: 1 or 3; ``vocabulary``: numbers that
+            words are hashed to; ``max_length``: tokens that texts are padded or cut to.
 
     Raises:
         UsageError: There are no such data, split or columns.
@@ -99,9 +99,10 @@ def _encoding(kind: str, options: Mapping[str, Any], length: int | None) -> tupl
     """What a network must know of the encoding, and the encoding."""
     if kind == "text":
         vocabulary = options.get("vocabulary", VOCABULARY)
-        return {"vocabulary": vocabulary, "length": length or LENGTH}, text_encoder(vocabulary, length)
+        facts = {"vocabulary": vocabulary, "length": length or LENGTH, "padding": 0}
+        return facts, text_encoder(vocabulary, length)
     if kind == "image":
-        return {}, picture_encoder(options.get("size"))
+        return {}, picture_encoder(options.get("size"), options.get("channels"))
     return {}, lambda raw, targets: (raw, targets)
 
 

@@ -1,0 +1,103 @@
+"""Pictures in the binary formats of their authors: CIFAR's records and MNIST's idx files."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gradprobe.core.errors import UsageError
+from gradprobe.problems.datasets._named import Bytes, Public
+
+PICTURE = 3 * 32 * 32
+
+
+def cifar_records(files: Sequence[Path], labels: int) -> tuple[Bytes, int]:
+    """Records of ``labels`` bytes (the last is the class) and 3072 bytes of a picture, red, green, blue.
+
+    Args:
+        files: The files, in order.
+        labels: Bytes before the picture: 1 for CIFAR-10, 2 (coarse, fine) for CIFAR-100.
+
+    Returns:
+        What reads rows, and how many there are.
+
+    Raises:
+        UsageError: A file is no whole number of records.
+    """
+    length = labels + PICTURE
+    odd = next(
+        (f for f in files if f.suffix == ".gz" or f.stat().st_size % length or not f.stat().st_size), None
+    )
+    if odd is not None:
+        raise UsageError(
+            f"{str(odd)!r} is no whole number of CIFAR records of {length} bytes; download the binary version "
+            "again."
+        )
+    maps = [np.memmap(f, dtype=np.uint8, mode="r").reshape(-1, length) for f in files]
+    starts = np.cumsum([0, *(len(m) for m in maps)])
+
+    def read(first: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        parts = [m[max(first - s, 0) : max(first + size - s, 0)] for m, s in zip(maps, starts, strict=False)]
+        rows = torch.from_numpy(np.concatenate(parts))
+        return rows[:, labels:].reshape(-1, 3, 32, 32), rows[:, labels - 1].long()
+
+    return read, int(starts[-1])
+
+
+def refuse_pickles(public: Public, binary: str) -> None:
+    """Say that the Python version of CIFAR is not read, where only that is there.
+
+    Raises:
+        UsageError: It is there.
+    """
+    for place in public.places():
+        for folder in (place, *(p for p in place.iterdir() if p.is_dir())):
+            if (folder / "batches.meta").is_file() or (folder / "meta").is_file():
+                raise UsageError(
+                    f"{str(folder)!r} is the Python version of {public.name}, which is pickled code that gradprobe "
+                    f"does not run; download the binary version: {binary}."
+                )
+
+
+def idx(path: Path, axes: int) -> np.ndarray:
+    """An idx file (or its .gz): magic number, sizes, bytes.
+
+    Args:
+        path: The file.
+        axes: How many axes it must have.
+
+    Raises:
+        UsageError: It is no idx file of bytes with so many axes, or is cut off.
+    """
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, ValueError) as error:
+        raise UsageError(f"{str(path)!r} cannot be unpacked ({error}); download it again.") from error
+    head = 4 + 4 * axes
+    shape = np.frombuffer(raw[4:head], ">u4").astype(np.int64) if len(raw) >= head else np.zeros(0, np.int64)
+    if raw[:4] != bytes([0, 0, 8, axes]) or len(raw) - head != int(np.prod(shape)):
+        raise UsageError(f"{str(path)!r} is no whole idx file of bytes with {axes} axes; download it again.")
+    return np.frombuffer(raw, np.uint8, offset=head).reshape(shape)
+
+
+def idx_pictures(images: Path, labels: Path) -> tuple[Bytes, int]:
+    """Grey pictures and classes from two idx files.
+
+    Raises:
+        UsageError: They are not as many.
+    """
+    pictures, classes = idx(images, 3), idx(labels, 1)
+    if len(pictures) != len(classes):
+        raise UsageError(
+            f"{str(images)!r} holds {len(pictures)} pictures, {str(labels)!r} {len(classes)} labels."
+        )
+
+    def read(first: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = slice(first, first + size)
+        return torch.from_numpy(pictures[rows, None].copy()), torch.from_numpy(classes[rows].astype(np.int64))
+
+    return read, len(classes)
