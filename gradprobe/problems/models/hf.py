@@ -173,7 +173,16 @@ def _notes(name: str, module: Any, info: Mapping[str, Any]) -> tuple[str, ...]:
         raise UsageError(
             f"the weights of model 'hf:{name}' cannot be loaded: {' '.join(info['error_msgs'])[:300]}."
         )
-    other = sorted(str(key[0]) for key in info.get("mismatched_keys", ()))
+    shapes = sorted((str(key), list(have), list(want)) for key, have, want in info.get("mismatched_keys", ()))
+    for key, have, want in shapes:
+        if (
+            want[:1] != [module.config.num_labels] or have[1:] != want[1:]
+        ):  # more than a head for other classes
+            raise UsageError(
+                f"the weights of model 'hf:{name}' do not fit: {key!r} is {have} in the files and {want} in the "
+                "model."
+            )
+    other = [key for key, _, _ in shapes]
     new = sorted({*map(str, info.get("missing_keys", ())), *other})
     left = sorted(map(str, info.get("unexpected_keys", ())))
     if len(new) >= len(dict(module.named_parameters())):
