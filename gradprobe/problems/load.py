@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gradprobe.core.errors import UsageError, unknown
 from gradprobe.core.registry import Registry
 from gradprobe.problems import DATASETS, MODELS, NETWORKS, SOURCES
@@ -19,6 +17,7 @@ from gradprobe.problems.lazy import LazyData
 from gradprobe.problems.made import RANDOM, Made
 from gradprobe.problems.objects import is_python_file, split_place
 from gradprobe.problems.problem import Problem
+from gradprobe.problems.seeded import seeded
 
 WRITTEN = {
     "model": "package.module:factory, FILE.py:factory, hf:NAME, timm:NAME or torchvision:NAME",
@@ -48,16 +47,14 @@ def load_model(model: str, data: Data, options: Mapping[str, Any], data_name: st
     Raises:
         UsageError: There is no such model, or it cannot be made.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        if model in NETWORKS:
-            return Made(build(model, NETWORKS.get(model), data.offers, options, data_name))
-        source, rest = find_source(MODELS, model)
-        if source == "python" and ":" not in rest and not is_python_file(rest):
-            raise _no_name(NETWORKS, model)
-        if not rest.strip():
-            raise UsageError(f"model {model!r} lacks a name after the colon; write {WRITTEN['model']}.")
-        return MODELS.get(source)(rest, data, options)
+    if model in NETWORKS:
+        return Made(build(model, NETWORKS.get(model), data.offers, options, data_name))
+    source, rest = find_source(MODELS, model)
+    if source == "python" and ":" not in rest and not is_python_file(rest):
+        raise _no_name(NETWORKS, model)
+    if not rest.strip():
+        raise UsageError(f"model {model!r} lacks a name after the colon; write {WRITTEN['model']}.")
+    return MODELS.get(source)(rest, data, options)
 
 
 def load_data(data: str, split: str, options: Mapping[str, Any]) -> Data:
@@ -175,8 +172,10 @@ def load_problem(
         dict(data_args or {}),
         dict(checkpoint_args or {}),
     )
-    found = load_data(data, split, of_data)
-    made = load_model(model, found, of_model, data)
+    with seeded():
+        found = load_data(data, split, of_data)
+    with seeded():
+        made = load_model(model, found, of_model, data)
     facts = _weights(made, checkpoint, of_checkpoint) | ({"notes": list(made.notes)} if made.notes else {})
     if made.adapt is not None:
         found = made.adapt(found)
@@ -194,6 +193,7 @@ def load_problem(
     chosen: dict[str, Any] = {} if output is None else {"output": output}
     filled = "untrained" if made.weights.startswith(RANDOM) else made.weights
     name = f"{model}, {checkpoint or filled}, {data}"
-    batch = found.batch(batch_size, first)
+    with seeded():
+        batch = found.batch(batch_size, first)
     chosen |= {"weights": found.weights, "mode": mode, "name": name, "facts": facts}
     return Problem(made.module, batch, loss or made.loss or "cross_entropy", **chosen)

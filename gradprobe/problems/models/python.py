@@ -14,13 +14,14 @@ from gradprobe.problems.data import Data
 from gradprobe.problems.made import Made
 from gradprobe.problems.models import register
 from gradprobe.problems.objects import find_object
+from gradprobe.problems.seeded import seed_all
 
 
 @register(
     "python", summary="package.module:factory or path/file.py:factory: a factory, a Module class, or a module"
 )
 def python(name: str, data: Data, options: Mapping[str, Any]) -> Made:
-    """A model from a factory, a class of modules, or a module that exists.
+    """A model from a factory, a class of modules, or a module that exists; random draws have seed 0.
 
     Args:
         name: ``package.module:name`` (the current directory is searched first, as by ``python -m``) or
@@ -32,6 +33,7 @@ def python(name: str, data: Data, options: Mapping[str, Any]) -> Made:
         UsageError: There is nothing of that name, it cannot be called so, or it gives no module.
     """
     found = find_object(name, "model")
+    seed_all()  # whether or not the module was imported just now, which may have drawn
     if isinstance(found, nn.Module):
         if options:
             raise UsageError(

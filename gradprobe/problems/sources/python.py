@@ -15,6 +15,7 @@ from gradprobe.problems.build import arguments, parameters_of
 from gradprobe.problems.data import Data
 from gradprobe.problems.lazy import LazyData
 from gradprobe.problems.objects import find_object, one_line
+from gradprobe.problems.seeded import seeded
 from gradprobe.problems.sources import register
 
 GIVES = "return a Data, a pair (inputs, targets), a torch Dataset, a list of pairs or a DataLoader"
@@ -113,8 +114,7 @@ def _stream(name: str, loader: DataLoader[Any], classes: int | None, single: boo
     """What can only be read from its start: batches (or single samples) up to the one that is asked for."""
 
     def read(first: int, size: int) -> tuple[Any, torch.Tensor]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded():
             parts = list(_first_rows(name, loader, first + size, single))
         whole = [torch.cat(columns) for columns in zip(*(tensors(p) for p in parts), strict=True)]
         if len(whole[-1]) < first + size:
