@@ -200,7 +200,7 @@ def list_() -> None:
         for entry in registry:
             table.add_row(registry.kind, entry.name, entry.summary)
         table.add_section()
-    Console().print(table)
+    Console(emoji=False).print(table)  # :factory: would become a picture
 
 
 def _probe(configuration: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gradprobe.core.errors import UsageError, unknown
+from gradprobe.core.errors import UsageError, described, unknown
 from gradprobe.core.registry import Registry
 from gradprobe.problems import DATASETS, MODELS, NETWORKS, SOURCES
 from gradprobe.problems.build import build, check_options
@@ -106,6 +106,20 @@ def absolute(text: str) -> str:
     return str(file.resolve()) if file.is_file() else text
 
 
+def _text(kind: str, given: Any) -> str:
+    """What was written; a path becomes text.
+
+    Raises:
+        UsageError: It is something else, such as a module.
+    """
+    if isinstance(given, (str, Path)):
+        return str(given)
+    raise UsageError(
+        f"load_problem takes the name of {kind}, not {described(given)}; for a module and a batch that you have, "
+        "use Problem(module, (inputs, target), loss)."
+    )
+
+
 def _no_name(registry: Registry, name: str) -> UsageError:
     """The error for a word that is nobody's name, with the other ways to write one."""
     error = unknown(registry.kind, name, registry.names())
@@ -167,6 +181,7 @@ def load_problem(
     Raises:
         UsageError: An unknown name, a checkpoint that does not fit, a batch that is too large.
     """
+    model, data = _text("model", model), _text("data", data)
     of_model, of_data, of_checkpoint = (
         dict(model_args or {}),
         dict(data_args or {}),
@@ -191,7 +206,7 @@ def load_problem(
     source |= {"model_args": of_model, "data_args": of_data, "checkpoint_args": of_checkpoint}
     facts["source"] = source
     chosen: dict[str, Any] = {} if output is None else {"output": output}
-    filled = "untrained" if made.weights.startswith(RANDOM) else made.weights
+    filled = "untrained" if made.weights.startswith(RANDOM) else "own weights"
     name = f"{model}, {checkpoint or filled}, {data}"
     with seeded():
         batch = found.batch(batch_size, first)

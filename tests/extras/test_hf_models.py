@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ pytest.importorskip("transformers", reason="needs the extra hf")
 pytest.importorskip("datasets", reason="needs the extra hf")
 
 import transformers
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import gradprobe as gp
@@ -121,6 +123,24 @@ def test_texts_go_through_the_tokenizer_beside_the_model(tmp_path: Path) -> None
     ]
 
 
+def test_inputs_that_are_tokens_already_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    folder = bert(tmp_path / "model")
+    ids = torch.tensor([[5, 6, 0], [9, 10, 11]])
+    named = {"input_ids": ids, "attention_mask": (ids != 0).long(), "targets": torch.tensor([0, 1])}
+    save_file(named, tmp_path / "named.safetensors")
+    save_file({"inputs": ids, "targets": named["targets"]}, tmp_path / "ids.safetensors")
+    code = "import torch\ndef rows():\n    return [({'input_ids': torch.tensor([5, 6])}, 1)] * 3\n"
+    (tmp_path / "rows.py").write_text(code)
+    given = {"batch_size": 2, "model_args": {"classes": 2}}
+    problem = gp.load_problem(f"hf:{folder}", data=str(tmp_path / "named.safetensors"), **given)
+    assert torch.equal(problem.inputs["attention_mask"], named["attention_mask"])
+    problem = gp.load_problem(f"hf:{folder}", data=str(tmp_path / "ids.safetensors"), **given)
+    assert torch.equal(problem.inputs["input_ids"], ids)
+    problem = gp.load_problem(f"hf:{folder}", data=f"{tmp_path / 'rows.py'}:rows", **given)
+    assert problem.inputs["input_ids"].tolist() == [[5, 6], [5, 6]]
+
+
 def test_weights_are_loaded_and_their_hash_is_kept(tmp_path: Path) -> None:
     folder = bert(tmp_path, weights=True)
     problem = gp.load_problem(f"hf:{folder}", data=texts(tmp_path), batch_size=2)
@@ -136,8 +156,6 @@ def test_weights_are_loaded_and_their_hash_is_kept(tmp_path: Path) -> None:
 def test_an_old_file_of_weights_is_read_as_tensors_only(tmp_path: Path) -> None:
     folder = bert(tmp_path / "old", weights=True)
     safe = gp.load_problem(f"hf:{folder}", data=texts(tmp_path), batch_size=2).parameters
-    from safetensors.torch import load_file
-
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     problem = gp.load_problem(f"hf:{folder}", data=texts(tmp_path), batch_size=2)

@@ -364,6 +364,25 @@ def test_an_absent_library_is_one_sentence(name: str, monkeypatch: pytest.Monkey
     assert f'pip install "gradprobe[{name}]"' in message_of(model=f"{name}:resnet18")
 
 
+def test_without_the_libraries_of_hugging_face_the_way_to_them_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for library in ("transformers", "datasets"):
+        monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.setenv("GRADPROBE_DATA", "nowhere")
+    command = 'pip install "gradprobe[hf]"'
+    assert command in message_of(model="hf:bert-base-uncased")
+    assert command in message_of(data="hf:stanfordnlp/imdb")
+    said = message_of(data="cifar10")
+    assert command in said
+    assert "cifar-10-binary.tar.gz" in said
+
+
+def test_things_instead_of_names() -> None:
+    assert "a Linear; for a module" in message_of(model=nn.Linear(2, 2))
+    assert "use Problem(module" in message_of(data=(torch.zeros(2), torch.zeros(2)))
+
+
 def test_the_source_has_everything_and_finds_it_from_elsewhere(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,8 +45,6 @@ class Reader:
         """
         rows = lazy(data)
         reads = getattr(self.module, "main_input_name", "")
-        if rows.kind == "tensor" and not isinstance(data, LazyData) and isinstance(data.inputs, Mapping):
-            return data
         if reads == "pixel_values":
             return self._pictures(rows)
         if reads == "input_ids":
@@ -72,6 +70,8 @@ class Reader:
                     "pixel_values": processor(images=pictures, return_tensors="pt")["pixel_values"]
                 }, targets
             pixels, targets = before(raw, targets)
+            if isinstance(pixels, Mapping):
+                return pixels, targets
             if processor is None:
                 return {"pixel_values": fitted(pixels, channels, _size(config))}, targets
             arrays = list(fitted(pixels, channels, None).numpy())
@@ -125,6 +125,8 @@ class Reader:
 
         def encode(raw: Any, targets: torch.Tensor) -> tuple[Any, torch.Tensor]:
             ids, targets = before(raw, targets)
+            if isinstance(ids, Mapping):
+                return ids, targets
             if not isinstance(ids, torch.Tensor) or ids.ndim != 2 or ids.is_floating_point():
                 raise UsageError(
                     f"model {self.name!r} reads texts or whole numbers [N, L]; choose data of texts."

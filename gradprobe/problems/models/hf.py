@@ -65,6 +65,8 @@ def hf(name: str, data: Data, options: Mapping[str, Any]) -> Made:
         config.num_labels = count
     with quiet():
         module, weights, facts, notes = _filled(name, folder, config, task)
+    if local_folder(name) is None:
+        facts = {"revision": folder.name, **facts}  # the cache's folders are called by their commit
     reader = Reader(f"hf:{name}", folder, module, task)
     return Made(module, weights, reader.adapt, TASKS[task][2], {"task": task, **facts}, notes)
 

@@ -1,0 +1,108 @@
+"""``gradprobe probe`` on models and data from elsewhere: reproduced from run.json, mistakes in one sentence."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import gradprobe as gp
+from gradprobe.cli_options import gather
+from gradprobe.core.errors import UsageError
+
+CODE = """
+from torch import nn
+
+def make(classes, width=5):
+    return nn.Sequential(nn.Linear(4, width), nn.Linear(width, classes))
+"""
+QUICK = ["--copies", "20", "--seeds", "2", "--batch-size", "4", "--estimators", "lr,es"]
+
+
+def test_relative_paths_are_found_again_from_another_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gradprobe.cli import main
+
+    def command(folder: Path, *words: str) -> None:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["gradprobe", "probe", *words])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert stopped.value.code == 0, capsys.readouterr().err
+
+    (tmp_path / "net.py").write_text(CODE)
+    generator = torch.Generator().manual_seed(1)
+    batch = {"inputs": torch.randn(6, 4, generator=generator), "targets": torch.arange(6) % 3}
+    save_file(batch, tmp_path / "batch.safetensors")
+    words = ["--model", "net.py:make", "--model-arg", "width=3"]
+    words += ["--data", "batch.safetensors", "--data-arg", "classes=3"]
+    command(tmp_path, *words, *QUICK, "--out", "run")
+    assert "the weights are those that net.py:make gave" in capsys.readouterr().err
+    (tmp_path / "elsewhere").mkdir()
+    command(tmp_path / "elsewhere", "--config", "../run/run.json", "--out", "again")
+    first, again = gp.open_run(tmp_path / "run"), gp.open_run(tmp_path / "elsewhere" / "again")
+    assert list(first.parameter.values) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert abs(again["dot"] / first["dot"] - 1).max() < 1e-4
+    known = json.loads((tmp_path / "run" / "run.json").read_text())["configuration"]
+    assert (known["model_args"], known["data_args"]) == ({"width": 3}, {"classes": 3})
+
+
+def test_options_become_arguments_of_load_problem() -> None:
+    given = {
+        "model": "a:b",
+        "config": Path("x"),
+        "loss": None,
+        "model_arg": ["w=3", "kind=big"],
+        "data_arg": [],
+    }
+    checkpoint = {"checkpoint_key": "ema", "trust_pickle": True, "allow_global": ["argparse.Namespace"]}
+    found = gather(given | checkpoint)
+    assert found == {
+        "model": "a:b",
+        "model_args": {"w": 3, "kind": "big"},
+        "checkpoint_args": {"key": "ema", "trust_pickle": True, "allow_globals": ["argparse.Namespace"]},
+    }
+    with pytest.raises(UsageError, match="option of the data is written as name=value, not '=3'"):
+        gather({"data_arg": ["=3"]})
+
+
+WRONG = [
+    (["--model", "nowhere.py:Net"], "there is no file 'nowhere.py'"),
+    (["--model", "nowhere:Net"], "there is no module 'nowhere'"),
+    (["--model", "resnet5.py"], "lacks a name"),
+    (["--data", "nowhere.npz"], "there is no file 'nowhere.npz'"),
+    (["--data-arg", "split"], "option of the data is written as name=value"),
+    (["--data-arg", "length=3"], "unknown option of data 'digits'"),
+    (["--trust-pickle"], "no checkpoint is given"),
+    (["--checkpoint-key", "model"], "no checkpoint is given"),
+    (["--allow-global", "argparse.Namespace"], "no checkpoint is given"),
+    (["--mode", "train"], "unknown mode 'train'"),
+    (["--loss", "crossentropy"], "Did you mean 'cross_entropy'"),
+    (["--output", "logits"], "output"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), WRONG)
+def test_mistakes_are_one_sentence_and_exit_2(
+    words: list[str],
+    says: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gradprobe.cli import main
+
+    out = tmp_path / "run"
+    monkeypatch.setattr(sys, "argv", ["gradprobe", "probe", *QUICK, *words, "--out", str(out)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert says in error
+    assert error.count("\n") == 0
+    assert not out.exists()
