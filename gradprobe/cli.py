@@ -240,7 +240,7 @@ def _probe(configuration: dict[str, Any]) -> None:
         ds = run_probe(problem, progress=progress, executor=executor, **rest)
     if configuration.get("checkpoint") is None:
         typer.echo(f"No --checkpoint was given: the weights are {problem.facts['weights']}.", err=True)
-    for note in problem.facts.get("notes", []):
+    for note in [*problem.facts.get("notes", []), *problem.facts.get("checkpoint_notes", [])]:
         typer.echo(note, err=True)
     failed = bool(attribute(ds, "failed"))
     if failed:

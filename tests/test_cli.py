@@ -132,6 +132,18 @@ WRONG = [
     (["--reference", "smooth"], "Did you mean 'smoothed'"),
     (["--keep", "sum"], "Did you mean 'sums'"),
     (["--batch-size", "100000"], "does not fit"),
+    (["--model", "nowhere.py:Net"], "there is no file 'nowhere.py'"),
+    (["--model", "nowhere:Net"], "there is no module 'nowhere'"),
+    (["--model", "resnet5.py"], "lacks a name"),
+    (["--data", "nowhere.npz"], "there is no file 'nowhere.npz'"),
+    (["--data-arg", "split"], "option of the data is written as name=value"),
+    (["--data-arg", "length=3"], "unknown option of data 'digits'"),
+    (["--trust-pickle"], "no checkpoint is given"),
+    (["--checkpoint-key", "model"], "no checkpoint is given"),
+    (["--allow-global", "argparse.Namespace"], "no checkpoint is given"),
+    (["--mode", "train"], "unknown mode 'train'"),
+    (["--output", "logits"], "output"),
+    (["--loss", "crossentropy"], "Did you mean 'cross_entropy'"),
 ]
 
 

@@ -103,7 +103,7 @@ def absolute(text: str) -> str:
     if name and is_python_file(place):
         return f"{Path(place).expanduser().resolve()}:{name}"
     file = Path(text).expanduser()
-    return str(file.resolve()) if file.is_file() else text
+    return str(file.resolve()) if file.exists() else text
 
 
 def _text(kind: str, given: Any) -> str:

@@ -10,9 +10,47 @@ import numpy as np
 import torch
 
 from gradprobe.core.errors import UsageError
-from gradprobe.problems.datasets._named import Bytes, Public
+from gradprobe.problems.data import Data
+from gradprobe.problems.datasets._named import Bytes, Norm, Public, from_pixels, with_norm
 
 PICTURE = 3 * 32 * 32
+
+
+def cifar(
+    public: Public, split: str, files: Sequence[str], labels: int, classes: int, norm: Norm, binary: str
+) -> Data:
+    """A split of CIFAR: the binary version, else the hub's tables.
+
+    Args:
+        public: Which one.
+        split: Name of the split.
+        files: Names of its files in the binary version.
+        labels: Bytes before a picture, see :func:`cifar_records`.
+        classes: Number of classes.
+        norm: Mean and standard deviation of each channel, or None.
+        binary: Where the binary version is, for messages.
+
+    Raises:
+        UsageError: The data are nowhere, or pickled.
+    """
+    found = public.find(*files)
+    if found is not None:
+        return from_pixels(public.name, *cifar_records(found, labels), classes, norm)
+    refuse_pickles(public, binary)
+    return with_norm(public.from_tables(split, {"channels": 3}), norm)
+
+
+def grey(public: Public, split: str, norm: Norm) -> Data:
+    """A split of MNIST or Fashion-MNIST: the idx files, else the hub's tables.
+
+    Raises:
+        UsageError: The data are nowhere, or cut off.
+    """
+    start = "t10k" if split == "test" else "train"
+    files = public.find(f"{start}-images-idx3-ubyte", f"{start}-labels-idx1-ubyte")
+    if files is not None:
+        return from_pixels(public.name, *idx_pictures(*files), 10, norm)
+    return with_norm(public.from_tables(split, {"channels": 1}), norm)
 
 
 def cifar_records(files: Sequence[Path], labels: int) -> tuple[Bytes, int]:

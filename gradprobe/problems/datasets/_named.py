@@ -17,6 +17,9 @@ from gradprobe.problems.hub import download_command
 from gradprobe.problems.lazy import LazyData
 
 VARIABLE, DEFAULT = "GRADPROBE_DATA", "data"
+Norm = tuple[Sequence[float], Sequence[float]] | None
+"""Mean and standard deviation of each channel, to normalise by; None: not."""
+
 Bytes = Callable[[int, int], tuple[torch.Tensor, torch.Tensor]]
 """``(first, size) -> (bytes [size, C, H, W], targets [size])``."""
 
@@ -111,9 +114,7 @@ def data_folder() -> Path:
     return Path(os.environ.get(VARIABLE) or DEFAULT).expanduser()
 
 
-def from_pixels(
-    name: str, read: Bytes, size: int, classes: int, norm: tuple[Sequence[float], Sequence[float]] | None
-) -> LazyData:
+def from_pixels(name: str, read: Bytes, size: int, classes: int, norm: Norm) -> LazyData:
     """Pictures that are stored as bytes, scaled to [0, 1] when they are read.
 
     Args:
@@ -132,7 +133,7 @@ def from_pixels(
     return LazyData(scaled, size, classes=classes, name=f"data {name!r}")
 
 
-def with_norm(data: LazyData, norm: tuple[Sequence[float], Sequence[float]] | None) -> Data:
+def with_norm(data: LazyData, norm: Norm) -> Data:
     """Pictures of a table, normalised if asked for (a model with its own image processor does that itself)."""
     if norm is None:
         return data

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gradprobe.problems.data import Data
 from gradprobe.problems.datasets import register
-from gradprobe.problems.datasets._binary import cifar_records, refuse_pickles
-from gradprobe.problems.datasets._named import Public, check_flag, from_pixels, with_norm
+from gradprobe.problems.datasets._binary import cifar
+from gradprobe.problems.datasets._named import Public, check_flag
 
 NORM = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 """Mean and standard deviation of each channel over all training pixels (Stevens et al., "Deep learning with
@@ -41,10 +41,5 @@ def cifar10(split: str = "train", normalize: bool = False) -> Data:
     """
     CIFAR10.check_split(split)
     check_flag(normalize)
-    norm = NORM if normalize else None
-    names = ["test_batch.bin"] if split == "test" else [f"data_batch_{i}.bin" for i in range(1, 6)]
-    files = CIFAR10.find(*names)
-    if files is not None:
-        return from_pixels("cifar10", *cifar_records(files, 1), 10, norm)
-    refuse_pickles(CIFAR10, BINARY)
-    return with_norm(CIFAR10.from_tables(split, {"channels": 3}), norm)
+    files = ["test_batch.bin"] if split == "test" else [f"data_batch_{i}.bin" for i in range(1, 6)]
+    return cifar(CIFAR10, split, files, 1, 10, NORM if normalize else None, BINARY)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gradprobe.problems.data import Data
 from gradprobe.problems.datasets import register
-from gradprobe.problems.datasets._binary import cifar_records, refuse_pickles
-from gradprobe.problems.datasets._named import Public, check_flag, from_pixels, with_norm
+from gradprobe.problems.datasets._binary import cifar
+from gradprobe.problems.datasets._named import Public, check_flag
 
 NORM = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 """Mean and standard deviation of each channel over all training pixels, as in common use."""
@@ -41,9 +41,4 @@ def cifar100(split: str = "train", normalize: bool = False) -> Data:
     """
     CIFAR100.check_split(split)
     check_flag(normalize)
-    norm = NORM if normalize else None
-    files = CIFAR100.find(f"{split}.bin")
-    if files is not None:
-        return from_pixels("cifar100", *cifar_records(files, 2), 100, norm)
-    refuse_pickles(CIFAR100, BINARY)
-    return with_norm(CIFAR100.from_tables(split, {"channels": 3}), norm)
+    return cifar(CIFAR100, split, [f"{split}.bin"], 2, 100, NORM if normalize else None, BINARY)

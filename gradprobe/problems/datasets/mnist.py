@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gradprobe.problems.data import Data
 from gradprobe.problems.datasets import register
-from gradprobe.problems.datasets._binary import idx_pictures
-from gradprobe.problems.datasets._named import Public, check_flag, from_pixels, with_norm
+from gradprobe.problems.datasets._binary import grey
+from gradprobe.problems.datasets._named import Public, check_flag
 
 NORM = (0.1307,), (0.3081,)
 """Mean and standard deviation over all training pixels, as in PyTorch's own examples."""
@@ -40,9 +40,4 @@ def mnist(split: str = "train", normalize: bool = False) -> Data:
     """
     MNIST.check_split(split)
     check_flag(normalize)
-    norm = NORM if normalize else None
-    start = "t10k" if split == "test" else "train"
-    files = MNIST.find(f"{start}-images-idx3-ubyte", f"{start}-labels-idx1-ubyte")
-    if files is not None:
-        return from_pixels("mnist", *idx_pictures(*files), 10, norm)
-    return with_norm(MNIST.from_tables(split, {"channels": 1}), norm)
+    return grey(MNIST, split, NORM if normalize else None)

@@ -11,7 +11,6 @@ import torch
 
 from gradprobe.core.errors import UsageError, one_of, unknown
 from gradprobe.core.optional import needs
-from gradprobe.problems.checkpoint import read_state
 from gradprobe.problems.data import Data
 from gradprobe.problems.hub import local_folder, quiet, snapshot
 from gradprobe.problems.losses import Loss
@@ -20,6 +19,8 @@ from gradprobe.problems.models import register
 from gradprobe.problems.models._hf_inputs import Reader
 from gradprobe.problems.models._hf_losses import next_token_loss, token_loss
 from gradprobe.problems.objects import one_line
+from gradprobe.problems.weights.reading import read
+from gradprobe.problems.weights.state import find_state
 
 FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
 OLD_FILES = ("pytorch_model*.bin",)
@@ -153,7 +154,9 @@ def _filled(
             options |= {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
             module, info = maker.from_pretrained(folder, **options)
         else:
-            state = {k: v for file in old for k, v in read_state(file).items()}
+            index = folder / "pytorch_model.bin.index.json"
+            content = read(index if index.is_file() else old[0], False, ())
+            state, old = find_state(content.value, None, str(old[0])).entries, list(content.files)
             kind = type(maker.from_config(config))
             module, info = kind.from_pretrained(None, state_dict=state, **options)
     except UsageError:
