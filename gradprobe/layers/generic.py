@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -93,4 +94,5 @@ class SignOfInput(Generic):
         """The same call with the sign of its input."""
         if args:
             return (torch.sign(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "input": torch.sign(kwargs["input"])}
+        name = next(iter(inspect.signature(module.forward).parameters))
+        return args, {**kwargs, name: torch.sign(kwargs[name])}

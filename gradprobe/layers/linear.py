@@ -4,6 +4,10 @@ from gradprobe.layers import register
 from gradprobe.layers.generic import SignOfInput
 
 
-@register("linear", summary="Linear", classes=("torch.nn.Linear",))
+@register(
+    "linear",
+    summary="Linear, also torch_geometric's",
+    classes=("torch.nn.Linear", "torch_geometric.nn.dense.linear.Linear"),
+)
 class LinearRule(SignOfInput):
     """``weight`` gets cotangent x input, ``bias`` the cotangent; signs are those of the input."""

@@ -63,7 +63,7 @@ class ResidualNet(nn.Module):
         width, classes = whole("width", width), whole("classes", classes)
         inside, *_ = image_shape(model, input_shape, 2 ** sum(stage.pool for stage in plan))
         self.plan, self.norm = tuple(plan), norm
-        widths = []
+        widths: list[int] = []
         for stage in self.plan:
             wide = stage.channels * width or widths[-1]
             widths += [wide] * (stage.skip + (stage.channels > 0))

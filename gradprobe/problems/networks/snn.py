@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -62,7 +63,8 @@ class Spiking(nn.Module):
         beta: Share of the potential that is left after a step.
         spike: The threshold.
         readout: ``"membrane"`` or ``"spikes"``.
-        init_hidden: Whether neurons keep their potentials themselves; forward sets them back to 0 either way.
+        init_hidden: Whether neurons keep their potentials themselves: a forward begins with setting them to 0, and
+            leaves the last ones behind. Otherwise it leaves none.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Spiking(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits ``[B, classes]``: means over the time steps."""
         x = x.flatten(1)
-        for neuron in self.neurons:
+        for neuron in cast(Iterable[Any], self.neurons):
             neuron.reset_mem()
         potentials: list[torch.Tensor | None] = [None] * len(self.neurons)
         total = x.new_zeros(())
@@ -114,6 +116,11 @@ class Spiking(nn.Module):
             last = potentials[-1] if self.readout == "membrane" else signal
             assert last is not None
             total = total + last
+        if (
+            not self.init_hidden
+        ):  # snntorch writes the potentials into buffers all the same; nobody needs them
+            for neuron in cast(Iterable[Any], self.neurons):
+                neuron.mem = neuron.mem.new_zeros(0)
         return total / self.steps
 
 
