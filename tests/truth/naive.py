@@ -157,8 +157,14 @@ def run(
     if sample is not None:
         inputs, target = _rows(problem, inputs, sample), _rows(problem, target, sample)
     with torch.no_grad():
-        output = model(**_clone(inputs)) if isinstance(inputs, dict) else model(_clone(inputs))
+        output = _called(model, _clone(inputs))
         return _losses(problem, output, target), calls
+
+
+def _called(model, inputs):
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
 def _losses(problem, output, target):
@@ -391,7 +397,7 @@ def _backprop(problem, draw, layers, noise, k, b, names):
     if b is not None:
         inputs, target = _rows(problem, inputs, b), _rows(problem, target, b)
     with torch.enable_grad():
-        output = model(**_clone(inputs)) if isinstance(inputs, dict) else model(_clone(inputs))
+        output = _called(model, _clone(inputs))
         losses = _losses(problem, output, target)
         total = losses
         if b is not None:

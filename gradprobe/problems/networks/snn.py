@@ -19,10 +19,12 @@ SURROGATES = {
     "fast_sigmoid": ("FastSigmoid", 25.0),
     "atan": ("ATan", 2.0),
     "sigmoid": ("Sigmoid", 25.0),
-    "triangular": ("Triangular", 1.0),
     "straight-through": ("StraightThroughEstimator", None),
 }
-"""Name -> snntorch's function of autograd, and its steepness there by default (None: it has none)."""
+"""Name -> snntorch's function of autograd, and its steepness there by default (None: it has none).
+
+Its triangular one is left out: its derivative is negative above the threshold.
+"""
 
 READOUTS = ("membrane", "spikes")
 
@@ -42,6 +44,9 @@ class Spike:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """1 where x > 0, else 0, in the type of x."""
         function = getattr(_snntorch().surrogate, self.name)
+        if self.slope is not None and self.name == "Sigmoid":
+            # its derivative is exp(-slope x) over a square: NaN once that overflows, where it should be 0
+            x = x.clamp(-40 / self.slope, 40 / self.slope)
         spikes = function.apply(x) if self.slope is None else function.apply(x, self.slope)
         return spikes.to(x.dtype)  # snntorch returns float32 whatever it is given
 
@@ -145,10 +150,10 @@ def snn(
         input_shape: Shape of one input; it is flattened.
         classes: Number of outputs.
         hidden: Neurons in each hidden layer.
-        layers: Hidden layers.
+        layers: Hidden layers; may be 0.
         steps: Time steps.
         beta: Share of the potential that is left after a step, 0 to 1.
-        surrogate: Whose derivative backprop takes for the threshold's: fast_sigmoid, atan, sigmoid, triangular,
+        surrogate: Whose derivative backprop takes for the threshold's: fast_sigmoid, atan, sigmoid,
             straight-through. The forward pass is the same for all.
         slope: Steepness of the surrogate; snntorch's default for it without.
         readout: ``"membrane"`` (potential) or ``"spikes"`` (rate) of the last neurons.
@@ -170,7 +175,7 @@ def snn(
         math.prod(input_shape),
         whole("classes", classes),
         whole("hidden", hidden),
-        whole("layers", layers),
+        whole("layers", layers, 0),
         whole("steps", steps),
         float(beta),
         Spike(name, usual if slope is None else positive("slope", slope)),
