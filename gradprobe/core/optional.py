@@ -24,6 +24,7 @@ def needs(module: str, *, extra: str, what: str) -> ModuleType:
     """
     library = module.partition(".")[0]
     try:
+        importlib.import_module(library)
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name == library:

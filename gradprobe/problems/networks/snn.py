@@ -56,7 +56,7 @@ class Spiking(nn.Module):
 
     The input is the same current at every step (direct coding): the flattened pixels through the first linear
     layer. Noise on a linear layer's output is noise on the current of its neurons, before the threshold, at every
-    step. Potentials are ``u <- beta u + current - (spike at the step before)``, threshold 1. The output is the mean
+    step. Potentials are ``u <- beta u + current - (spike at the step before)``, threshold 1. The output is the sum
     over steps of the last neurons' potential (which then have no reset) or of their spikes.
 
     Args:
@@ -102,7 +102,7 @@ class Spiking(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits ``[B, classes]``: means over the time steps."""
+        """Logits ``[B, classes]``: sums over the time steps."""
         x = x.flatten(1)
         for neuron in cast(Iterable[Any], self.neurons):
             neuron.reset_mem()
@@ -126,7 +126,7 @@ class Spiking(nn.Module):
         ):  # snntorch writes the potentials into buffers all the same; nobody needs them
             for neuron in cast(Iterable[Any], self.neurons):
                 neuron.mem = neuron.mem.new_zeros(0)
-        return total / self.steps
+        return total
 
 
 @register(
@@ -156,7 +156,7 @@ def snn(
         surrogate: Whose derivative backprop takes for the threshold's: fast_sigmoid, atan, sigmoid,
             straight-through. The forward pass is the same for all.
         slope: Steepness of the surrogate; snntorch's default for it without.
-        readout: ``"membrane"`` (potential) or ``"spikes"`` (rate) of the last neurons.
+        readout: ``"membrane"`` (potential) or ``"spikes"`` (count) of the last neurons.
         init_hidden: Whether neurons keep their potentials themselves, as snntorch calls it.
 
     Raises:
