@@ -27,11 +27,20 @@ from tests.networks import (
     tiny,
 )
 
+
+def sentences(rows: int = 2) -> Problem:
+    """An LSTM on the first three tokens of sentences; every second sentence ends before the third."""
+    problem = tiny("lstm", "words", rows, features=2, hidden=3)
+    tokens = problem.inputs[:, :3].clone()
+    tokens[1::2, 2] = 0
+    return Problem(problem.module, (tokens, problem.target), name="lstm")
+
+
 TINY = {
     "resnet9": lambda rows=2: tiny("resnet9", "digits", rows, width=1),
     "resnet12": lambda rows=2: tiny("resnet12", "digits", rows, width=1),
     "resnet9 with batch norm": lambda rows=2: tiny("resnet9", "digits", rows, width=1, norm="batch"),
-    "lstm": lambda rows=2: tiny("lstm", "words", rows, features=2, hidden=3),
+    "lstm": sentences,
     "attention": lambda rows=2: tiny("attention", "digits", rows, features=4, heads=2),
 }
 KINDS = {
@@ -208,6 +217,14 @@ def test_residual_networks_are_probed_by_everything(model):
 
 def test_attention_is_probed_by_everything():
     check_probed(gp.load_problem("attention", batch_size=4), ATTENTION, "sample", {})
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_recurrent_networks_are_probed_by_everything(cell):
+    problem = gp.load_problem(
+        "lstm", data="words", batch_size=4, model_args={"hidden": 4, "cell": cell, "layers": 2}
+    )
+    check_probed(problem, ["embedding", "recurrence", "head"], "sample", {"alr": {"recurrence"}})
 
 
 def test_batch_norm_is_probed_with_running_statistics():
