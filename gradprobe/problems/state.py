@@ -19,6 +19,9 @@ _MISSING = object()
 _OWN = set(nn.Module().__dict__) - {"training"} | {"_flat_weights", "_flat_weight_refs"}
 """Attributes in which torch itself keeps parameters (recurrent modules once more), buffers, submodules and hooks."""
 
+_CACHES = ("_flat_weights", "_flat_weight_refs")
+"""Attributes of torch's recurrent modules that hold their parameters once more; each forward renews them itself."""
+
 _CONTAINERS: tuple[type, ...] = (list, tuple, dict, set, collections.deque)
 
 
@@ -140,7 +143,8 @@ def _itself(t: torch.Tensor) -> torch.Tensor:
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
-    return {name: value for name, value in module.__dict__.items() if name not in _OWN}
+    skipped = _OWN.union(_CACHES) if isinstance(module, nn.RNNBase) else _OWN
+    return {name: value for name, value in module.__dict__.items() if name not in skipped}
 
 
 def _map(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:

@@ -91,7 +91,7 @@ def test_load_problem() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"model": "resnet"}, "Did you mean 'resnet5'"),
+        ({"model": "resnet-5"}, "Did you mean 'resnet5'"),
         ({"data": "digit"}, "Did you mean 'digits'"),
         ({"checkpoint": "nowhere.pt"}, "no checkpoint 'nowhere.pt'"),
         ({"batch_size": 5000}, "does not fit"),

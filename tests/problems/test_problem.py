@@ -275,3 +275,27 @@ def test_lists_in_classes_hold_the_twin_while_it_runs() -> None:
     sent = pickle.loads(pickle.dumps(problem))  # to a process whose list holds none of its modules
     torch.testing.assert_close(sent.evaluate(), expected.detach())
     assert Listed.every == [module]
+
+
+class Fused(nn.Module):
+    """A recurrent module whose weights the model reads itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(4, 3, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.rnn(x[:, None])[0][:, 0] @ self.rnn.weight_hh_l0[:3]
+
+
+def test_fused_recurrent_modules_follow_their_weights_and_can_be_sent() -> None:
+    """torch keeps their weights a second time, in a list that is no state of the model's."""
+
+    net, (x, y) = Fused(), data()
+    problem = Problem(net, (x, y))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(2)))
+        expected = F.cross_entropy(net(x), y, reduction="none")
+        torch.testing.assert_close(problem.evaluate(), expected)
+        torch.testing.assert_close(pickle.loads(pickle.dumps(problem)).evaluate(), expected)
