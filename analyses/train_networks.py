@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from gradprobe.core.errors import UsageError
 from gradprobe.problems import DATASETS, NETWORKS
-from gradprobe.problems.load import build
+from gradprobe.problems.build import build
 from gradprobe.problems.training import accuracy, train
 
 

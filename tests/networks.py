@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,9 +16,10 @@ from gradprobe.engine.preflight import agrees
 from gradprobe.estimators import ESTIMATORS
 from gradprobe.estimators.base import make
 from gradprobe.problems import DATASETS, NETWORKS
-from gradprobe.problems.load import build
+from gradprobe.problems.build import build
 from gradprobe.problems.problem import Problem
 from gradprobe.problems.training import accuracy, train
+from tests.truth import naive
 from tests.truth.checks import MeanTest, check_draw, collect, layers_of
 
 DRAWS = (
@@ -139,10 +139,11 @@ def smoothed(
 ) -> torch.Tensor:
     """Block means ``[K, D]`` of backprop under Gaussian noise on one layer's output.
 
-    Noise of our own, added by a plain hook on a copy of the user's module; the engine takes no part.
+    Noise of our own, added by a plain hook on a copy of the user's module (a recurrence written out); the engine
+    takes no part.
     """
-    module = copy.deepcopy(problem.module).eval()
-    leaves = [module.get_parameter(name) for name in layer.parameters]
+    module, own = naive.copied(problem, [layer])
+    leaves = [own[name] for name in layer.parameters]
     generator = torch.Generator().manual_seed(77)
 
     def noisy(module, args, output):

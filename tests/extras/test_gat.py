@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import gradprobe as gp
 from gradprobe.layers import rule_name
 from gradprobe.problems import DATASETS, NETWORKS
-from gradprobe.problems.load import build
+from gradprobe.problems.build import build
 from gradprobe.problems.problem import Problem
 from tests.networks import (
     DRAWS,
@@ -111,7 +111,7 @@ def test_nodes_without_weight_do_not_count():
 @pytest.mark.parametrize(
     ("data", "options", "words"),
     [
-        ("digits", {}, ["model 'gat' needs features, which data 'digits' do not offer", "(communities"]),
+        ("digits", {}, ["model 'gat' needs features, which data 'digits' do not offer", "communities"]),
         ("communities", {"heads": 0}, ["heads must be a positive whole number, not 0"]),
         ("communities", {"hidden": "8"}, ["hidden must be a positive whole number, not '8'"]),
     ],

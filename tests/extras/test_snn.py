@@ -16,7 +16,7 @@ import gradprobe as gp
 from gradprobe.core.streams import Block
 from gradprobe.estimators.base import make
 from gradprobe.problems import DATASETS, NETWORKS
-from gradprobe.problems.load import build
+from gradprobe.problems.build import build
 from gradprobe.problems.problem import Problem
 from tests.networks import (
     DRAWS,
@@ -231,7 +231,7 @@ def test_mean_is_the_gradient_of_the_smoothed_loss(init_hidden):
         ("digits", {"layers": -1}, ["layers must be a whole number from 0 on, not -1"]),
         ("digits", {"readout": "mem"}, ["unknown readout 'mem'"]),
         ("digits", {"init_hidden": "yes"}, ["unknown init_hidden 'yes'"]),
-        ("communities", {}, ["model 'snn' needs input_shape", "(digits"]),
+        ("communities", {}, ["model 'snn' needs input_shape", "digits"]),
     ],
 )
 def test_bad_options_get_one_sentence(data, options, words):

@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 import gradprobe as gp
 from gradprobe.core.errors import UsageError
 from gradprobe.problems import DATASETS, NETWORKS
+from gradprobe.problems.build import build
 from gradprobe.problems.data import Data
-from gradprobe.problems.load import build
 from gradprobe.problems.problem import Problem
 from tests.networks import (
     DRAWS,
@@ -26,6 +26,7 @@ from tests.networks import (
     seeded,
     tiny,
 )
+from tests.truth.checks import layers_of
 
 
 def sentences(rows: int = 2) -> Problem:
@@ -48,6 +49,7 @@ KINDS = {
     "resnet12": ["conv11", "fc"],
     "resnet9 with batch norm": ["conv2", "norm8"],
     "attention": ["position", "norm1", "query", "down"],
+    "lstm": ["embedding", "recurrence.l0"],
 }
 """A layer of each kind and place; the catalogue of tests/problems_small.py has more of each kind."""
 
@@ -221,10 +223,12 @@ def test_attention_is_probed_by_everything():
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_recurrent_networks_are_probed_by_everything(cell):
+    """Noise on the sums before the gates, at each of the ten steps."""
     problem = gp.load_problem(
         "lstm", data="words", batch_size=4, model_args={"hidden": 4, "cell": cell, "layers": 2}
     )
-    check_probed(problem, ["embedding", "recurrence", "head"], "sample", {"alr": {"recurrence"}})
+    check_probed(problem, ["embedding", "recurrence.l0", "recurrence.l1", "head"], "sample", {})
+    assert [x.calls for x in layers_of(problem)] == [1, 10, 10, 1]
 
 
 def test_batch_norm_is_probed_with_running_statistics():
@@ -258,6 +262,7 @@ def test_naive_loop_agrees(name, draw):
         ("attention", "query", 0.45),
         ("attention", "norm2", 0.2),
         ("lstm", "embedding", 0.15),
+        ("lstm", "recurrence.l0", 0.25),
         ("lstm", "head", 0.2),
     ],
 )
@@ -275,12 +280,12 @@ def test_mean_is_the_smoothed_gradient(model, name, sees):
         ("resnet9", "digits", {"width": 0}, ["width must be a positive whole number, not 0"]),
         ("resnet12", "digits", {"width": 1.5}, ["width must be a positive whole number"]),
         ("resnet12", "words", {}, ["model 'resnet12' needs images", "such as digits", "[10]"]),
-        ("resnet9", "communities", {}, ["needs input_shape", "'communities' do not offer", "(digits"]),
+        ("resnet9", "communities", {}, ["needs input_shape", "'communities' do not offer", "digits"]),
         ("resnet9", "digits", {"input_shape": (1, 4, 8)}, ["inputs of 4x8 are too small", "8x8"]),
         ("attention", "words", {}, ["model 'attention' needs images"]),
         ("attention", "digits", {"heads": 5}, ["heads must divide the features; 5 does not divide 32"]),
         ("attention", "digits", {"heads": 0}, ["heads must be a positive whole number"]),
-        ("lstm", "digits", {}, ["needs vocabulary, which data 'digits' do not offer", "(words"]),
+        ("lstm", "digits", {}, ["needs vocabulary, which data 'digits' do not offer", "words"]),
         ("lstm", "words", {"cell": "lsmt"}, ["unknown cell 'lsmt'", "Did you mean 'lstm'"]),
         ("lstm", "words", {"hidden": -3}, ["hidden must be a positive whole number, not -3"]),
         ("lstm", "words", {"layers": True}, ["layers must be a positive whole number"]),
