@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types clean
+.PHONY: demo test test-extras lint types clean
 
 demo: $(VENV)/.installed
 	$(BIN)/gradprobe demo --out figures/demo
 
 test: lint types $(VENV)/.installed-test
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --ignore tests/extras
+
+test-extras: $(VENV)/.installed-extras
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/extras
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -27,6 +30,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+$(VENV)/.installed-extras: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[extras-test]"
 	touch $@
 
 clean:
