@@ -111,12 +111,13 @@ def notes(ds: xr.Dataset) -> list[str]:
     for engine in sorted(set(engines.values())):
         units = [key for key, chosen in engines.items() if chosen == engine]
         found.append(f"Engine {engine}: {'; '.join(units)}.")
-    scored = [key for key, way in (attribute(ds, "smoothed") or {}).items() if way == "score"]
+    ways = attribute(ds, "smoothed") or {}
+    scored = dict.fromkeys(key.rpartition(" | ")[2] for key, way in ways.items() if way == "score")
     if scored:
         found.append(
-            "Backprop is not the derivative of the noisy loss (surrogate gradients, thresholds, detach), so the "
-            "smoothed reference is an independent run with exact scores, and 'bp' is a surrogate: "
-            f"{'; '.join(scored)}."
+            f"Layers {', '.join(scored)}: backprop is not the derivative of the noisy loss (surrogate gradient, "
+            "threshold, detach), so the smoothed reference is an independent run with exact scores, and 'bp' is a "
+            "surrogate."
         )
     if ds.attrs.get("loss_per") == "copy":
         found.append("One loss for the whole copy: samples are not credited apart, which costs variance.")
