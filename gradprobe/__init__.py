@@ -19,6 +19,7 @@ _WHERE = {
     "find_function": "gradprobe.problems.landscape",
     "descend": "gradprobe.trajectory.descent",
     "field": "gradprobe.trajectory.mean_field",
+    "doctor": "gradprobe.probes.consult",
     "estimate": "gradprobe.probes.estimate",
     "probe": "gradprobe.probes.run",
     "open_run": "gradprobe.store.run",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from gradprobe.estimators import register as register_estimator
     from gradprobe.estimators.base import Estimator
     from gradprobe.estimators.listing import list_estimators
+    from gradprobe.probes.consult import doctor
     from gradprobe.probes.estimate import estimate
     from gradprobe.probes.run import probe
     from gradprobe.problems.checkpoint import load_checkpoint

@@ -18,6 +18,7 @@ LEVELS = {
     "layers": 1,
     "problems": 1,
     "store": 1,
+    "checkup": 2,
     "estimators": 2,
     "stats": 2,
     "probes": 3,

@@ -93,14 +93,14 @@ def fastest(
     step = 2 if draw.antithetic else 1
     most = max(most or 100 * block, step)
     plain = Engine("loop", copies=step)
-    taken = {plain: _seconds(problem, draw, layers, plain, block)}
+    taken = {plain: seconds_per_copy(problem, draw, layers, plain, block)}
     if taken[plain] == math.inf:
         return plain
 
     def attempt(engine: Engine) -> None:
         spent = time.perf_counter() - start
         if engine not in taken and spent <= max(LITTLE, WORTH * copies * min(taken.values())):
-            taken[engine] = _seconds(problem, draw, layers, engine, block)
+            taken[engine] = seconds_per_copy(problem, draw, layers, engine, block)
 
     graphs = copies * min(taken.values()) > TRACING
     images = any(t.ndim == 4 and t.is_floating_point() for t in tensors(problem.inputs))
@@ -123,7 +123,9 @@ def fastest(
     return min(taken, key=lambda e: taken[e])
 
 
-def _seconds(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engine, block: int) -> float:
+def seconds_per_copy(
+    problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engine, block: int
+) -> float:
     """Seconds per copy: the better of two calls; infinite if the engine does not serve this draw."""
     if not agrees(problem, draw, layers, engine):
         return math.inf

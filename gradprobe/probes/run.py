@@ -27,6 +27,7 @@ from gradprobe.probes.checks import (
     layers_of,
     references,
 )
+from gradprobe.probes.consult import preflight
 from gradprobe.probes.crew import check_crew, make_crew
 from gradprobe.probes.interrupt import Stop, Stopped, on_signals
 from gradprobe.probes.keep import Groups, plan_products
@@ -118,6 +119,9 @@ def probe(
         threads: Threads of torch in each worker, one by default.
         **options: Options for every estimator that has them, such as ``sigma=0.01``.
 
+    A quick look (see :func:`gradprobe.doctor`) comes first: what it refuses is an error, and its warnings are in
+    ``attrs["doctor"]``.
+
     Returns:
         Dataset as described in :mod:`gradprobe.store.schema`. After Ctrl-C (SIGINT) or SIGTERM the block at
         hand is finished and what there is is returned, with ``attrs["stopped"]`` 1; with ``out`` the same
@@ -166,6 +170,7 @@ def probe(
         settings = replace(settings, scored=frozenset(k for k, way in ways.items() if way == "score"))
         check_plan(problem, plan, settings, found)
         info = run_info(problem, chosen, gradient, plan, settings, numbers, layers)
+        info.facts["doctor"] = preflight(problem, plan, chosen, gradient) if todo else []
         info.configuration["keep"] = store.keep(keep)
         info.products = plan_products(plan, settings, info.keep)
         info.engines = _engines(problem, plan, settings, store.engines())

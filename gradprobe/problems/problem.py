@@ -217,6 +217,16 @@ class Problem:
         return self.batch_size if self.batch_size > 1 or first is None else len(first)
 
     @property
+    def asked_per(self) -> str | None:
+        """What the user said of ``loss_per``; None if it was found out."""
+        return self._wish
+
+    @property
+    def kept_apart(self) -> tuple[str, ...]:
+        """Names of parameters and buffers that a forward changes: each forward works on copies of them."""
+        return self._changing
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.twin.parameters()).device
@@ -460,8 +470,9 @@ class Problem:
         """Run a function while the twin has other values; state that a forward changes is cloned first."""
         values = self.overrides | dict(parameters)
         if self._changing:
-            state = self._state()
-            values = {name: state[name].detach().clone() for name in self._changing} | values
+            state = self._state() | self.overrides
+            fresh = {name: state[name].detach().clone() for name in self._changing}
+            values = self.overrides | fresh | dict(parameters)
         with standing_in(self._twin.listed), self._kept.put_back():
             if not values:
                 return function()

@@ -96,10 +96,16 @@ class RunInfo:
             self.identity,
             configuration,
             self.layers,
-            facts=self.facts,
+            facts=self.facts | {"doctor": self._warnings(older)},
             environment=older.environment,
             **merged,
         )
+
+    def _warnings(self, older: RunInfo) -> list[Any]:
+        """What doctor warned of in this request, and in the older one of what this one did not look at."""
+        found = list(self.facts.get("doctor", []))
+        seen = {(w["check"], w["layer"]) for w in found}
+        return [w for w in older.facts.get("doctor", []) if (w["check"], w["layer"]) not in seen] + found
 
 
 def read_info(path: Path) -> RunInfo:

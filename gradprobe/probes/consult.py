@@ -1,0 +1,151 @@
+"""``doctor``: what can be trusted of a problem; and the quick look before every probe."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradprobe.checkup.case import Case, Unit
+from gradprobe.checkup.diagnosis import Diagnosis
+from gradprobe.checkup.examine import examine
+from gradprobe.checkup.finding import REFUSED, Finding, named
+from gradprobe.checkup.mode import random_by_name
+from gradprobe.core.errors import UsageError, unknown
+from gradprobe.core.hooks import untouched_globals
+from gradprobe.core.layer import Layer
+from gradprobe.core.streams import Block, Streams
+from gradprobe.engine.draw import Draw, Sigma
+from gradprobe.estimators.base import Estimator, make_all
+from gradprobe.estimators.bp import BP
+from gradprobe.estimators.draws import noisy_together
+from gradprobe.probes.checks import check_problem, layers_of, unused_layers
+from gradprobe.probes.plan import Plan
+from gradprobe.problems.problem import Problem
+
+_OF_PROBLEM = set(inspect.signature(Problem).parameters) - {"module"}
+
+
+def doctor(
+    problem: Problem | nn.Module,
+    estimators: Sequence[str | Estimator] | str | Estimator | None = None,
+    *,
+    sigma: Sigma | None = None,
+    layers: str | Sequence[str] | None = None,
+    quick: bool = False,
+    **options: Any,
+) -> Diagnosis:
+    """Look at a problem for what makes estimates silently wrong, and say what can be trusted.
+
+    Args:
+        problem: The problem, or a module; then ``options`` are those of :class:`Problem` (``batch``, ``loss``,
+            ``mode``, ...), and a problem that cannot be made is a finding in place of an error.
+        estimators: Names with options, or instances: whose noise to look at. By default noise on the activations
+            and on the weights, one layer at a time.
+        sigma: Standard deviation of the noise; by default 0.01, or what the estimators say.
+        layers: Names, globs or class names of layers; all by default.
+        quick: Only what is looked at before every probe.
+        **options: Further options of the estimators, or of the problem.
+
+    Returns:
+        Findings; ``print`` shows them as tables. The problem is left exactly as it was.
+
+    Raises:
+        UsageError: An estimator, a layer or an option is not known.
+    """
+    of_problem = {k: v for k, v in options.items() if k in _OF_PROBLEM}
+    if isinstance(problem, nn.Module):
+        made = _made(problem, of_problem)
+        if isinstance(made, Diagnosis):
+            return made
+        problem = made
+    elif of_problem:
+        raise UsageError(f"{named(sorted(of_problem))} belongs to a module; this problem has it already.")
+    check_problem(problem)
+    rest = {k: v for k, v in options.items() if k not in _OF_PROBLEM}
+    with untouched_globals(), problem.frozen():
+        problem.refresh()
+        chosen = layers_of(problem, layers)
+        units = _units(problem, chosen, estimators, sigma, rest)
+        every = layers_of(problem)
+        case = Case(problem, chosen, every, unused_layers(problem), units, _gradient(problem), quick)
+        return examine(case)
+
+
+def preflight(
+    problem: Problem, plan: Plan, chosen: Sequence[Layer], gradient: Mapping[str, torch.Tensor]
+) -> list[dict[str, Any]]:
+    """The quick look before a probe.
+
+    Args:
+        problem: The problem, frozen.
+        plan: What is to be computed.
+        chosen: The layers that are probed.
+        gradient: Backprop's gradient by parameter.
+
+    Returns:
+        Warnings, as plain dictionaries.
+
+    Raises:
+        UsageError: A check refuses.
+    """
+    tasks = {(str(t.draw), t.key.layer): (t.draw, t.layers) for t in plan.tasks if t.draw is not None}
+    units = list(tasks.values())
+    case = Case(problem, chosen, layers_of(problem), unused_layers(problem), units, gradient, quick=True)
+    diagnosis = examine(case)
+    for finding in diagnosis.refused:
+        raise UsageError(finding.sentence)
+    return [f.to_dict() for f in diagnosis.warnings]
+
+
+def _made(module: nn.Module, options: dict[str, Any]) -> Problem | Diagnosis:
+    """The problem of a module, or why there is none."""
+    if "batch" not in options:
+        raise UsageError("a module needs batch=(inputs, target) to be a problem.")
+    try:
+        return Problem(module, **options)
+    except UsageError as error:
+        left = [n for n, m in module.named_modules() if random_by_name(m) and m.training]
+        on = f"with {named(left)} left on, " if left and options.get("mode") == "as-is" else ""
+        finding = Finding("problem", None, REFUSED, f"{on}{error}", {"left_on": left if on else []})
+        return Diagnosis(options.get("name") or type(module).__name__, (finding,))
+
+
+def _units(
+    problem: Problem,
+    layers: Sequence[Layer],
+    estimators: Sequence[str | Estimator] | str | Estimator | None,
+    sigma: Sigma | None,
+    options: Mapping[str, Any],
+) -> list[Unit]:
+    """The draws of estimators with the layers that are noisy together, each once."""
+    if estimators is None:
+        if options:
+            raise unknown("option", next(iter(options)), sorted(_OF_PROBLEM))
+        size = 0.01 if sigma is None else sigma
+        draws = [Draw("activations", sigma=size), Draw("weights", share="batch", sigma=size)]
+        for draw in draws:
+            draw.check_sigma([x.name for x in layers_of(problem)])
+        return [(d, (x,)) for d in draws for x in layers if d.where == "weights" or x.activations]
+    common = dict(options) if sigma is None else {"sigma": sigma, **options}
+    found: dict[tuple[str, ...], Unit] = {}
+    made = make_all(estimators, **common)
+    for key in options:
+        known = {name for item in made for name in vars(item.estimator)}
+        if key not in known:
+            raise unknown("option", key, sorted(known | _OF_PROBLEM))
+    for item in made:
+        refused = item.estimator.refusals(problem, layers)
+        served = [x for x in layers if x.name not in refused]
+        for draw, unit in noisy_together(item.estimator.assignment(served) or {}, served):
+            draw.check_sigma([x.name for x in layers_of(problem)])
+            found[str(draw), *(x.name for x in unit)] = draw, tuple(unit)
+    return list(found.values())
+
+
+def _gradient(problem: Problem) -> dict[str, torch.Tensor]:
+    """Backprop's gradient, finite or not."""
+    return dict(BP().directions(problem, layers_of(problem), Block(0, 1), Streams(0, 0)))
