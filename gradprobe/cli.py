@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gradprobe import cli_trajectory
+from gradprobe import cli_doctor, cli_trajectory
 from gradprobe.cli_options import (
     PROBLEM_KEYS,
     AllowGlobal,
@@ -44,6 +44,7 @@ app = typer.Typer(
     help="How good are gradients that were estimated without backpropagation?",
 )
 
+app.command("doctor")(cli_doctor.doctor)
 app.command("trajectory")(cli_trajectory.trajectory)
 
 USAGE, PARTIAL, INTERRUPTED = 2, 3, 130
@@ -173,10 +174,11 @@ def report(
 
 @app.command("list")
 def list_() -> None:
-    """List what is registered: estimators, models, data, functions, noise, layer rules, statistics, figures."""
+    """List what is registered: estimators, models, data, functions, noise, layer rules, checks, statistics, figures."""
     from rich.console import Console
     from rich.table import Table
 
+    from gradprobe.checkup import CHECKS
     from gradprobe.engine.noise import NOISE
     from gradprobe.estimators import ESTIMATORS
     from gradprobe.layers import RULES
@@ -194,6 +196,7 @@ def list_() -> None:
         FUNCTIONS,
         NOISE,
         RULES,
+        CHECKS,
         STATISTICS,
         PLOTS,
     ):
@@ -242,6 +245,8 @@ def _probe(configuration: dict[str, Any]) -> None:
         typer.echo(f"No --checkpoint was given: the weights are {problem.facts['weights']}.", err=True)
     for note in [*problem.facts.get("notes", []), *problem.facts.get("checkpoint_notes", [])]:
         typer.echo(note, err=True)
+    for warned in attribute(ds, "doctor") or []:
+        typer.echo(f"doctor, {warned['check']}: {warned['sentence']}", err=True)
     failed = bool(attribute(ds, "failed"))
     if failed:
         typer.echo("Some units failed; gradprobe report says which and why.", err=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from gradprobe.checkup import CHECKS
 from gradprobe.engine.noise import NOISE
 from gradprobe.estimators import ESTIMATORS
 from gradprobe.layers import RULES
@@ -20,7 +21,7 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def unchanged_registries() -> Iterator[None]:
     """Forget what a test registered: later tests and their workers would meet it."""
-    before = {registry: set(registry.names()) for registry in (ESTIMATORS, NOISE, RULES, FUNCTIONS)}
+    before = {registry: set(registry.names()) for registry in (ESTIMATORS, NOISE, RULES, FUNCTIONS, CHECKS)}
     yield
     for registry, names in before.items():
         for name in set(registry.names()) - names:

@@ -37,7 +37,7 @@ def check(case: Case, layer: Layer) -> Verdict:
     why = f"{layer.name!r}: {layer.note}"
     if layer.calls == 0:
         why = f"{layer.name!r} is never called, yet its parameters act: {cause(case.problem, layer)}"
-    if not case.units_of(layer, "activations"):
+    if "activations" not in case.asked.get(layer.name, ()):
         return ok(f"{why}; noise goes on its weights.", value)
     return warning(
         f"{why}; noise on activations (lr, alr) has no place there and the layer is left out of them: use weight "

@@ -13,6 +13,7 @@ from gradprobe.checkup.precise import in_float64
 from gradprobe.checkup.shake import Shaken, shake
 from gradprobe.checkup.walk import Walk, walk
 from gradprobe.core.layer import Layer
+from gradprobe.core.rows import moved
 from gradprobe.engine.draw import Draw
 from gradprobe.problems.problem import Problem
 
@@ -30,6 +31,7 @@ class Case:
         every: All layers that run.
         unused: Names of layers that never run.
         units: What is to be drawn.
+        asked: Layer -> where noise is asked for (``"activations"``, ``"weights"``), whether it can be put there or not.
         gradient: Backprop's gradient of all layers by parameter.
         quick: Whether this is the look before a probe, which must be cheap.
     """
@@ -39,6 +41,7 @@ class Case:
     every: Sequence[Layer]
     unused: Sequence[str]
     units: Sequence[Unit]
+    asked: Mapping[str, set[str]]
     gradient: Mapping[str, torch.Tensor]
     quick: bool = False
     _kept: dict[Any, Any] = field(default_factory=dict)
@@ -98,6 +101,16 @@ class Case:
         assert problem is not None
         key = ("shaken", str(draw), tuple(x.name for x in layers), copy, precise)
         return self.once(key, lambda: shake(problem, draw, layers, copy))
+
+    def moves(self, shaken: Shaken) -> bool:
+        """Whether a loss is another under noise: in any bit, where two clean forwards agree in every bit."""
+        if self.once("bits", self._same_bits):
+            return bool((shaken.losses.double() != self.clean).any())
+        return bool(moved(shaken.losses, self.clean.to(shaken.losses.dtype)).any())
+
+    def _same_bits(self) -> bool:
+        with torch.no_grad():
+            return torch.equal(self.problem.evaluate().double(), self.clean)
 
     def steepness(self, layer: Layer) -> float:
         """Length of backprop's gradient of a layer."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-
 from gradprobe.checkup import register
 from gradprobe.checkup.case import Case
 from gradprobe.checkup.finding import Verdict, ok, refused, warning, worst
 from gradprobe.checkup.shake import shake
 from gradprobe.core.errors import UsageError
 from gradprobe.core.layer import Layer
-from gradprobe.core.rows import moved
 from gradprobe.engine.draw import Draw
 
 LARGE = (1.0, 10.0, 100.0)
@@ -59,9 +56,7 @@ def _look(case: Case, layer: Layer, where: str) -> Verdict:
 def reaches(case: Case, layer: Layer, where: str) -> bool:
     """Whether some noise in a layer moves some loss."""
     unit = case.units_of(layer, where)[0]
-    if case.quick and len(unit[1]) == 1 and bool((case.shaken(unit).losses != case.clean).any()):
+    if case.quick and len(unit[1]) == 1 and case.moves(case.shaken(unit)):
         return True
     draw = Draw(where, share="batch" if where == "weights" else "sample")
-    with torch.no_grad():
-        clean = case.problem.evaluate()
-    return any(bool(moved(shake(case.problem, draw, [layer], large=x).losses, clean).any()) for x in LARGE)
+    return any(case.moves(shake(case.problem, draw, [layer], large=x)) for x in LARGE)

@@ -80,6 +80,10 @@ def _resolved(case: Case, layer: Layer, unit: Unit) -> Verdict:
     )
     if size >= RESOLVED and (case.quick or case.precise is None):
         return ok(f"{text} {size:.0f} ulp.", value | {"rounding": 1 / size, "cell": f"{size:.0e} ulp"})
+    if size == 0:
+        return warning(
+            f"{text.removesuffix(' by')} not at all in this copy: estimates are 0; {_LARGER}", value
+        )
     if case.precise is None:
         return warning(f"{text} {size:.0f} ulp only: rounding decides; {_WAY}", value)
     rounding = _rounding(case, layer, unit)
@@ -93,6 +97,7 @@ def _resolved(case: Case, layer: Layer, unit: Unit) -> Verdict:
     )
 
 
+_LARGER = "use a larger sigma."
 _WAY = "use a larger sigma, or model.double() with a batch to match."
 
 

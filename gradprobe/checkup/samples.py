@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 
 from gradprobe.checkup import register
 from gradprobe.checkup.case import Case
 from gradprobe.checkup.finding import Verdict, named, ok, warning
-from gradprobe.core.hooks import map_tensors, tensors
-from gradprobe.core.rows import moved
+from gradprobe.core.hooks import tensors
 from gradprobe.problems.problem import Problem
 
 NORMS = nn.modules.batchnorm._BatchNorm
@@ -24,43 +21,35 @@ NORMS = nn.modules.batchnorm._BatchNorm
 def check(case: Case) -> Verdict:
     """Say whose the losses are, and name what couples samples.
 
-    Whether changing one sample moves another's loss was tried when the problem was made; here inputs in which the
-    samples lie along axis 1 are found by changing what belongs to one sample, and modules that mix samples are
-    named.
+    Whether changing one sample moves another's loss, and along which axis of the inputs, was tried when the problem was
+    made; here modules that mix samples are named.
     """
     problem = case.problem
-    axis = getattr(problem, "batch_axis", 0)
+    axis = problem.batch_axis
     value = {"loss_per": problem.loss_per, "batch_size": problem.samples, "axis": axis}
     culprit = coupling(problem)
     if problem.weights is None:
         if culprit:
             return warning(
-                f"the loss is one number for the batch, and samples are coupled by {culprit}.", value
+                f"the loss is one number for the batch and samples are coupled by {culprit}: noise in one sample moves "
+                "the others, which costs copies; use mode='eval'.",
+                value,
             )
         return ok(
             "the loss is one number for the batch: noise is credited with the whole batch's loss; a loss that "
             "returns [B] would cost fewer copies.",
             value,
         )
-    size = len(problem.weights)
-    rows = any(t.ndim > axis and t.shape[axis] == size for t in tensors(problem.inputs))
-    doubtful = problem.loss_per == "copy" or not rows
-    if doubtful and size > 1 and axis in (0, 1) and _samples_along(problem, 1 - axis, size):
-        return warning(
-            f"the samples of the inputs lie along axis {1 - axis} but are looked for along axis {axis}: their "
-            "independence shows nowhere, and noise is credited with the whole batch's loss, which costs copies; "
-            "transpose the batch, or say which axis it is.",
-            value | {"axis": 1 - axis},
-        )
     if problem.loss_per == "copy":
         return _coupled(problem, culprit, value)
-    if not rows:
+    size = len(problem.weights)
+    if size > 1 and not any(problem.rows.axis_of(t) is not None for t in tensors(problem.inputs)):
         return warning(
             f"no input has {size} rows for the {size} losses, so it could not be tried whether samples are "
             "independent; if not, credit is wrong: give loss_per='copy', or inputs with a row for each loss.",
             value,
         )
-    return ok(f"each of the {size} samples has a loss of its own (axis {axis}).", value)
+    return ok(f"each of the {size} samples has a loss of its own (axis {axis} of the inputs).", value)
 
 
 def _coupled(problem: Problem, culprit: str, value: dict[str, Any]) -> Verdict:
@@ -83,37 +72,6 @@ def coupling(problem: Problem) -> str:
         times += [name] * (getattr(module, "batch_first", None) is False)
     if norms:
         return f"BatchNorm with batch statistics: {named(norms)}"
-    if times and getattr(problem, "batch_axis", 0) == 0:
+    if times and problem.batch_axis == 0:
         return f"batch_first=False: {named(times)}"
     return ""
-
-
-def _samples_along(problem: Problem, axis: int, size: int) -> bool:
-    """Whether changing what lies at an index along an axis of the inputs moves that sample's loss alone."""
-    if not any(t.ndim > axis and t.shape[axis] == size for t in tensors(problem.inputs)):
-        return False
-    other = problem.at({})
-    other.loss_per = "sample"  # the losses [B] themselves, not their sum
-    with torch.no_grad():
-        clean = other.evaluate()
-        for index in (0, size - 1):
-            other.inputs = map_tensors(partial(_changed, axis, size, index), problem.inputs)
-            try:
-                found = moved(other.evaluate(), clean)
-            except Exception:
-                return False
-            if not bool(found[index]) or bool(found.sum() > 1):
-                return False
-    return True
-
-
-def _changed(axis: int, size: int, index: int, t: torch.Tensor) -> torch.Tensor:
-    """A tensor with another value at one index along an axis, if it has as many as there are samples."""
-    if t.ndim <= axis or t.shape[axis] != size:
-        return t
-    new = t.clone()
-    row = new.select(axis, index)
-    row.copy_(
-        t.select(axis, (index + 1) % size) + (t.std(correction=0) + 0.1 if t.is_floating_point() else 0)
-    )
-    return new

@@ -12,7 +12,7 @@ from gradprobe.problems.problem import Problem
 FINE = (1e-4, 1e-5, 1e-6, 1e-7, 1e-3)
 """Steps in float64, in spreads of the weights; tried in this order."""
 
-COARSE = (1e-3, 1e-2, 1e-4)
+COARSE = (1e-3, 3e-4, 3e-3, 1e-2, 1e-4)
 """Steps in float32 and below: errors of rounding (eps / h) and of curvature (h^2) are alike near the first."""
 
 TOLERANCE = {True: 1e-3, False: 2e-2}

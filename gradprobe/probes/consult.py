@@ -19,12 +19,14 @@ from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw, Sigma
-from gradprobe.estimators.base import Estimator, make_all
+from gradprobe.estimators.base import Estimator, Labelled, make_all
 from gradprobe.estimators.bp import BP
 from gradprobe.estimators.draws import noisy_together
 from gradprobe.probes.checks import check_problem, layers_of, unused_layers
-from gradprobe.probes.plan import Plan
 from gradprobe.problems.problem import Problem
+
+Asked = dict[str, set[str]]
+"""Layer -> where noise is asked for."""
 
 _OF_PROBLEM = set(inspect.signature(Problem).parameters) - {"module"}
 
@@ -69,20 +71,20 @@ def doctor(
     with untouched_globals(), problem.frozen():
         problem.refresh()
         chosen = layers_of(problem, layers)
-        units = _units(problem, chosen, estimators, sigma, rest)
+        units, asked = _wanted(problem, chosen, estimators, sigma, rest)
         every = layers_of(problem)
-        case = Case(problem, chosen, every, unused_layers(problem), units, _gradient(problem), quick)
+        case = Case(problem, chosen, every, unused_layers(problem), units, asked, _gradient(problem), quick)
         return examine(case)
 
 
 def preflight(
-    problem: Problem, plan: Plan, chosen: Sequence[Layer], gradient: Mapping[str, torch.Tensor]
+    problem: Problem, made: Sequence[Labelled], chosen: Sequence[Layer], gradient: Mapping[str, torch.Tensor]
 ) -> list[dict[str, Any]]:
     """The quick look before a probe.
 
     Args:
         problem: The problem, frozen.
-        plan: What is to be computed.
+        made: The estimators.
         chosen: The layers that are probed.
         gradient: Backprop's gradient by parameter.
 
@@ -92,9 +94,9 @@ def preflight(
     Raises:
         UsageError: A check refuses.
     """
-    tasks = {(str(t.draw), t.key.layer): (t.draw, t.layers) for t in plan.tasks if t.draw is not None}
-    units = list(tasks.values())
-    case = Case(problem, chosen, layers_of(problem), unused_layers(problem), units, gradient, quick=True)
+    units, asked = _drawn(problem, chosen, made)
+    every, unused = layers_of(problem), unused_layers(problem)
+    case = Case(problem, chosen, every, unused, units, asked, gradient, quick=True)
     diagnosis = examine(case)
     for finding in diagnosis.refused:
         raise UsageError(finding.sentence)
@@ -114,14 +116,14 @@ def _made(module: nn.Module, options: dict[str, Any]) -> Problem | Diagnosis:
         return Diagnosis(options.get("name") or type(module).__name__, (finding,))
 
 
-def _units(
+def _wanted(
     problem: Problem,
     layers: Sequence[Layer],
     estimators: Sequence[str | Estimator] | str | Estimator | None,
     sigma: Sigma | None,
     options: Mapping[str, Any],
-) -> list[Unit]:
-    """The draws of estimators with the layers that are noisy together, each once."""
+) -> tuple[list[Unit], Asked]:
+    """What estimators draw, or one draw on activations and one on weights; see :func:`_drawn`."""
     if estimators is None:
         if options:
             raise unknown("option", next(iter(options)), sorted(_OF_PROBLEM))
@@ -129,21 +131,36 @@ def _units(
         draws = [Draw("activations", sigma=size), Draw("weights", share="batch", sigma=size)]
         for draw in draws:
             draw.check_sigma([x.name for x in layers_of(problem)])
-        return [(d, (x,)) for d in draws for x in layers if d.where == "weights" or x.activations]
+        units: list[Unit] = [
+            (d, (x,)) for d in draws for x in layers if d.where == "weights" or x.activations
+        ]
+        return units, {x.name: {d.where for d in draws} for x in layers}
     common = dict(options) if sigma is None else {"sigma": sigma, **options}
-    found: dict[tuple[str, ...], Unit] = {}
     made = make_all(estimators, **common)
     for key in options:
         known = {name for item in made for name in vars(item.estimator)}
         if key not in known:
             raise unknown("option", key, sorted(known | _OF_PROBLEM))
+    return _drawn(problem, layers, made)
+
+
+def _drawn(problem: Problem, layers: Sequence[Layer], made: Sequence[Labelled]) -> tuple[list[Unit], Asked]:
+    """The draws of estimators with the layers that are noisy together, each once.
+
+    Returns:
+        The units, and for each layer where noise is asked for, whether the layer can be served or not.
+    """
+    units: dict[tuple[str, ...], Unit] = {}
+    asked: Asked = {}
     for item in made:
+        for name, (draw, _) in (item.estimator.assignment(layers) or {}).items():
+            asked.setdefault(name, set()).add(draw.where)
         refused = item.estimator.refusals(problem, layers)
         served = [x for x in layers if x.name not in refused]
         for draw, unit in noisy_together(item.estimator.assignment(served) or {}, served):
             draw.check_sigma([x.name for x in layers_of(problem)])
-            found[str(draw), *(x.name for x in unit)] = draw, tuple(unit)
-    return list(found.values())
+            units[str(draw), *(x.name for x in unit)] = draw, tuple(unit)
+    return list(units.values()), asked
 
 
 def _gradient(problem: Problem) -> dict[str, torch.Tensor]:
