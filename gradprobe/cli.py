@@ -174,7 +174,7 @@ def report(
 
 @app.command("list")
 def list_() -> None:
-    """List what is registered: estimators, models, data, functions, noise, layer rules, checks, statistics, figures."""
+    """List what is registered: estimators, models, data, functions, noise, rules, checks, statistics, figures."""
     from rich.console import Console
     from rich.table import Table
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,7 +43,7 @@ def doctor(
 
     named = {"model": model, "checkpoint": checkpoint, "data": data, "batch_size": batch_size}
     named |= {"split": split, "first": first, "loss": loss}
-    given = {k: v for k, v in named.items() if v is not None}
+    given: dict[str, Any] = {k: v for k, v in named.items() if v is not None}
     if model_arg:
         given["model_args"] = dict(parse_pair(text) for text in model_arg)
     chosen = [x.strip() for x in layers.split(",")] if layers is not None else None

@@ -31,7 +31,7 @@ class Case:
         every: All layers that run.
         unused: Names of layers that never run.
         units: What is to be drawn.
-        asked: Layer -> where noise is asked for (``"activations"``, ``"weights"``), whether it can be put there or not.
+        asked: Layer -> where noise is asked for (``"activations"``, ``"weights"``), even in vain.
         gradient: Backprop's gradient of all layers by parameter.
         quick: Whether this is the look before a probe, which must be cheap.
     """

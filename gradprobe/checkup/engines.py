@@ -18,8 +18,8 @@ MOST = 6
 BLOCK = 10
 """Copies in a block, as a probe has by default."""
 
-COPIES = 1000
-"""Copies that a choice of engine is made for."""
+COPIES = 5000
+"""Copies that a choice of engine is made for: those of a probe by default, over its seeds."""
 
 
 @register("engines", summary="vmap, tile and loop agree; their speed", per="problem", order=13)

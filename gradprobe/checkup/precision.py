@@ -75,29 +75,29 @@ def _resolved(case: Case, layer: Layer, unit: Unit) -> Verdict:
     ulp = eps * max(_rms(_credited(case, layer, case.clean)), torch.finfo(shaken.losses.dtype).tiny)
     size = _rms(centred) / ulp
     value = {"where": draw.where, "ulp": size}
-    text = (
-        f"sigma {draw.sigma_of(layer.name):g} on the {draw.where} of layer {layer.name!r} moves the loss by"
-    )
+    kind = str(shaken.losses.dtype).removeprefix("torch.")
+    text = f"sigma {draw.sigma_of(layer.name):g} on the {draw.where} of layer {layer.name!r} moves the loss"
     if size >= RESOLVED and (case.quick or case.precise is None):
-        return ok(f"{text} {size:.0f} ulp.", value | {"rounding": 1 / size, "cell": f"{size:.0e} ulp"})
-    if size == 0:
-        return warning(
-            f"{text.removesuffix(' by')} not at all in this copy: estimates are 0; {_LARGER}", value
+        return ok(
+            f"{text} by {size:.0f} ulp of {kind}.", value | {"rounding": 1 / size, "cell": f"{size:.0e} ulp"}
         )
+    if size == 0 and not case.steepness(layer):
+        return ok(f"{text} nowhere; see the check of noise.", value)
+    if size == 0:
+        return warning(f"{text} nowhere in a copy: most estimates are 0; use a larger sigma.", value)
     if case.precise is None:
-        return warning(f"{text} {size:.0f} ulp only: rounding decides; {_WAY}", value)
+        return warning(f"{text} by {size:.0f} ulp of {kind} only: rounding decides; {_WAY}", value)
     rounding = _rounding(case, layer, unit)
     value |= {"rounding": rounding, "cell": f"{rounding:.0e}"}
     if rounding < ROUNDING:
-        return ok(f"{text} {size:.0f} ulp, of which rounding is {rounding:.1g}.", value)
+        return ok(f"{text} by {size:.0f} ulp of {kind}, of which rounding is {rounding:.1g}.", value)
     return warning(
-        f"{text} {size:.0f} ulp, and rounding (against the same noise in float64) is {rounding:.2g} of that: it adds "
+        f"{text} by {size:.0f} ulp of {kind}, and rounding (against the same noise in float64) is {rounding:.2g} of that: it adds "
         f"{rounding**2:.0%} to the variance; {_WAY}",
         value,
     )
 
 
-_LARGER = "use a larger sigma."
 _WAY = "use a larger sigma, or model.double() with a batch to match."
 
 

@@ -21,8 +21,8 @@ NORMS = nn.modules.batchnorm._BatchNorm
 def check(case: Case) -> Verdict:
     """Say whose the losses are, and name what couples samples.
 
-    Whether changing one sample moves another's loss, and along which axis of the inputs, was tried when the problem was
-    made; here modules that mix samples are named.
+    Whether changing one sample moves another's loss, and along which axis of the inputs, was tried when the
+    problem was made; here modules that mix samples are named.
     """
     problem = case.problem
     axis = problem.batch_axis
@@ -31,8 +31,8 @@ def check(case: Case) -> Verdict:
     if problem.weights is None:
         if culprit:
             return warning(
-                f"the loss is one number for the batch and samples are coupled by {culprit}: noise in one sample moves "
-                "the others, which costs copies; use mode='eval'.",
+                f"the loss is one number for the batch and samples are coupled by {culprit}: noise in one sample "
+                "moves the others, which costs copies; use mode='eval'.",
                 value,
             )
         return ok(
