@@ -92,8 +92,8 @@ def _resolved(case: Case, layer: Layer, unit: Unit) -> Verdict:
     if rounding < ROUNDING:
         return ok(f"{text} by {size:.0f} ulp of {kind}, of which rounding is {rounding:.1g}.", value)
     return warning(
-        f"{text} by {size:.0f} ulp of {kind}, and rounding (against the same noise in float64) is {rounding:.2g} of that: it adds "
-        f"{rounding**2:.0%} to the variance; {_WAY}",
+        f"{text} by {size:.0f} ulp of {kind}, and rounding (against the same noise in float64) is {rounding:.2g} of "
+        f"that: it adds {rounding**2:.0%} to the variance; {_WAY}",
         value,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -153,7 +154,7 @@ def _trace(problem: Runnable, groups: Mapping[str, Mapping[str, Any]]) -> _Trace
     of = {path: name for name, modules in groups.items() for path in modules}
     every = {path: of.get(path, f"module {path}") for path, _ in problem.twin.named_modules()}
     trace = _Trace({name: [] for name in groups}, {})
-    clock = iter(range(10**9))
+    clock = count()
 
     def capture(call: Call) -> bool:
         trace.first.setdefault(call.path, next(clock))

@@ -28,6 +28,7 @@ from gradprobe.problems.problem import Problem
 Asked = dict[str, set[str]]
 """Layer -> where noise is asked for."""
 
+_OWN = {"estimators", "sigma", "layers", "quick"}
 _OF_PROBLEM = set(inspect.signature(Problem).parameters) - {"module"}
 
 
@@ -126,7 +127,7 @@ def _wanted(
     """What estimators draw, or one draw on activations and one on weights; see :func:`_drawn`."""
     if estimators is None:
         if options:
-            raise unknown("option", next(iter(options)), sorted(_OF_PROBLEM))
+            raise unknown("option", next(iter(options)), sorted(_OF_PROBLEM | _OWN))
         size = 0.01 if sigma is None else sigma
         draws = [Draw("activations", sigma=size), Draw("weights", share="batch", sigma=size)]
         for draw in draws:
@@ -140,7 +141,7 @@ def _wanted(
     for key in options:
         known = {name for item in made for name in vars(item.estimator)}
         if key not in known:
-            raise unknown("option", key, sorted(known | _OF_PROBLEM))
+            raise unknown("option", key, sorted(known | _OF_PROBLEM | _OWN))
     return _drawn(problem, layers, made)
 
 
