@@ -47,7 +47,7 @@ def check(case: Case, layer: Layer) -> Verdict | None:
 def _lost(case: Case, layer: Layer, unit: Unit) -> Verdict:
     """The share of the noise that is gone once it was added."""
     draw, shaken = unit[0], case.shaken(unit)
-    share, kind = shaken.lost.get(layer.name, 0.0), shaken.types.get(layer.name, "")
+    share, kind = shaken.lost(layer.name), shaken.types.get(layer.name, "")
     value = {"lost": share, "type": kind, "where": draw.where}
     if share < LOST[0]:
         return ok(f"noise on the {draw.where} of {layer.name!r} is kept in {kind}.", value)
@@ -55,7 +55,10 @@ def _lost(case: Case, layer: Layer, unit: Unit) -> Verdict:
         f"{share:.0%} of the noise on the {draw.where} of layer {layer.name!r} (sigma {draw.sigma_of(layer.name):g}) "
         f"is rounded away in {kind}, while its score is counted"
     )
-    way = "use a larger sigma, or model.float()."
+    wide = (
+        "precision='float32'" if kind in ("bfloat16", "float16") else "model.double() with a batch to match"
+    )
+    way = f"use a larger sigma, or {wide}."
     if share < LOST[1]:
         return warning(f"{text}: estimates are shorter and noisier; {way}", value)
     return refused(f"{text}: estimates would be of little but rounding; {way}", value)

@@ -21,20 +21,24 @@ class Shaken:
 
     Attributes:
         losses: ``[B]``, or ``[]`` for a copy's loss, as the model gives them.
-        lost: Layer -> share of the numbers that were the same after noise was added.
+        same: Layer -> how many numbers were the same after noise was added, and how many there are.
         types: Layer -> type of the numbers that noise was added to.
     """
 
     losses: torch.Tensor
-    lost: dict[str, float] = field(default_factory=dict)
+    same: dict[str, tuple[int, int]] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
 
     def note(self, layer: str, old: torch.Tensor, new: torch.Tensor) -> None:
-        """Note what noise did to the numbers of a layer, the worst of its sites."""
-        share = float((old == new).double().mean()) if old.numel() else 0.0
-        if share >= self.lost.get(layer, 0.0):
-            self.lost[layer] = share
-            self.types[layer] = str(new.dtype).removeprefix("torch.")
+        """Note what noise did to some numbers of a layer."""
+        same, numbers = self.same.get(layer, (0, 0))
+        self.same[layer] = same + int((old == new).sum()), numbers + old.numel()
+        self.types[layer] = str(old.dtype).removeprefix("torch.")
+
+    def lost(self, layer: str) -> float:
+        """Share of a layer's noise that was rounded away."""
+        same, numbers = self.same.get(layer, (0, 0))
+        return same / numbers if numbers else 0.0
 
 
 def shake(problem: Problem, draw: Draw, layers: Sequence[Layer], copy: int = 0, large: float = 0.0) -> Shaken:
@@ -66,8 +70,10 @@ def _weights(
     for layer in layers:
         for name in layer.parameters:
             old = values[name]
-            noise = torch.randn(old.shape, generator=generator).to(old)
-            moved[name] = torch.add(old, noise, alpha=large * spread(old) or draw.sigma_of(layer.name))
+            wide = torch.promote_types(old.dtype, torch.float32)
+            noise = torch.randn(old.shape, generator=generator).to(device=old.device, dtype=wide)
+            size = large * spread(old) or draw.sigma_of(layer.name)
+            moved[name] = torch.add(old, noise, alpha=size).to(old.dtype)
             shaken.note(layer.name, old, moved[name])
     shaken.losses = problem.evaluate(moved)
     return shaken

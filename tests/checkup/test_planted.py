@@ -252,7 +252,7 @@ def test_forwards_that_agree_to_rounding_alone() -> None:
 def test_a_noisy_forward_that_writes_on_the_users_model() -> None:
     """The trace is left by large activations alone, which no forward without noise has."""
     model = net()
-    own, most = model.last.weight, float(model.first(batch(6, 4)[0]).abs().max())
+    own, most = model.last.weight, float(model.first(batch(6, 4)[0]).detach().abs().max())
     model.function = lambda m, x: m.last(_watched(m.first(x), own, 1.1 * most))
     found = gp.doctor(model, batch=batch(6, 4))
     assert "weight 'last.weight'" in of(found, "state").sentence

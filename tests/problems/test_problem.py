@@ -299,3 +299,13 @@ def test_fused_recurrent_modules_follow_their_weights_and_can_be_sent() -> None:
         expected = F.cross_entropy(net(x), y, reduction="none")
         torch.testing.assert_close(problem.evaluate(), expected)
         torch.testing.assert_close(pickle.loads(pickle.dumps(problem)).evaluate(), expected)
+
+
+def test_values_that_a_forward_changes_are_left_as_they_were_given() -> None:
+    """An embedding with max_norm rescales its weight in place: a copy of it, also where the value is an override."""
+    problem = build("max-norm")
+    given = 3 * problem.parameters["0.weight"]
+    kept = given.clone()
+    other = problem.at({"0.weight": given})
+    assert torch.equal(other.evaluate(), other.evaluate())
+    assert torch.equal(given, kept)
