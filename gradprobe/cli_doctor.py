@@ -3,27 +3,50 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from gradprobe.cli_options import parse_pair, parse_value
+from gradprobe.cli_options import (
+    PROBLEM_KEYS,
+    AllowGlobal,
+    BatchSize,
+    Checkpoint,
+    CheckpointKey,
+    DataArg,
+    DataName,
+    First,
+    LossName,
+    Mode,
+    Model,
+    ModelArg,
+    Output,
+    Split,
+    TrustPickle,
+    gather,
+    parse_value,
+)
 
 REFUSED = 2
 
 
 def doctor(
-    model: Annotated[str | None, typer.Option(help="Network, by name.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Weights: a file, or early or trained.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data, by name.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples in the batch.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split that the batch comes from.")] = None,
-    first: Annotated[int | None, typer.Option(help="Position of the first sample in the split.")] = None,
-    loss: Annotated[str | None, typer.Option(help="Loss, by name.")] = None,
-    model_arg: Annotated[list[str] | None, typer.Option(help="Option of the network, name=value.")] = None,
+    model: Model = None,
+    model_arg: ModelArg = None,
+    checkpoint: Checkpoint = None,
+    checkpoint_key: CheckpointKey = None,
+    trust_pickle: TrustPickle = None,
+    allow_global: AllowGlobal = None,
+    data: DataName = None,
+    data_arg: DataArg = None,
+    batch_size: BatchSize = None,
+    split: Split = None,
+    first: First = None,
+    loss: LossName = None,
+    output: Output = None,
+    mode: Mode = None,
     estimators: Annotated[
-        str | None,
-        typer.Option(help="Whose noise to look at; noise on activations and on weights by default."),
+        str | None, typer.Option(help="Whose noise to look at; on activations and on weights by default.")
     ] = None,
     sigma: Annotated[
         str | None, typer.Option(help="Standard deviation of the noise; 0.01 by default.")
@@ -34,20 +57,16 @@ def doctor(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Look for what makes estimates silently wrong: a table of ok, warning and refused, one sentence each.
+    """Look for what makes estimates silently wrong: ok, warning or refused, one sentence each.
 
     The exit code is 0 if nothing is refused (there may be warnings), else 2.
     """
+    given = gather(locals())
     from gradprobe.probes.consult import doctor as look
     from gradprobe.problems.load import load_problem
 
-    named = {"model": model, "checkpoint": checkpoint, "data": data, "batch_size": batch_size}
-    named |= {"split": split, "first": first, "loss": loss}
-    given: dict[str, Any] = {k: v for k, v in named.items() if v is not None}
-    if model_arg:
-        given["model_args"] = dict(parse_pair(text) for text in model_arg)
+    problem = load_problem(**{k: v for k, v in given.items() if k in PROBLEM_KEYS})
     chosen = [x.strip() for x in layers.split(",")] if layers is not None else None
-    problem = load_problem(**given)
     found = look(problem, estimators, sigma=parse_value(sigma), layers=chosen, quick=quick)
     typer.echo(json.dumps(found.to_dict(), indent=1, default=str) if as_json else str(found))
     if found.refused:

@@ -61,7 +61,7 @@ def _said(case: Case, layer: Layer, line: Line, found: Slopes) -> Verdict:
         return warning(
             f"backprop is not the derivative of this loss in layer {layer.name!r} ({pair} at every step): "
             f"{_cause(case, layer)}; against the reference bp, ceilings say how near estimates come to that field, "
-            "not to the slope of the loss, for which an independent lr run is the reference.",
+            "not to the slope of the loss; reference='smoothed' is an independent run there.",
             value,
         )
     return ok(f"{_WORDS[found.verdict]} in layer {layer.name!r} ({pair}).", value)

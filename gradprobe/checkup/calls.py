@@ -41,7 +41,7 @@ def check(case: Case, layer: Layer) -> Verdict:
         return ok(f"{why}; noise goes on its weights.", value)
     return warning(
         f"{why}; noise on activations (lr, alr) has no place there and the layer is left out of them: use weight "
-        "noise (es), or change the model so that the module itself is called.",
+        "noise (es), or change the model so that all it does is the output of a call.",
         value,
     )
 

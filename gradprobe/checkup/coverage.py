@@ -13,7 +13,7 @@ def check(case: Case) -> Verdict:
     total = sum(case.steepness(x) ** 2 for x in case.every)
     held = sum(case.steepness(x) ** 2 for x in case.layers)
     own = {p for x in case.every for p in x.parameters}
-    without = [n for n, _ in case.problem.twin.named_parameters() if n not in own]
+    without = [n for n in case.problem.parameters if n not in own]
     value = {"coverage": held / total if total else 0.0, "without_layer": without}
     if not total:
         return warning(

@@ -32,8 +32,8 @@ DESERVED = {
     "embedding": {("backprop", "0"): "padding_idx"},
     "max-norm": {("backprop", "0"): "max_norm"},
     "functional-weight": {("calls", "fc"): "also act past", ("calls", "only"): "F.linear"},
+    "fused-rnn": {("calls", "rnn"): "one fused operation"},
     "parameter-list": {("calls", "scales"): "never called"},
-    "lstm": {("calls", "lstm"): "also act past"},
 }
 """Problem -> what is warned of, and a word of the sentence; nothing is said of the others."""
 

@@ -63,15 +63,20 @@ def test_out_proj_is_never_called_and_its_parameters_are_the_attentions() -> Non
     )  # gives out_proj.weight what backprop gives
 
 
-def test_the_fused_lstm_refuses_vmap_and_another_engine_runs() -> None:
+def test_a_fused_lstm_hides_its_steps_and_its_twin_does_not() -> None:
     problem = build("lstm-outputs")
+    seen = []
+    handle = problem.module.rnn.register_forward_hook(lambda *_: seen.append(1))
+    problem.module(problem.inputs)
+    handle.remove()
+    assert seen == [1]  # the trap: three steps, one call, and vmap refuses it
     with pytest.raises(RuntimeError, match="[Bb]atching rule"):
-        torch.func.vmap(lambda x: problem.module.lstm(x)[0])(torch.randn(2, *problem.inputs.shape).double())
-    found = of(gp.doctor(problem), "engines").value["units"]["activations of lstm"]
-    speeds = found["copies_per_second"]
-    assert speeds["loop"] > 0
-    assert speeds["tile"] > 0
-    assert of(gp.doctor(problem), "rule", "lstm").status == "ok"
+        torch.func.vmap(lambda x: problem.module.rnn(x)[0])(torch.randn(2, *problem.inputs.shape).double())
+    found = gp.doctor(problem)
+    assert found.ok
+    assert of(found, "calls", "rnn.l0").value["calls"] == 3
+    assert of(found, "engines").value["units"]["activations of rnn.l0"]["copies_per_second"]["vmap"] > 0
+    assert "one fused operation" in of(gp.doctor(build("fused-rnn")), "calls", "rnn").sentence
 
 
 def test_a_relu_in_place_overwrites_what_a_hook_saw_and_not_what_is_pulled_back() -> None:
