@@ -31,4 +31,8 @@ def marks_of(problem: Problem) -> Marks:
 def _mark(t: torch.Tensor) -> tuple[int, str]:
     if not t.numel() or t.is_complex() or t.layout != torch.strided:
         return 0, str(t)
-    return int(torch.hash_tensor(t).item()), str(t.sum(dtype=torch.float64).item())
+    try:
+        bits = int(torch.hash_tensor(t).item())
+    except (NotImplementedError, RuntimeError):  # not on this device, or not for this type
+        bits = 0
+    return bits, str(t.double().sum().item())

@@ -126,7 +126,15 @@ def fastest(
 def seconds_per_copy(
     problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engine, block: int
 ) -> float:
-    """Seconds per copy: the better of two calls; infinite if the engine does not serve this draw."""
+    """Seconds per copy: the better of two calls; infinite if the engine does not serve this draw.
+
+    Args:
+        problem: The problem.
+        draw: The draw.
+        layers: The layers that are noisy together.
+        engine: The engine, with the number of copies in one call.
+        block: Copies in a block.
+    """
     if not agrees(problem, draw, layers, engine):
         return math.inf
     parts = next(calls(range(engine.copies), block, draw.antithetic, engine.copies))
