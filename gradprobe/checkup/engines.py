@@ -18,6 +18,8 @@ MOST = 6
 BLOCK = 10
 """Copies in a block, as a probe has by default."""
 
+CHOSEN = "as chosen"
+
 COPIES = 5000
 """Copies that a choice of engine is made for: those of a probe by default, over its seeds."""
 
@@ -38,9 +40,9 @@ def check(case: Case) -> Verdict | None:
     value = {"units": found, "failed": failed}
     if failed:
         return warning(f"{named(list(failed))} cannot be run: {next(iter(failed.values()))}", value)
-    used = [u["used"].split()[0] for u in found.values()]
-    counts = ", ".join(f"{name} for {used.count(name)}" for name in NAMES if name in used)
-    speeds = "; ".join(f"{name} {_range(found, name)}" for name in NAMES)
+    used = [_kind(u["used"]) for u in found.values()]
+    counts = ", ".join(f"{name} for {used.count(name)}" for name in dict.fromkeys(used))
+    speeds = "; ".join(f"{name} {_range(found, name)}" for name in (*NAMES, CHOSEN))
     return ok(f"of {len(used)} units tried, {counts}; copies per second: {speeds}.", value)
 
 
@@ -58,7 +60,14 @@ def _timed(case: Case, unit: Unit) -> dict[str, Any]:
         seconds = seconds_per_copy(case.problem, draw, layers, Engine(name, copies=BLOCK), BLOCK)
         speeds[name] = None if seconds == math.inf else 1 / seconds
     used = fastest(case.problem, draw, layers, BLOCK, COPIES)
+    speeds[CHOSEN] = 1 / seconds_per_copy(case.problem, draw, layers, used, BLOCK)
     return {"copies_per_second": speeds, "used": str(used)}
+
+
+def _kind(engine: str) -> str:
+    """An engine without its numbers and layout: "traced loop"."""
+    name, *words = engine.split()
+    return f"traced {name}" if "graph" in words else name
 
 
 def _range(found: dict[str, Any], name: str) -> str:
