@@ -26,9 +26,11 @@ from gradprobe.cli_options import (
     Model,
     ModelArg,
     Output,
+    Precision,
     Split,
     TrustPickle,
     gather,
+    merged,
     parse_range,
     parse_seeds,
     parse_value,
@@ -112,6 +114,7 @@ def probe(
     loss: LossName = None,
     output: Output = None,
     mode: Mode = None,
+    precision: Precision = None,
     estimators: Annotated[
         str | None, typer.Option(help='Comma-separated, with options: "lr,es(sigma=0.1, noise=laplace)".')
     ] = None,
@@ -155,7 +158,7 @@ def probe(
     """Probe estimators on a model, a checkpoint and a batch. Options override --config."""
     given = gather(locals())
     configuration = read_config(config) if config else {}
-    _probe(configuration | given)
+    _probe(merged(configuration, given))
     typer.echo(f"Results are in {out}; read them with: gradprobe report {out}")
 
 

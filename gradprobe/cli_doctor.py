@@ -21,6 +21,7 @@ from gradprobe.cli_options import (
     Model,
     ModelArg,
     Output,
+    Precision,
     Split,
     TrustPickle,
     gather,
@@ -45,6 +46,7 @@ def doctor(
     loss: LossName = None,
     output: Output = None,
     mode: Mode = None,
+    precision: Precision = None,
     estimators: Annotated[
         str | None, typer.Option(help="Whose noise to look at; on activations and on weights by default.")
     ] = None,

@@ -50,6 +50,11 @@ Output = Annotated[
     str | None, typer.Option("--output", help="Which output of the model the loss reads, such as logits.")
 ]
 
+Precision = Annotated[
+    str | None,
+    typer.Option("--precision", help="float32, or as-is: half precision stays what it is."),
+]
+
 PROBLEM_KEYS = (
     "model",
     "model_args",
@@ -63,6 +68,7 @@ PROBLEM_KEYS = (
     "loss",
     "mode",
     "output",
+    "precision",
 )
 """What ``load_problem`` takes, and what of a configuration goes to it."""
 
@@ -93,6 +99,26 @@ def gather(options: Mapping[str, Any]) -> dict[str, Any]:
             given[f"{kind}_args"] = dict(parse_pair(text, kind) for text in pairs)
     checkpoint = {new: given.pop(old) for old, new in CHECKPOINT_OPTIONS.items() if old in given}
     return given | ({"checkpoint_args": checkpoint} if checkpoint else {})
+
+
+def merged(configuration: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with options of a command on top; arguments of the same model, data or checkpoint are joined.
+
+    Raises:
+        UsageError: The configuration would run the code in a checkpoint, which only the command can allow.
+    """
+    found = {**configuration, **given}
+    for kind in ("model", "data", "checkpoint"):
+        key = f"{kind}_args"
+        same = given.get(kind, configuration.get(kind)) == configuration.get(kind)
+        found[key] = (configuration.get(key) or {} if same else {}) | given.get(key, {})
+    trusts = (d.get("trust_pickle") for d in (found["checkpoint_args"], given.get("checkpoint_args", {})))
+    if next(trusts) and not next(trusts):
+        raise UsageError(
+            f"the configuration trusts the code in checkpoint {found.get('checkpoint')!r}, which would run now; if "
+            "you do too, add --trust-pickle."
+        )
+    return {k: v for k, v in found.items() if v != {}}
 
 
 def read_config(path: Path) -> dict[str, Any]:

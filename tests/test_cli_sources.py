@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import gradprobe as gp
-from gradprobe.cli_options import gather
+from gradprobe.cli_options import gather, merged
 from gradprobe.core.errors import UsageError
 
 CODE = """
@@ -69,3 +69,25 @@ def test_options_become_arguments_of_load_problem() -> None:
     }
     with pytest.raises(UsageError, match="option of the data is written as name=value, not '=3'"):
         gather({"data_arg": ["=3"]})
+
+
+RECORDED = {
+    "model": "resnet9",
+    "model_args": {"width": 4, "norm": "batch"},
+    "checkpoint": "mine.pt",
+    "checkpoint_args": {"key": "model", "trust_pickle": True},
+}
+
+
+def test_options_of_the_same_thing_are_joined_and_those_of_another_left_behind() -> None:
+    again = {"checkpoint_args": {"trust_pickle": True}}
+    assert merged(RECORDED, {"model_args": {"width": 8}} | again) == RECORDED | {
+        "model_args": {"width": 8, "norm": "batch"}
+    }
+    other = merged(RECORDED, {"model": "resnet5", "checkpoint": "trained"})
+    assert other == {"model": "resnet5", "checkpoint": "trained"}
+
+
+def test_a_configuration_alone_does_not_run_the_code_in_a_checkpoint() -> None:
+    with pytest.raises(UsageError, match="trusts the code in checkpoint 'mine.pt'.* add --trust-pickle"):
+        merged(RECORDED, {"model_args": {"width": 8}})

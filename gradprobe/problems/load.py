@@ -152,6 +152,7 @@ def load_problem(
     data_args: Mapping[str, Any] | None = None,
     mode: str = "eval",
     output: str | None = None,
+    precision: str = "float32",
 ) -> Problem:
     """Build a problem by names.
 
@@ -173,6 +174,7 @@ def load_problem(
         data_args: Further options of the data, such as ``{"length": 32}``.
         mode: ``"eval"``, or ``"as-is"`` for the flags that the module comes with.
         output: Which output of the model the loss reads; found by default.
+        precision: ``"float32"``, or ``"as-is"`` for half precision as it is.
 
     Returns:
         The problem. ``facts["source"]`` has all of the above, paths made absolute; ``facts["weights"]`` says
@@ -202,7 +204,7 @@ def load_problem(
         "batch_size": batch_size,
         "split": split,
     }
-    source |= {"first": first, "loss": loss, "mode": mode, "output": output}
+    source |= {"first": first, "loss": loss, "mode": mode, "output": output, "precision": precision}
     source |= {"model_args": of_model, "data_args": of_data, "checkpoint_args": of_checkpoint}
     facts["source"] = source
     chosen: dict[str, Any] = {} if output is None else {"output": output}
@@ -210,5 +212,5 @@ def load_problem(
     name = f"{model}, {checkpoint or filled}, {data}"
     with seeded():
         batch = found.batch(batch_size, first)
-    chosen |= {"weights": found.weights, "mode": mode, "name": name, "facts": facts}
+    chosen |= {"weights": found.weights, "mode": mode, "precision": precision, "name": name, "facts": facts}
     return Problem(made.module, batch, loss or made.loss or "cross_entropy", **chosen)
