@@ -3,9 +3,10 @@
 A spiking network is not differentiable; backprop takes a surrogate's derivative for the threshold's. LR needs no
 derivative: its mean is the gradient of the loss smoothed by the noise, so its ceiling against a surrogate gradient
 is the cosine of the two. A surrogate changes the backward pass alone: for the same weights all of them are held
-against the same LR directions, bitwise. Beside the surrogate gradient itself (``bp``) stands its mean over the same
-noise (``smoothed``). Stages: untrained, trained (one checkpoint, trained with the first surrogate) and own (each
-trained with itself). Every cell is a run directory: after a kill the same call goes on.
+against the same LR directions, bitwise (and the last layer, behind no threshold, is probed for the first surrogate
+only: none has a part in its gradient). Beside the surrogate gradient itself (``bp``) stands its mean over the same
+noise (``smoothed``). Stages: untrained; trained (one checkpoint, by the first surrogate); own (each trained by
+itself); untrained with fewer and more time steps. Every cell is a run directory: after a kill the same call goes on.
 
     python analyses/surrogate_bias.py --out figures/surrogate_bias --runs runs/surrogate_bias
 """
@@ -33,8 +34,10 @@ SURROGATES += (("straight-through", None),)
 SIGMAS = {0.1: 1, 0.5: 1, 0.02: 3}
 """Standard deviation of the noise -> how many times the copies: kappa grows as sigma falls."""
 MIDDLE = 0.1
+DRAWN = ("untrained", "trained")
 HIDDEN, LAST = ("linears.0", "linears.1"), "linears.2"
 """The layers whose output goes through a threshold, and the one whose does not."""
+STEPS, OTHER_STEPS = 8, (4, 25)
 BATCH, BLOCK, REFERENCE_COPIES = 32, 50, 100
 NUMBERS = ("ceiling", "ceiling_low", "ceiling_high", "half_copies", "price", "gain", "gain_low", "gain_high")
 
@@ -46,6 +49,7 @@ class Cell(NamedTuple):
     surrogate: str
     slope: float | None
     sigma: float
+    steps: int = STEPS
 
     @property
     def method(self) -> str:
@@ -58,27 +62,36 @@ class Cell(NamedTuple):
         return (*HIDDEN, LAST) if (self.surrogate, self.slope) == SURROGATES[0] else HIDDEN
 
     @property
+    def name(self) -> str:
+        """Name of its run."""
+        stage = self.stage.replace(" ", "-")
+        return f"{stage}-{self.surrogate}-{self.slope or 'plain'}-{self.sigma:g}"
+
+    @property
     def options(self) -> dict[str, Any]:
         """Options of the network."""
-        return {"surrogate": self.surrogate, "slope": self.slope}
+        return {"surrogate": self.surrogate, "slope": self.slope, "steps": self.steps}
 
 
 def cells(smoke: bool) -> Iterator[Cell]:
-    """The grid; ``own`` at the middle sigma, and only where it is not the common checkpoint."""
+    """The grid; then at the middle sigma ``own``, where it is not the common checkpoint, and other time steps."""
     sigmas = (MIDDLE,) if smoke else SIGMAS
-    for stage in ("untrained", "trained"):
+    for stage in DRAWN:
         for sigma in sigmas:
             for surrogate in SURROGATES[:2] if smoke else SURROGATES:
                 yield Cell(stage, *surrogate, sigma)
     for surrogate in () if smoke else SURROGATES[1:]:
         yield Cell("own", *surrogate, MIDDLE)
+    for steps in () if smoke else OTHER_STEPS:
+        for surrogate in SURROGATES:
+            yield Cell(f"untrained {steps} steps", *surrogate, MIDDLE, steps)
 
 
 def checkpoint(cell: Cell, runs: Path, smoke: bool) -> Path | None:
     """The weights of a cell; trained and written if they are not there yet."""
-    if cell.stage == "untrained":
+    if cell.stage.startswith("untrained"):
         return None
-    options = cell.options if cell.stage == "own" else dict(zip(cell.options, SURROGATES[0], strict=True))
+    options = (cell if cell.stage == "own" else Cell("trained", *SURROGATES[0], cell.sigma)).options
     file = runs / f"{options['surrogate']}-{options['slope'] or 'plain'}.safetensors"
     if not file.exists():
         problem = gp.load_problem(NETWORK, None, DATA, BATCH, model_args=options)
@@ -103,7 +116,6 @@ def measure(cell: Cell, runs: Path, copies: int, seeds: int, workers: int, smoke
     """Probe one cell, or open what there is of it."""
     weights = checkpoint(cell, runs, smoke)
     problem = gp.load_problem(NETWORK, weights, DATA, BATCH, model_args=cell.options)
-    name = f"{cell.stage}-{cell.surrogate}-{cell.slope or 'plain'}-{cell.sigma:g}"
     return gp.probe(
         problem,
         "lr",
@@ -113,10 +125,11 @@ def measure(cell: Cell, runs: Path, copies: int, seeds: int, workers: int, smoke
         block=10 if smoke else BLOCK,
         sigma=cell.sigma,
         reference=["bp", "smoothed"],
+        smoothed_by="pathwise",  # the mean of the surrogate gradient is what is asked for
         reference_copies=4 if smoke else REFERENCE_COPIES,
         engine="tile",
         workers=workers if workers > 1 else None,
-        out=runs / name,
+        out=runs / cell.name,
     )
 
 
@@ -152,7 +165,7 @@ def main(
             raise typer.Exit(130)
         found += rows(cell, ds)
         print(f"{cell.stage}, {cell.method}, sigma {cell.sigma:g}: done", flush=True)
-        if cell.stage != "own":
+        if cell.stage in DRAWN:
             hidden = ds["sqnorm"].sel(parameter=ds["layer"].isin(HIDDEN))
             squares.setdefault((cell.stage, cell.sigma), []).append(hidden.values)
     table = pd.DataFrame(found)
@@ -161,7 +174,7 @@ def main(
     print(f"LR's squared lengths are bitwise the same for every surrogate: {'yes' if same else 'NO'}")
     out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(f"{out}.csv", index=False)
-    deep = table[(table["stage"] != "own") & table["layer"].isin(HIDDEN)]
+    deep = table[table["stage"].isin(DRAWN) & table["layer"].isin(HIDDEN)]
     gp.plots.bias(deep, save=out)
     print(f"wrote {out}.csv, {out}.png, {out}.pdf and {out}.json")
 
