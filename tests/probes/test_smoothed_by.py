@@ -71,7 +71,7 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("where", ["activations", "weights"])
-@pytest.mark.parametrize("sigma", [0.01, 0.3])
+@pytest.mark.parametrize("sigma", [0.001, 0.01, 0.3])
 @pytest.mark.parametrize("name", list(FUNCTIONS))
 def test_pathwise_holds_where_backprop_is_the_derivative(name: str, sigma: float, where: str) -> None:
     """For the first layer; what follows the function is differentiable in any case."""
