@@ -158,6 +158,8 @@ def _independent(evaluate: Losses, data: tuple[Any, Any], clean: torch.Tensor, r
             new = t.roll(1, axis)
             if t.is_floating_point():
                 new = new + t.std(correction=0) * 0.5 + 0.1
+            elif t.dtype != torch.bool:  # rows that are alike would be replaced by themselves
+                new = torch.where(new == t, t.max() + t.min() - t, new)
             return torch.where(along(chosen.to(t.device), axis, t.ndim), new, t)
 
         try:

@@ -104,7 +104,8 @@ class Problem:
     def refresh(self) -> None:
         """Look at the problem again: the module's tensors may be others, and whose the losses are may change.
 
-        Called at the start of every probe and estimate.
+        Called at the start of every probe and estimate. Other attributes of the module (its mode, numbers, new
+        submodules) are those of the time when the problem was made.
 
         Raises:
             UsageError: The loss is not finite or not repeatable, or the module cannot be run.
@@ -163,14 +164,8 @@ class Problem:
             self._kept = watch.changes()
             return losses
 
-        try:
+        with _told("the model or its loss fails on this batch"):
             losses = self._within(copies, watched)
-        except UsageError:
-            raise
-        except Exception as error:
-            raise UsageError(
-                f"the model or its loss fails on this batch: {type(error).__name__}: {error}"
-            ) from error
         with self._kept.put_back():
             losses = check_loss(losses)
         replaced = {(id(module), local) for module, local, _ in self._kept.buffers}
@@ -180,7 +175,9 @@ class Problem:
             if name not in self.overrides
             and (not torch.equal(t, state[name]) or self._is_among(replaced, name))
         )
-        if not torch.allclose(self._run(self.inputs, self.target), losses, rtol=1e-4, atol=1e-6):
+        with _told("the model or its loss fails when it is run again on this batch"):
+            again = self._run(self.inputs, self.target)
+        if not torch.allclose(again, losses, rtol=1e-4, atol=1e-6):
             raise UsageError(
                 "two forwards of the same batch give different losses (dropout, or state kept between calls); use "
                 "mode='eval' or switch the randomness off."
@@ -223,8 +220,8 @@ class Problem:
 
     @property
     def kept_apart(self) -> tuple[str, ...]:
-        """Names of parameters and buffers that a forward changes: each forward works on copies of them."""
-        return self._changing
+        """Names of parameters, buffers and attributes that a forward changes; they are put back after each."""
+        return (*self._changing, *self._kept.names)
 
     @property
     def device(self) -> torch.device:
@@ -236,6 +233,7 @@ class Problem:
         """Current values of all parameters, by name, detached."""
 
         def compute() -> Tensors:
+            self._twin.follow()
             return {name: p.detach() for name, p in self._named.items()} | self.overrides
 
         return dict(self.memo("parameters", compute))
@@ -261,7 +259,7 @@ class Problem:
             if value.shape != values[name].shape:
                 raise UsageError(f"{name!r} has shape {list(values[name].shape)}, not {list(value.shape)}.")
         other = copy.copy(self)
-        other.overrides = self.overrides | dict(parameters)
+        other.overrides = self.overrides | {n: self._as_run(v, values[n]) for n, v in parameters.items()}
         other._cache, other._structure = None, {}
         return other
 
@@ -462,6 +460,10 @@ class Problem:
         output = picked(self.twin(*args, **kwargs), self.output, named=isinstance(self.loss, str))
         return self._loss(output, map_tensors(self._own, target))
 
+    def _as_run(self, value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """A value in half precision for a parameter that is run in a wider one, in that."""
+        return value.to(like.dtype) if is_half(value) else value
+
     def _own(self, t: torch.Tensor) -> torch.Tensor:
         """A copy of a tensor of the batch, in the precision that is run."""
         return t.float() if self.precision == "float32" and is_half(t) else t.clone()
@@ -473,6 +475,8 @@ class Problem:
             state = self._state() | self.overrides
             fresh = {name: state[name].detach().clone() for name in self._changing}
             values = self.overrides | fresh | dict(parameters)
+        if self._cache is None:
+            self._twin.follow()
         with standing_in(self._twin.listed), self._kept.put_back():
             if not values:
                 return function()
@@ -482,6 +486,18 @@ class Problem:
     def _weight(self, sample: int) -> torch.Tensor:
         assert self.weights is not None
         return self.weights[sample]
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Errors of the user's code in one sentence."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{what}: {type(error).__name__}: {reason}") from error
 
 
 def _channels_last(t: torch.Tensor) -> torch.Tensor:

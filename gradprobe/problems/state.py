@@ -1,13 +1,15 @@
 """What a forward leaves behind in a module besides its parameters, and how it is put back.
 
 Spiking networks keep membrane potentials, caches keep keys, counters count: kept from one forward to the next, they
-would make each copy depend on those before it.
+would make each copy depend on those before it. What is put back is the contents of each container, not the container:
+what two modules share they go on sharing.
 """
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,41 +17,81 @@ from typing import Any
 import torch
 from torch import nn
 
-_MISSING = object()
 _OWN = set(nn.Module().__dict__) - {"training"} | {"_flat_weights", "_flat_weight_refs"}
 """Attributes in which torch itself keeps parameters (recurrent modules once more), buffers, submodules and hooks."""
 
-_CACHES = ("_flat_weights", "_flat_weight_refs")
-"""Attributes of torch's recurrent modules that hold their parameters once more; each forward renews them itself."""
+_PLAIN = (dict, list, set, collections.deque)
+_SEALED = (nn.Module, type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+"""What is not looked into: modules are looked at one by one, and code holds no state of a forward."""
 
-_CONTAINERS: tuple[type, ...] = (list, tuple, dict, set, collections.deque)
+
+@dataclass(frozen=True, eq=False)
+class Container:
+    """Something whose contents a forward may change.
+
+    Attributes:
+        owner: A list, dict, set or deque; or an object (a module) with attributes.
+        attributes: Whether it is the attributes of the owner, or its items.
+    """
+
+    owner: Any
+    attributes: bool
+
+    @property
+    def place(self) -> Any:
+        """What holds the contents."""
+        return self.owner.__dict__ if self.attributes else self.owner
+
+    def contents(self) -> Any:
+        """What is in it now; of a module what is not torch's own."""
+        if not isinstance(self.place, dict):
+            return list(self.place)
+        skipped = _OWN if self.attributes and isinstance(self.owner, nn.Module) else ()
+        return {k: v for k, v in self.place.items() if k not in skipped}
+
+    def fill(self, contents: Any) -> None:
+        """Give it its former contents back."""
+        place = self.place
+        if isinstance(place, dict):
+            for key in [k for k in self.contents() if k not in contents]:
+                del place[key]
+            place.update(contents)
+        elif isinstance(place, list):
+            place[:] = contents
+        else:
+            place.clear()
+            (place.update if isinstance(place, set) else place.extend)(contents)
 
 
 @dataclass
 class Kept:
-    """Attributes that a forward changes, with their values from before.
+    """What a forward changes, with what it was before.
 
     Attributes:
-        attributes: Module, attribute and value; the value is missing if there was no such attribute.
+        contents: Containers and their former contents.
+        tensors: Tensors that are changed in place, and their former values.
         buffers: Module, name and value of the buffers that a forward replaces by new tensors.
+        names: Names of the attributes of modules that lead to them.
     """
 
-    attributes: list[tuple[nn.Module, str, Any]] = field(default_factory=list)
+    contents: list[tuple[Container, Any]] = field(default_factory=list)
+    tensors: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     buffers: list[tuple[nn.Module, str, torch.Tensor | None]] = field(default_factory=list)
+    names: tuple[str, ...] = ()
 
     @contextmanager
     def put_back(self) -> Iterator[None]:
-        """Give attributes (and buffers that were None) their values back afterwards, whatever happens."""
+        """Give everything (buffers only if they were None) its former value afterwards, whatever happens."""
         try:
             yield
         finally:
-            for module, name, value in self.attributes:
-                if value is _MISSING:
-                    module.__dict__.pop(name, None)
-                else:
-                    module.__dict__[name] = _map(torch.Tensor.clone, value)
-            for module, name, value in self.buffers:
-                if value is None:
+            for container, contents in self.contents:
+                container.fill(contents)
+            with torch.no_grad():
+                for t, value in self.tensors:
+                    t.copy_(value)
+            for module, name, buffer in self.buffers:
+                if buffer is None:
                     module._buffers[name] = None
 
 
@@ -61,35 +103,80 @@ class Watch:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.before = [(m, _map(_itself, _attributes(m)), dict(m._buffers)) for m in module.modules()]
-        self.tensors = [
-            (t, t._version, t.detach().clone()) for _, state, _ in self.before for t in _tensors(state)
-        ]
+        self.module = module
+        self.buffers = [(m, dict(m._buffers)) for m in module.modules()]
+        found = _Reached(module)
+        self.contents = [(container, container.contents()) for container in found.containers]
+        self.tensors = [(t, t._version, t.detach().clone()) for t in found.tensors]
 
     def changes(self) -> Kept:
-        """What a forward since then has changed, with the values from before."""
-        clones = {id(t): clone for t, version, clone in self.tensors if t._version != version}
-        kept = Kept()
-        for module, state, buffers in self.before:
-            now = _attributes(module)
-            for name in dict.fromkeys([*state, *now]):
-                old, new = state.get(name, _MISSING), now.get(name, _MISSING)
-                if not _same(old, new) or any(id(t) in clones for t in _tensors(old)):
-                    kept.attributes.append((module, name, _map(lambda t: clones.get(id(t), t), old)))
-            for name, buffer in buffers.items():
-                if module._buffers.get(name) is not buffer:
-                    kept.buffers.append((module, name, buffer))
+        """What a forward since then has changed, with what it was before."""
+        kept = Kept(
+            [(x, before) for x, before in self.contents if not _same(before, x.contents())],
+            [(t, clone) for t, version, clone in self.tensors if t._version != version],
+        )
+        for module, buffers in self.buffers:
+            kept.buffers += [(module, n, b) for n, b in buffers.items() if module._buffers.get(n) is not b]
+        kept.names = self._names(kept)
         return kept
+
+    def _names(self, kept: Kept) -> tuple[str, ...]:
+        inside = {id(x.owner) for x, _ in kept.contents if not isinstance(x.owner, nn.Module)}
+        inside |= {id(t) for t, _ in kept.tensors}
+        former = {id(x.owner): before for x, before in kept.contents if isinstance(x.owner, nn.Module)}
+        names = []
+        for path, module in self.module.named_modules():
+            own = _attributes(module)
+            was = former.get(id(module), own)
+            for name in dict.fromkeys([*was, *own]):
+                one = _Reached(module, {name: was[name]} if name in was else {})
+                reached = {id(x) for x in [*(c.owner for c in one.containers), *one.tensors]}
+                if name not in was or name not in own or not _is(was[name], own[name]) or reached & inside:
+                    names.append(f"{path}.{name}" if path else name)
+        return tuple(names)
+
+
+class _Reached:
+    """Containers and tensors that can be reached from the attributes of a module and of those in it.
+
+    Args:
+        module: The module.
+        attributes: Only these attributes of it alone.
+    """
+
+    def __init__(self, module: nn.Module, attributes: dict[str, Any] | None = None) -> None:
+        self.containers: list[Container] = []
+        self.tensors: list[torch.Tensor] = []
+        self._seen: set[int] = {id(t) for t in [*module.parameters(), *module.buffers()]}
+        waiting = list((attributes or {}).values())
+        for m in module.modules() if attributes is None else ():
+            self.containers.append(Container(m, attributes=True))
+            waiting += _attributes(m).values()
+        while waiting:
+            waiting += self._inside(waiting.pop())
+
+    def _inside(self, value: Any) -> list[Any]:
+        if isinstance(value, tuple):
+            return list(value)
+        if id(value) in self._seen or isinstance(value, _SEALED):
+            return []
+        self._seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            self.tensors.append(value)
+            return []
+        items: list[Any] = []
+        if isinstance(value, _PLAIN):
+            self.containers.append(Container(value, attributes=False))
+            items += value.values() if isinstance(value, dict) else value
+        if isinstance(getattr(value, "__dict__", None), dict):
+            self.containers.append(Container(value, attributes=True))
+            items += vars(value).values()
+        return items
 
 
 def kept_on_graphs(module: nn.Module) -> list[torch.Tensor]:
     """Tensors in attributes and buffers that hang on a graph of the user's: they can be neither copied nor used."""
-    every = [
-        t
-        for m in module.modules()
-        for t in [*_tensors(_attributes(m)), *m._buffers.values()]
-        if t is not None
-    ]
+    every = [*_Reached(module).tensors, *module.buffers()]
     return [t for t in every if t.grad_fn is not None]
 
 
@@ -138,43 +225,21 @@ def standing_in(listed: list[Listed]) -> Iterator[None]:
             getattr(cls, name)[:] = items
 
 
-def _itself(t: torch.Tensor) -> torch.Tensor:
-    return t
-
-
 def _attributes(module: nn.Module) -> dict[str, Any]:
-    skipped = _OWN.union(_CACHES) if isinstance(module, nn.RNNBase) else _OWN
-    return {name: value for name, value in module.__dict__.items() if name not in skipped}
+    return {name: value for name, value in module.__dict__.items() if name not in _OWN}
 
 
-def _map(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
-    """The same plain containers anew, with a function applied to their tensors; other objects stay as they are."""
-    if isinstance(value, torch.Tensor):
-        return function(value)
-    if type(value) is dict:
-        return {k: _map(function, v) for k, v in value.items()}
-    if type(value) in (list, tuple, set):
-        return type(value)(_map(function, v) for v in value)
-    if type(value) is collections.deque:
-        return collections.deque((_map(function, v) for v in value), value.maxlen)
-    return value
+def _same(before: Any, now: Any) -> bool:
+    """Whether contents are the same; numbers and texts may be other objects."""
+    if isinstance(before, dict):
+        return before.keys() == now.keys() and all(_is(v, now[k]) for k, v in before.items())
+    return len(before) == len(now) and all(map(_is, before, now))
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether it is the same value; numbers and texts may be other objects."""
+def _is(one: Any, other: Any) -> bool:
+    plain = (int, float, complex, str, bytes, tuple, frozenset)
     if one is other:
         return True
-    if type(one) is not type(other):
-        return False
-    if type(one) is dict:
-        return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
-    if type(one) in (list, tuple, collections.deque):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return isinstance(one, (int, float, complex, str, bytes, set)) and one == other
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    items = value.values() if type(value) is dict else value if type(value) in _CONTAINERS else ()
-    return [t for item in items for t in _tensors(item)]
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_is, one, other))
+    return type(one) is type(other) and isinstance(one, plain) and one == other

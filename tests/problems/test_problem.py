@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import collections
 import copy
 import pickle
 from typing import ClassVar
@@ -242,6 +243,86 @@ def copy_of_state(module: nn.Module) -> nn.Module:
     other.potential, other.log = module.potential.detach(), [t.detach() for t in module.log]
     other.trace = module.trace.detach()
     return other
+
+
+class Shares(nn.Module):
+    """Writes what it computed into a container that another module reads."""
+
+    def __init__(self, board: object, writes: bool) -> None:
+        super().__init__()
+        self.board, self.writes, self.fc = board, writes, nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.fc(x)
+        if self.writes:
+            self.board["h"] = torch.tanh(h)
+            return h
+        return h + 3 * self.board["h"]
+
+
+class Board:
+    """No plain container: an object with an attribute."""
+
+    def __setitem__(self, name: str, value: torch.Tensor) -> None:
+        setattr(self, name, value)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return getattr(self, name)
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used before"])
+@pytest.mark.parametrize("board", [dict, Board])
+def test_what_modules_share_they_go_on_sharing(board: type, used: bool) -> None:
+    x, y = data()
+    shared = board()
+    module = nn.Sequential(Shares(shared, writes=True), Shares(shared, writes=False))
+    if used:
+        module(x)
+    found = gp.estimate(Problem(module, (x, y)), "bp")
+    expected = torch.autograd.grad(F.cross_entropy(module(x), y), list(module.parameters()))
+    for name, gradient in zip(dict(module.named_parameters()), expected, strict=True):
+        torch.testing.assert_close(found[name], gradient)
+
+
+def test_what_is_put_back_are_contents_and_values() -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.seen = nn.Linear(4, 3), collections.deque([0], maxlen=2)
+            self.kinds, self.total, self.last = {"a"}, torch.zeros(()), (1, "a")
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen.append(len(self.seen))
+            self.kinds.add("b")
+            self.total.add_(1)
+            self.last = (2, "b")
+            return self.fc(x) * self.total * sum(self.seen)
+
+    problem = Problem(Counts(), data())
+    twin, kept = problem.twin, problem.twin.seen
+    for _ in range(2):
+        problem.evaluate()
+        assert (list(twin.seen), twin.kinds, float(twin.total), twin.last) == ([0], {"a"}, 0.0, (1, "a"))
+    assert twin.seen is kept
+    assert {"seen", "kinds", "total", "last"} <= set(problem.kept_apart)
+    assert "fc" not in problem.kept_apart
+
+
+def test_a_model_that_fails_the_second_time_is_told_in_one_sentence() -> None:
+    class Once(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            calls.append(1)
+            if len(calls) == 2:
+                raise RuntimeError("only once")
+            return self.fc(x)
+
+    calls: list[int] = []
+    with pytest.raises(UsageError, match="fails when it is run again on this batch: RuntimeError: only once"):
+        Problem(Once(), data())
 
 
 class Listed(nn.Module):
