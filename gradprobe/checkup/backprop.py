@@ -5,7 +5,9 @@ from __future__ import annotations
 from gradprobe.checkup import register
 from gradprobe.checkup.case import Case
 from gradprobe.checkup.finding import Verdict, ok, warning
+from gradprobe.checkup.noise import reaches
 from gradprobe.checkup.slope import Line, Slopes, compare, make_line, one_step
+from gradprobe.core.errors import UsageError
 from gradprobe.core.layer import Layer
 
 
@@ -28,6 +30,15 @@ def check(case: Case, layer: Layer) -> Verdict:
     assert case.precise is not None
     line = make_line(case.precise, {n: case.precise_gradient[n] for n in names}, case.precise_clean)
     return _said(case, layer, line, compare(line))
+
+
+def _felt(case: Case, layer: Layer) -> bool:
+    """Whether some noise that is asked for in a layer, or much larger noise, moves a loss."""
+    wheres = [w for w in ("activations", "weights") if case.units_of(layer, w)]
+    try:
+        return any(reaches(case, layer, w) for w in wheres if w == "weights" or layer.activations)
+    except UsageError:
+        return False
 
 
 def _cause(case: Case, layer: Layer) -> str:
@@ -63,6 +74,13 @@ def _said(case: Case, layer: Layer, line: Line, found: Slopes) -> Verdict:
             f"{_cause(case, layer)}; against the reference bp, ceilings say how near estimates come to that field, "
             "not to the slope of the loss; reference='smoothed' is an independent run there.",
             value,
+        )
+    if not line.scale and _felt(case, layer):
+        return warning(
+            f"backprop gives exactly 0 for layer {layer.name!r} although noise there moves the loss: a threshold, a "
+            "rounding or a choice, flat wherever it does not jump, comes after it; its cosine with the reference bp "
+            "is not defined, and reference='smoothed' is an independent run there.",
+            value | {"verdict": "flat", "cell": "flat"},
         )
     return ok(f"{_WORDS[found.verdict]} in layer {layer.name!r} ({pair}).", value)
 

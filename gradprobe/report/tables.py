@@ -12,6 +12,9 @@ from gradprobe import stats
 
 Range = tuple[int, int] | None
 
+FEWEST = 3
+"""Stored points that Sta. needs."""
+
 
 def summary(ds: xr.Dataset, copies: Range = None, reference: str = "bp", over: str = "layer") -> pd.DataFrame:
     """Acc., Sta., its floor, ceiling and half-power copies for each method.
@@ -50,11 +53,21 @@ def _resolved(found: dict[str, xr.DataArray]) -> list[str]:
 def _quantities(ds: xr.Dataset, copies: Range, over: str, reference: str) -> dict[str, xr.DataArray]:
     chosen = {"over": over, "reference": reference}
     law = stats.alignment(ds, **chosen)
+    mean = stats.accuracy(ds, copies=copies, **chosen).mean("seed")
+    unknown = mean * np.nan
+    few = copies is None and ds.sizes["copies"] < FEWEST
+    spread = (
+        {}
+        if few
+        else {
+            "Sta.": stats.stability(ds, copies=copies, **chosen).mean("seed"),
+            "floor": stats.stability_floor(ds, copies=copies, **chosen),
+            "residual": stats.stability(ds, copies=copies, around="law", **chosen).mean("seed"),
+        }
+    )
     return {
-        "Acc.": stats.accuracy(ds, copies=copies, **chosen).mean("seed"),
-        "Sta.": stats.stability(ds, copies=copies, **chosen).mean("seed"),
-        "floor": stats.stability_floor(ds, copies=copies, **chosen),
-        "residual": stats.stability(ds, copies=copies, around="law", **chosen).mean("seed"),
+        "Acc.": mean,
+        **{name: spread.get(name, unknown) for name in ("Sta.", "floor", "residual")},
         "ceiling": law["ceiling"].where(law["state"] == "resolved"),
         "half-power": law["half_copies"].where(law["state"].isin(["resolved", "bounded"])),
         "state": law["state"],
@@ -105,6 +118,10 @@ def notes(ds: xr.Dataset) -> list[str]:
     found = []
     problem, batch = ds.attrs.get("problem", "the problem"), ds.attrs.get("batch_size")
     found.append(f"{problem}: one batch of {batch}; intervals and bands are over seeds, for this batch.")
+    if ds.sizes["copies"] < FEWEST:
+        found.append(
+            f"Sta. needs {FEWEST} stored points, this run has {ds.sizes['copies']}: probe more copies."
+        )
     for label, share in stats.coverage(ds).to_series().items():
         if share < 0.9995:
             found.append(

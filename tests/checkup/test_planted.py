@@ -128,6 +128,15 @@ def test_a_backward_of_its_own(function, quick: bool) -> None:
     )
 
 
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("function", [torch.sign, torch.round, lambda v: (v > 0).to(v.dtype)])
+def test_a_layer_behind_a_step_function(function, quick: bool) -> None:
+    found = gp.doctor(planted(lambda m, x: m.last(function(4 * m.first(x)))), "lr(sigma=0.5)", quick=quick)
+    assert warned(found) == {("backprop", "first")}
+    sentence = of(found, "backprop", "first").sentence
+    assert "exactly 0 for layer 'first' although noise there moves the loss" in sentence
+
+
 def test_the_difference_that_is_reported_is_the_slope() -> None:
     """The doubled backward's slope is twice the central difference."""
     value = of(gp.doctor(planted(lambda m, x: m.last(Doubled.apply(m.first(x))))), "backprop", "first").value
