@@ -13,10 +13,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from gradprobe import UsageError, load_problem
 from gradprobe.probes.parcel import pack, unpack
+from gradprobe.problems.data import Data
+from gradprobe.problems.lazy import lazy
 from gradprobe.problems.load import load_data
+from gradprobe.problems.sources.python import as_data
 
 CODE = """
 import torch
@@ -401,3 +405,41 @@ def test_the_source_has_everything_and_finds_it_from_elsewhere(
     assert torch.equal(again.clean_losses(), problem.clean_losses())
     assert source["loss"] == "nll"
     assert source["data_args"] == {"classes": 3}
+
+
+def grid(**options: object) -> DataLoader:
+    return DataLoader(TensorDataset(torch.arange(20.0)[:, None], torch.arange(20)), batch_size=4, **options)
+
+
+def time_major(samples: list) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = zip(*samples, strict=True)
+    return torch.stack(x, 1), torch.stack(y)
+
+
+def test_a_batch_whose_first_axis_is_not_the_samples_is_refused() -> None:
+    samples = [(torch.zeros(5, 3), torch.tensor(i)) for i in range(8)]
+    loader = DataLoader(samples, batch_size=4, collate_fn=time_major)
+    for data in (as_data("x", loader), lazy(Data(torch.zeros(5, 4, 3), torch.arange(4)))):
+        with pytest.raises(UsageError, match=r"input of shape \[5, 4, 3\].*first axis\.$"):
+            data.batch(4)
+
+
+def test_batches_of_several_lengths_are_refused() -> None:
+    class Ragged(DataLoader):
+        def __iter__(self) -> Iterator:
+            return iter([(torch.zeros(2, n), torch.zeros(2)) for n in (3, 5)])
+
+    with pytest.raises(UsageError, match=r"\[\[3\], \[\]\] and \[\[5\], \[\]\]"):
+        as_data("x", Ragged([0] * 4)).batch(4)
+
+
+def test_a_loader_with_a_generator_of_its_own_gives_the_same_batch_each_time() -> None:
+    generator = torch.Generator().manual_seed(7)
+    state = generator.get_state()
+    data = as_data("x", grid(shuffle=True, generator=generator))
+    assert torch.equal(data.batch(8)[1], data.batch(8)[1])
+    assert torch.equal(generator.get_state(), state)
+    seeded_alike = torch.Generator().manual_seed(0)
+    assert torch.equal(
+        data.batch(8)[1], torch.cat([y for _, y in grid(shuffle=True, generator=seeded_alike)])[:8]
+    )
