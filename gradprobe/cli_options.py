@@ -105,7 +105,8 @@ def merged(configuration: Mapping[str, Any], given: Mapping[str, Any]) -> dict[s
     """A configuration with options of a command on top; arguments of the same model, data or checkpoint are joined.
 
     Raises:
-        UsageError: The configuration would run the code in a checkpoint, which only the command can allow.
+        UsageError: The configuration would run the code in a checkpoint, or have it build classes, which only the
+            command can allow.
     """
     found = {**configuration, **given}
     for kind in ("model", "data", "checkpoint"):
@@ -117,6 +118,13 @@ def merged(configuration: Mapping[str, Any], given: Mapping[str, Any]) -> dict[s
         raise UsageError(
             f"the configuration trusts the code in checkpoint {found.get('checkpoint')!r}, which would run now; if "
             "you do too, add --trust-pickle."
+        )
+    names = found["checkpoint_args"].get("allow_globals")
+    if names and not given.get("checkpoint_args", {}).get("allow_globals"):
+        listed = [names] if isinstance(names, str) else [str(n) for n in names]
+        raise UsageError(
+            f"the configuration lets checkpoint {found.get('checkpoint')!r} build {', '.join(listed)}; if you trust "
+            f"these, add {' '.join(f'--allow-global {n}' for n in listed)}."
         )
     return {k: v for k, v in found.items() if v != {}}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +186,19 @@ def test_files_that_are_cut_off(folder: Path) -> None:
     write_mnist(folder / "fashion-mnist", "train", 3, ".gz")
     (folder / "fashion-mnist" / "train-images-idx3-ubyte.gz").write_bytes(b"no gzip")
     refused("cannot be unpacked", name="fashion-mnist")
+
+
+def test_no_more_is_unpacked_than_the_header_says(folder: Path) -> None:
+    write_mnist(folder / "mnist", "train", 3, ".gz")
+    images = folder / "mnist" / "train-images-idx3-ubyte.gz"
+    head = gzip.decompress(images.read_bytes())[:16]
+    images.write_bytes(gzip.compress(head + bytes(2**26)))
+    tracemalloc.start()
+    refused("no whole idx file", name="mnist")
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+    tracemalloc.stop()
+    images.write_bytes(gzip.compress(head[:4] + b"\xff" * 12 + bytes(9)))
+    refused("no whole idx file", name="mnist")
 
 
 def test_mistakes(folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from gradprobe.core.errors import UsageError, one_of
+from gradprobe.core.optional import needs
 from gradprobe.problems.data import Data
 from gradprobe.problems.encode import from_bytes, normalized
 from gradprobe.problems.hub import download_command
@@ -77,11 +78,9 @@ class Public:
             UsageError: There is neither; says what to download, from where and into which folder.
         """
         try:
-            import datasets  # noqa: F401 - absent, the answer is another way to have the data
-        except ImportError as error:
-            raise UsageError(
-                f'data {self.name!r} need the library datasets, pip install "gradprobe[hf]"{self._or()}.'
-            ) from error
+            needs("datasets", extra="hf", what=f"data {self.name!r}")
+        except UsageError as error:
+            raise UsageError(f"{str(error).removesuffix('.')}{self._or()}.") from error
         from gradprobe.problems.sources._tables import read_splits, read_table
         from gradprobe.problems.sources.hf import from_table
 
