@@ -135,7 +135,9 @@ def _weights(made: Made, checkpoint: str | Path | None, options: Mapping[str, An
     takes = [n for n in inspect.signature(load_checkpoint).parameters if n not in ("module", "given")]
     check_options("the checkpoint", options, takes)
     facts = load_checkpoint(made.module, checkpoint, **options)
-    return {"weights": "those of the checkpoint", **made.facts, **facts}
+    replaced = ("weights_sha256", "pretrained")
+    kept = {k: v for k, v in made.facts.items() if k not in replaced}
+    return {"weights": "those of the checkpoint", **kept, **facts}
 
 
 def load_problem(
@@ -193,7 +195,9 @@ def load_problem(
         found = load_data(data, split, of_data)
     with seeded():
         made = load_model(model, found, of_model, data)
-    facts = _weights(made, checkpoint, of_checkpoint) | ({"notes": list(made.notes)} if made.notes else {})
+    facts = _weights(made, checkpoint, of_checkpoint)
+    if made.notes and checkpoint is None:  # they are about the weights that the model came with
+        facts["notes"] = list(made.notes)
     if made.adapt is not None:
         found = made.adapt(found)
     if isinstance(found, LazyData) and not found.labelled:

@@ -193,6 +193,16 @@ def test_a_new_head_is_said(tmp_path: Path) -> None:
     assert "random values (seed 0)" in notes[0]
 
 
+def test_a_checkpoint_takes_the_place_of_the_weights_and_of_what_was_said_of_them(tmp_path: Path) -> None:
+    folder = bert(tmp_path, transformers.BertModel, weights=True)
+    given = {"data": texts(tmp_path), "batch_size": 2, "model_args": {"task": "text-classification"}}
+    state = gp.load_problem(f"hf:{folder}", **given).module.state_dict()
+    save_file({k: v.clone() for k, v in state.items()}, tmp_path / "own.safetensors")
+    facts = gp.load_problem(f"hf:{folder}", tmp_path / "own.safetensors", **given).facts
+    assert "checkpoint_sha256" in facts
+    assert not {"notes", "weights_sha256"} & set(facts)
+
+
 def test_a_head_for_more_classes_is_new_and_said(tmp_path: Path) -> None:
     folder, data = bert(tmp_path, weights=True, num_labels=5), texts(tmp_path)
     trained = load_file(folder / "model.safetensors")["classifier.weight"]

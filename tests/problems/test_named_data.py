@@ -215,3 +215,13 @@ def test_mistakes(folder: Path) -> None:
     refused("too few", name="cora", split="val")
     (folder / "cora" / "cora.content").write_text("p0 0 1 a\np1 0 b\n")
     refused("no lines of paper, words and topic", name="cora")
+
+
+def test_a_graph_in_a_file_that_is_no_archive(folder: Path) -> None:
+    (folder / "cora").mkdir(parents=True)
+    file = folder / "cora" / "cora.npz"
+    file.write_bytes(b"PK\x03\x04" + b"x" * 50)
+    refused("cannot be read", "save it again", name="cora")
+    with file.open("wb") as stream:
+        np.save(stream, np.zeros(3))
+    refused("cannot be read", "save it again", name="cora")

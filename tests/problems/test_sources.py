@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import importlib.machinery
 import sys
 import types
@@ -18,8 +19,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from gradprobe import UsageError, load_problem
 from gradprobe.probes.parcel import pack, unpack
 from gradprobe.problems.data import Data
-from gradprobe.problems.lazy import lazy
-from gradprobe.problems.load import load_data
+from gradprobe.problems.lazy import LazyData, lazy
+from gradprobe.problems.load import load_data, load_model
+from gradprobe.problems.models._images import sized
 from gradprobe.problems.sources.python import as_data
 
 CODE = """
@@ -443,3 +445,49 @@ def test_a_loader_with_a_generator_of_its_own_gives_the_same_batch_each_time() -
     assert torch.equal(
         data.batch(8)[1], torch.cat([y for _, y in grid(shuffle=True, generator=seeded_alike)])[:8]
     )
+
+
+def test_inputs_that_are_no_picture_are_one_sentence() -> None:
+    pair = (torch.zeros(4, 3, 8, 8), torch.zeros(4, 1))
+    with pytest.raises(UsageError, match=r"the inputs are .*choose data of pictures\.$"):
+        sized(Data(pair, torch.arange(4)), 3, None).batch(2)
+
+
+MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)
+
+
+def colours(unit: bool) -> LazyData:
+    return LazyData(
+        lambda first, size: (torch.full((size, 3, 8, 8), 0.6), torch.zeros(size).long()),
+        4,
+        classes=2,
+        unit=unit,
+    )
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_pretrained_weights_get_the_pictures_that_they_expect(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(**options: object) -> nn.Module:
+        net = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+        net.pretrained_cfg = {"mean": MEAN, "std": STD, "url": "there"}
+        return net
+
+    class Weights(enum.Enum):
+        ONE = types.SimpleNamespace(mean=list(MEAN), std=list(STD))
+        DEFAULT = ONE
+
+        def transforms(self) -> object:
+            return self.value
+
+    stand_in(library, monkeypatch, make)
+    sys.modules[library].models.get_model_weights = lambda name: Weights
+    wish = {"pretrained": True} if library == "timm" else {"weights": "Weights.ONE"}
+    for unit in (True, False):
+        made = load_model(f"{library}:resnet18", colours(unit), wish, "x")
+        pictures = made.adapt(colours(unit)).batch(2)[0]
+        want = [(0.6 - m) / s for m, s in zip(MEAN, STD, strict=True)] if unit else [0.6] * 3
+        assert torch.allclose(pictures[1, :, 0, 0], torch.tensor(want))
+        assert "mean 0.1, 0.2, 0.3 and std 0.5, 0.25, 2: " + ("done" if unit else "not done") in made.notes[0]
+    assert not load_model(f"{library}:resnet18", colours(True), {}, "x").notes
