@@ -12,12 +12,13 @@ import typer
 
 from gradprobe.core.errors import UsageError, whole
 from gradprobe.core.spec import parse
+from gradprobe.problems import MODELS, SOURCES
 
 Model = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="Network by name, package.module:factory, FILE.py:factory, hf:, timm: or torchvision:NAME.",
+        help=f"Network by name, {MODELS.written()}.",
     ),
 ]
 ModelArg = Annotated[list[str] | None, typer.Option("--model-arg", help="Option of the network, name=value.")]
@@ -36,7 +37,7 @@ AllowGlobal = Annotated[
 ]
 DataName = Annotated[
     str | None,
-    typer.Option("--data", help="Data by name, hf:NAME, package.module:function, or a saved batch (a file)."),
+    typer.Option("--data", help=f"Data by name, {SOURCES.written()}."),
 ]
 DataArg = Annotated[list[str] | None, typer.Option("--data-arg", help="Option of the data, name=value.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Samples in the batch.")]

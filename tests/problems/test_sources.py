@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from gradprobe import UsageError, load_problem
 from gradprobe.probes.parcel import pack, unpack
+from gradprobe.problems import SOURCES
 from gradprobe.problems.data import Data
 from gradprobe.problems.lazy import LazyData, lazy
 from gradprobe.problems.load import load_data, load_model
@@ -491,3 +492,13 @@ def test_pretrained_weights_get_the_pictures_that_they_expect(
         assert torch.allclose(pictures[1, :, 0, 0], torch.tensor(want))
         assert "mean 0.1, 0.2, 0.3 and std 0.5, 0.25, 2: " + ("done" if unit else "not done") in made.notes[0]
     assert not load_model(f"{library}:resnet18", colours(True), {}, "x").notes
+
+
+def test_a_source_that_is_added_is_offered_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SOURCES, "_entries", dict(SOURCES._entries))
+    names = SOURCES.names()
+    SOURCES.register("wav", summary="sounds", written="FILE.wav", files=(".wav",))(lambda name, *_: name)
+    assert SOURCES.names() == [*names, "wav"]
+    assert load_data("a.wav", "train", {}) == "a.wav"
+    assert "package.module:function, FILE.py:function" in SOURCES.written()
+    assert "or FILE.wav." in message_of(data="nothing")

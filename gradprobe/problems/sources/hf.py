@@ -25,7 +25,10 @@ OPTIONS = ("input", "target", "config", "size", "channels", "vocabulary", "max_l
 
 
 @register(
-    "hf", summary="hf:NAME, hf:FOLDER or hf:FILE: data through Hugging Face datasets (parquet, csv, pictures)"
+    "hf",
+    summary="hf:NAME, hf:FOLDER or hf:FILE: data through Hugging Face datasets (parquet, csv, pictures)",
+    after_colon=(".parquet", ".csv", ".tsv", ".json", ".jsonl", ".arrow", ""),
+    through="Hugging Face's datasets",
 )
 def hf(name: str, split: str, options: Mapping[str, Any]) -> Data:
     """A split of a data set of Hugging Face; only the rows of a batch are decoded.

@@ -25,6 +25,7 @@ GIVES = "return a Data, a pair (inputs, targets), a torch Dataset, a list of pai
 @register(
     "python",
     summary="package.module:function or path/file.py:function: Data, (inputs, targets), Dataset, ...",
+    written="package.module:function, FILE.py:function",
 )
 def python(name: str, split: str, options: Mapping[str, Any]) -> Data:
     """Data from a function, or from a data set that exists.
