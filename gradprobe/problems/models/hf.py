@@ -126,10 +126,10 @@ def _config(name: str, folder: Path, options: Mapping[str, Any]) -> Any:
             f"model 'hf:{name}' comes with code of its own (auto_map), which gradprobe does not run; write a factory "
             "that makes it and use package.module:factory."
         )
-    for kernel in _kernels({**raw, **options}):
+    for kernel in _kernels(raw) + _kernels(options):
         raise UsageError(
             f"model 'hf:{name}' asks for the attention {kernel!r}, which is code from elsewhere that gradprobe does "
-            "not run; choose another with the option attn_implementation=eager."
+            "not run; write eager instead of it in config.json."
         )
     for key, value in options.items():
         if not hasattr(config, key):
