@@ -152,7 +152,10 @@ def probe(
         str | None, typer.Option(help="Address of a Dask scheduler whose workers share the work.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file with these options, or the run.json of a run.")
+        Path | None,
+        typer.Option(
+            help="TOML file with these options, or the run.json of a run; the Python that it names is run."
+        ),
     ] = None,
 ) -> None:
     """Probe estimators on a model, a checkpoint and a batch. Options override --config."""

@@ -12,12 +12,13 @@ import typer
 
 from gradprobe.core.errors import UsageError, whole
 from gradprobe.core.spec import parse
+from gradprobe.problems import MODELS, SOURCES
 
 Model = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="Network by name, package.module:factory, FILE.py:factory, hf:, timm: or torchvision:NAME.",
+        help=f"Network by name, {MODELS.written()}.",
     ),
 ]
 ModelArg = Annotated[list[str] | None, typer.Option("--model-arg", help="Option of the network, name=value.")]
@@ -36,7 +37,7 @@ AllowGlobal = Annotated[
 ]
 DataName = Annotated[
     str | None,
-    typer.Option("--data", help="Data by name, hf:NAME, package.module:function, or a saved batch (a file)."),
+    typer.Option("--data", help=f"Data by name, {SOURCES.written()}."),
 ]
 DataArg = Annotated[list[str] | None, typer.Option("--data-arg", help="Option of the data, name=value.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Samples in the batch.")]
@@ -105,7 +106,8 @@ def merged(configuration: Mapping[str, Any], given: Mapping[str, Any]) -> dict[s
     """A configuration with options of a command on top; arguments of the same model, data or checkpoint are joined.
 
     Raises:
-        UsageError: The configuration would run the code in a checkpoint, which only the command can allow.
+        UsageError: The configuration would run the code in a checkpoint, or have it build classes, which only the
+            command can allow.
     """
     found = {**configuration, **given}
     for kind in ("model", "data", "checkpoint"):
@@ -117,6 +119,13 @@ def merged(configuration: Mapping[str, Any], given: Mapping[str, Any]) -> dict[s
         raise UsageError(
             f"the configuration trusts the code in checkpoint {found.get('checkpoint')!r}, which would run now; if "
             "you do too, add --trust-pickle."
+        )
+    names = found["checkpoint_args"].get("allow_globals")
+    if names and not given.get("checkpoint_args", {}).get("allow_globals"):
+        listed = [names] if isinstance(names, str) else [str(n) for n in names]
+        raise UsageError(
+            f"the configuration lets checkpoint {found.get('checkpoint')!r} build {', '.join(listed)}; if you trust "
+            f"these, add {' '.join(f'--allow-global {n}' for n in listed)}."
         )
     return {k: v for k, v in found.items() if v != {}}
 

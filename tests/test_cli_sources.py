@@ -91,3 +91,14 @@ def test_options_of_the_same_thing_are_joined_and_those_of_another_left_behind()
 def test_a_configuration_alone_does_not_run_the_code_in_a_checkpoint() -> None:
     with pytest.raises(UsageError, match="trusts the code in checkpoint 'mine.pt'.* add --trust-pickle"):
         merged(RECORDED, {"model_args": {"width": 8}})
+
+
+def test_a_configuration_alone_does_not_let_a_checkpoint_build_classes() -> None:
+    named = {"checkpoint": "mine.pt", "checkpoint_args": {"allow_globals": ["a.B", "c.D"]}}
+    with pytest.raises(
+        UsageError, match="lets checkpoint 'mine.pt' build a.B, c.D; .*--allow-global a.B --allow-g"
+    ):
+        merged(named, {"copies": 10})
+    assert merged(named, {"checkpoint_args": {"allow_globals": ["a.B"]}})["checkpoint_args"] == {
+        "allow_globals": ["a.B"]
+    }

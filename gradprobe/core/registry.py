@@ -122,6 +122,11 @@ class Registry:
                 entry = self._entries[name]
         return entry.item
 
+    def written(self) -> str:
+        """How things of this kind are written, in a row: each name's ``written``, else ``name:NAME``."""
+        ways = [str(entry.meta.get("written", f"{entry.name}:NAME")) for entry in self]
+        return " or ".join(filter(None, [", ".join(ways[:-1]), *ways[-1:]]))
+
     def __iter__(self) -> Iterator[Entry]:
         self._discover()
         return iter(list(self._entries.values()))

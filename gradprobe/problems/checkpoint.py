@@ -61,7 +61,8 @@ def load_checkpoint(
     The format is found by content: safetensors, a zip of ``torch.save`` (read as weights alone), files of
     Lightning, and directories or shard indexes of Hugging Face. Names and shapes are compared before tensors are
     read. Tolerated, and said: tied weights that the file holds once, counters ``num_batches_tracked`` that old
-    files lack, counters of averaged models, buffers that the model does not save, and other number types.
+    files lack, counters of averaged models, buffers that the model does not save if their values
+    are those of the model, and other number types.
 
     Args:
         module: The module; changed only if every tensor fits.

@@ -66,20 +66,59 @@ class Data:
         Raises:
             UsageError: There are not that many.
         """
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise UsageError(f"batch_size must be a positive whole number, not {size!r}.")
+        check_size(size)
         if self.whole:
             return self.inputs, self.targets
-        if first < 0 or first + size > len(self):
-            raise UsageError(
-                f"a batch of {size} from position {first} on does not fit into the {len(self)} samples "
-                "there are; use a smaller batch_size."
-            )
-        odd = next((t for t in tensors(self.inputs) if len(t) != len(self)), None)
-        if odd is not None:
-            raise UsageError(
-                f"the data have {len(self)} targets but an input of shape {list(odd.shape)}; every input must have "
-                "one row for each target."
-            )
+        check_room(size, first, len(self))
+        check_rows("the data", self.inputs, self.targets)
         rows = slice(first, first + size)
         return map_tensors(lambda t: t[rows], self.inputs), self.targets[rows]
+
+
+def check_size(size: object) -> None:
+    """Refuse what is no size of a batch.
+
+    Raises:
+        UsageError: It is no positive whole number.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise UsageError(f"batch_size must be a positive whole number, not {size!r}.")
+
+
+def check_room(size: int, first: int, count: int, name: str = "") -> None:
+    """Refuse a batch that is not in the data.
+
+    Args:
+        size: Samples in the batch.
+        first: Position of the first one.
+        count: How many there are.
+        name: What to call the data, if there is more to say than "there are".
+
+    Raises:
+        UsageError: There are not that many.
+    """
+    if first < 0 or first + size > count:
+        raise UsageError(
+            f"a batch of {size} from position {first} on does not fit into the {count} samples "
+            f"{f'of {name}' if name else 'there are'}; use a smaller batch_size."
+        )
+
+
+def check_rows(name: str, inputs: Any, targets: torch.Tensor) -> None:
+    """Refuse inputs that do not have one row for each target: along axis 0 they are cut into samples.
+
+    Args:
+        name: What to call the data.
+        inputs: As of :class:`Data`.
+        targets: Their targets.
+
+    Raises:
+        UsageError: A tensor has other rows, such as ``[time, N, ...]``.
+    """
+    rows = len(targets) if targets.ndim else None
+    odd = next((t for t in (targets, *tensors(inputs)) if not t.ndim or len(t) != rows), None)
+    if odd is not None:
+        raise UsageError(
+            f"{name} have targets of shape {list(targets.shape)} but an input of shape {list(odd.shape)}; every "
+            "input must have one row for each target, along its first axis."
+        )

@@ -15,6 +15,8 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+from gradprobe.core.optional import USER_FOLDERS
+
 __path__: list[str] = []
 """Makes this module a package, whose modules the finder below finds."""
 
@@ -39,6 +41,7 @@ def searched(folder: Path) -> Iterator[None]:
         sys.path.remove(place)
         if not known and place not in sys.path:
             sys.path.append(place)
+            USER_FOLDERS.append(place)
 
 
 class _Finder(MetaPathFinder):

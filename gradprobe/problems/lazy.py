@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from gradprobe.core.errors import UsageError
 from gradprobe.core.hooks import map_tensors
-from gradprobe.problems.data import Data
+from gradprobe.problems.data import Data, check_room, check_rows, check_size
 
 Read = Callable[[int, int], tuple[Any, torch.Tensor]]
 Encode = Callable[[Any, torch.Tensor], tuple[Any, torch.Tensor]]
@@ -33,6 +32,8 @@ class LazyData(Data):
         labelled: Whether the targets mean something; without labels only a model that makes its own targets
             (a language model) can be used.
         max_length: How many tokens a text is padded or cut to, if the user said so.
+        unit: Whether ``encode`` gives pictures ``[N, C, H, W]`` in [0, 1], so that a model whose weights expect
+            them normalised can do that; False also where it is not known.
         name: What to call the data in messages.
     """
 
@@ -47,6 +48,7 @@ class LazyData(Data):
         facts: Mapping[str, Any] | None = None,
         labelled: bool = True,
         max_length: int | None = None,
+        unit: bool = False,
         name: str = "the data",
     ) -> None:
         given = {"read": read, "size": size, "kind": kind, "encode": encode, "classes": classes}
@@ -56,6 +58,7 @@ class LazyData(Data):
             "name": name,
             "whole": False,
             "max_length": max_length,
+            "unit": unit,
         }
         self.__dict__.update(given)  # the class is frozen
 
@@ -65,6 +68,7 @@ class LazyData(Data):
     kind: str
     labelled: bool
     max_length: int | None
+    unit: bool
     name: str
 
     def __len__(self) -> int:
@@ -99,24 +103,22 @@ class LazyData(Data):
         Raises:
             UsageError: There are not that many, or they cannot be encoded.
         """
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise UsageError(f"batch_size must be a positive whole number, not {size!r}.")
-        if first < 0 or first + size > len(self):
-            raise UsageError(
-                f"a batch of {size} from position {first} on does not fit into the {len(self)} samples "
-                "there are; use a smaller batch_size."
-            )
+        check_size(size)
+        check_room(size, first, len(self))
         return self.encode(*self.read(first, size))
 
-    def encoded(self, encode: Encode, *, labelled: bool | None = None) -> LazyData:
+    def encoded(self, encode: Encode, *, labelled: bool | None = None, unit: bool = False) -> LazyData:
         """The same rows, encoded in another way.
 
         Args:
             encode: The other way.
             labelled: Whether it makes targets; as before by default.
+            unit: Whether it gives pictures in [0, 1].
         """
         other = copy.copy(self)
-        other.__dict__.update(encode=encode, labelled=self.labelled if labelled is None else labelled)
+        other.__dict__.update(
+            encode=encode, labelled=self.labelled if labelled is None else labelled, unit=unit
+        )
         return other
 
 
@@ -126,6 +128,7 @@ def lazy(data: Data) -> LazyData:
         return data
 
     def read(first: int, size: int) -> tuple[Any, torch.Tensor]:
+        check_rows("the data", data.inputs, data.targets)
         rows = slice(first, first + size)
         return map_tensors(lambda t: t[rows], data.inputs), data.targets[rows]
 

@@ -19,12 +19,10 @@ from gradprobe.problems.objects import is_python_file, split_place
 from gradprobe.problems.problem import Problem
 from gradprobe.problems.seeded import seeded
 
-WRITTEN = {
-    "model": "package.module:factory, FILE.py:factory, hf:NAME, timm:NAME or torchvision:NAME",
-    "data": "hf:NAME, package.module:function, FILE.py:function or a saved batch (.safetensors, .npz)",
-}
-SAVED = (".safetensors", ".npz", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".npy")
-TABLES = (".parquet", ".csv", ".json", ".jsonl")
+PLACES = {"model": MODELS, "data": SOURCES}
+"""Where a name that is not registered may come from. The decorators of these say how it is written
+(``written``), which files it takes by their name alone (``files``), and which after its word and a colon
+(``after_colon``; ``""`` for folders)."""
 
 
 def find_source(registry: Registry, text: str) -> tuple[str, str]:
@@ -53,7 +51,7 @@ def load_model(model: str, data: Data, options: Mapping[str, Any], data_name: st
     if source == "python" and ":" not in rest and not is_python_file(rest):
         raise _no_name(NETWORKS, model)
     if not rest.strip():
-        raise UsageError(f"model {model!r} lacks a name after the colon; write {WRITTEN['model']}.")
+        raise UsageError(f"model {model!r} lacks a name after the colon; write {MODELS.written()}.")
     return MODELS.get(source)(rest, data, options)
 
 
@@ -76,15 +74,25 @@ def load_data(data: str, split: str, options: Mapping[str, Any]) -> Data:
         return load(split, **options)
     source, rest = find_source(SOURCES, data)
     if source == "python" and ":" not in split_drive(rest) and not rest.endswith((".py", ".pyw", ".ipynb")):
-        if Path(rest).suffix in SAVED:
-            source = "saved"
-        elif Path(rest).suffix in TABLES or Path(rest).is_dir():
-            raise UsageError(f"data {data!r} are read through Hugging Face's datasets: write hf:{data}.")
-        else:
-            raise _no_name(DATASETS, data)
+        source = _source_of_file(data)
     if not rest.strip():
-        raise UsageError(f"data {data!r} lack a name after the colon; write {WRITTEN['data']}.")
+        raise UsageError(f"data {data!r} lack a name after the colon; write {SOURCES.written()}.")
     return SOURCES.get(source)(rest, split, options)
+
+
+def _source_of_file(file: str) -> str:
+    """The source of data that takes a file by its name alone.
+
+    Raises:
+        UsageError: None does; says so if one takes it after its word, or that nothing has this name.
+    """
+    end = "" if Path(file).is_dir() else Path(file).suffix or None
+    for entry in SOURCES:
+        if end in entry.meta.get("files", ()):
+            return entry.name
+        if end in entry.meta.get("after_colon", ()):
+            raise UsageError(f"data {file!r} are read by {entry.meta['through']}: write {entry.name}:{file}.")
+    raise _no_name(DATASETS, file)
 
 
 def split_drive(text: str) -> str:
@@ -123,7 +131,7 @@ def _text(kind: str, given: Any) -> str:
 def _no_name(registry: Registry, name: str) -> UsageError:
     """The error for a word that is nobody's name, with the other ways to write one."""
     error = unknown(registry.kind, name, registry.names())
-    return UsageError(f"{str(error).removesuffix('.')}; or {WRITTEN[registry.kind]}.")
+    return UsageError(f"{str(error).removesuffix('.')}; or {PLACES[registry.kind].written()}.")
 
 
 def _weights(made: Made, checkpoint: str | Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +143,9 @@ def _weights(made: Made, checkpoint: str | Path | None, options: Mapping[str, An
     takes = [n for n in inspect.signature(load_checkpoint).parameters if n not in ("module", "given")]
     check_options("the checkpoint", options, takes)
     facts = load_checkpoint(made.module, checkpoint, **options)
-    return {"weights": "those of the checkpoint", **made.facts, **facts}
+    replaced = ("weights_sha256", "pretrained")
+    kept = {k: v for k, v in made.facts.items() if k not in replaced}
+    return {"weights": "those of the checkpoint", **kept, **facts}
 
 
 def load_problem(
@@ -193,7 +203,9 @@ def load_problem(
         found = load_data(data, split, of_data)
     with seeded():
         made = load_model(model, found, of_model, data)
-    facts = _weights(made, checkpoint, of_checkpoint) | ({"notes": list(made.notes)} if made.notes else {})
+    facts = _weights(made, checkpoint, of_checkpoint)
+    if made.notes and checkpoint is None:  # they are about the weights that the model came with
+        facts["notes"] = list(made.notes)
     if made.adapt is not None:
         found = made.adapt(found)
     if isinstance(found, LazyData) and not found.labelled:

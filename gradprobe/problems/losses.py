@@ -13,6 +13,9 @@ from gradprobe.core.errors import UsageError, described, unknown
 
 Loss = Callable[[Any, Any], torch.Tensor]
 
+IGNORED = -100
+"""Target of what does not count, as in torch's and transformers' cross entropies."""
+
 
 def per_sample(function: Callable[..., torch.Tensor]) -> Loss:
     """Turn a loss of ``torch.nn.functional`` into one that gives losses ``[B]``.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gradprobe.core.errors import UsageError
-from gradprobe.core.optional import needs
+from gradprobe.core.optional import USER_FOLDERS, needs
+from gradprobe.problems.files import searched
 
 
 def refused(module: str) -> str:
@@ -43,3 +46,30 @@ def test_broken_library_is_told_from_an_absent_one(text, reason, tmp_path: Path,
     message = refused("broken_library")
     assert f"installed but cannot be imported ({reason})" in message
     assert "broken_library" not in sys.modules
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A module of the user's that has the name of a library, in a folder that was searched for another one."""
+    (tmp_path / "lent_name.py").write_text(
+        "from pathlib import Path\nPath(__file__).with_name('ran').touch()\n"
+    )
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with searched(tmp_path):
+        pass
+    assert sys.path[-1] == str(tmp_path)
+    yield tmp_path
+    sys.modules.pop("lent_name", None)
+    USER_FOLDERS.remove(str(tmp_path))
+
+
+def test_a_library_is_not_taken_from_the_users_folder(own: Path) -> None:
+    before = list(sys.path)
+    assert refused("lent_name") == "model 'gat' needs lent_name: pip install \"gradprobe[gnn]\"."
+    assert not (own / "ran").exists()
+    assert sys.path == before
+
+
+def test_a_module_of_the_user_that_is_there_already_is_named(own: Path) -> None:
+    importlib.import_module("lent_name")
+    assert f"{str(own / 'lent_name.py')!r} was imported by that name" in refused("lent_name")

@@ -201,3 +201,30 @@ def test_a_network_that_is_down_is_said_within_seconds(monkeypatch: pytest.Monke
     with pytest.raises(UsageError, match="cannot be reached"):
         load_problem("hf:org/tiny")
     assert time.monotonic() - start < 10
+
+
+def csv(folder: Path, split: str, labels: list[object]) -> None:
+    (folder / f"{split}.csv").write_text("x,label\n" + "".join(f"1.5,{v}\n" for v in labels))
+
+
+def test_classes_have_the_same_numbers_in_every_split(tmp_path: Path) -> None:
+    csv(tmp_path, "train", ["cat", "dog", "bird"])
+    csv(tmp_path, "test", ["cat", "dog"])
+    for split, numbers in (("train", [1, 2, 0]), ("test", [1, 2])):
+        data = load(tmp_path, split)
+        assert (data.classes, data.batch(len(data))[1].tolist()) == (3, numbers)
+    alone = load(tmp_path / "test.csv", classes="bird,cat,dog")
+    assert (alone.classes, alone.batch(2)[1].tolist()) == (3, [1, 2])
+    refused("'dog'", "cat, bird", name=tmp_path / "test.csv", size=2, classes=["cat", "bird"])
+
+
+def test_whole_numbers_and_booleans_as_classes(tmp_path: Path) -> None:
+    csv(tmp_path, "train", [0, 4])
+    csv(tmp_path, "test", [0, 1])
+    assert load(tmp_path, "test").classes == 5
+    assert load(tmp_path / "test.csv", classes=9).classes == 9
+    datasets.Dataset.from_dict({"x": [0.5, 1.0], "label": [True, True]}).to_parquet(
+        str(tmp_path / "b.parquet")
+    )
+    data = load(tmp_path / "b.parquet")
+    assert (data.classes, data.batch(2)[1].tolist()) == (2, [1, 1])

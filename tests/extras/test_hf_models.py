@@ -22,7 +22,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 import gradprobe as gp
 from gradprobe.probes.parcel import pack, unpack
+from gradprobe.problems.data import Data
+from gradprobe.problems.datasets._named import from_pixels
 from gradprobe.problems.hub import quiet
+from gradprobe.problems.models._hf_inputs import Reader
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "on", "mat", "dog", "ran"]
 TEXTS = ["the cat sat", "the dog ran on the mat", "dog", "the mat"]
@@ -190,11 +193,90 @@ def test_a_new_head_is_said(tmp_path: Path) -> None:
     assert "random values (seed 0)" in notes[0]
 
 
-def test_a_head_for_other_classes_is_new_and_said(tmp_path: Path) -> None:
-    folder = bert(tmp_path, weights=True, num_labels=5)
+def test_a_checkpoint_takes_the_place_of_the_weights_and_of_what_was_said_of_them(tmp_path: Path) -> None:
+    folder = bert(tmp_path, transformers.BertModel, weights=True)
+    given = {"data": texts(tmp_path), "batch_size": 2, "model_args": {"task": "text-classification"}}
+    state = gp.load_problem(f"hf:{folder}", **given).module.state_dict()
+    save_file({k: v.clone() for k, v in state.items()}, tmp_path / "own.safetensors")
+    facts = gp.load_problem(f"hf:{folder}", tmp_path / "own.safetensors", **given).facts
+    assert "checkpoint_sha256" in facts
+    assert not {"notes", "weights_sha256"} & set(facts)
+
+
+def test_a_head_for_more_classes_is_new_and_said(tmp_path: Path) -> None:
+    folder, data = bert(tmp_path, weights=True, num_labels=5), texts(tmp_path)
+    trained = load_file(folder / "model.safetensors")["classifier.weight"]
+    kept = gp.load_problem(f"hf:{folder}", data=data, batch_size=2)  # a split may lack classes
+    assert torch.equal(kept.parameters["classifier.weight"], trained)
+    assert "notes" not in kept.facts
+    own = gp.load_problem(f"hf:{folder}", data=data, batch_size=2, model_args={"classes": 2})
+    assert own.parameters["classifier.weight"].shape == (2, 16)
+    assert "of another shape" in own.facts["notes"][0]
+    more = gp.load_problem(f"hf:{folder}", data=data, batch_size=2, data_args={"classes": 7})
+    assert more.parameters["classifier.weight"].shape == (7, 16)
+    assert "has 7 outputs, not 5" in more.facts["notes"][0]
+
+
+def test_a_backbone_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    folder = bert(tmp_path, weights=True)
+    state, data = load_file(folder / "model.safetensors"), texts(tmp_path)
+    (folder / "model.safetensors").unlink()
+    names = sorted(state)
+    for part, some in enumerate((names[:5], names[5:])):
+        torch.save({n: state[n] for n in some}, folder / f"pytorch_model-0000{part + 1}-of-00002.bin")
+    refused("shards", "index", model=f"hf:{folder}", data=data, batch_size=2)
+    for file in folder.glob("*.bin"):
+        file.unlink()
+    half = {n: t for n, t in state.items() if "encoder" not in n}
+    save_file(half, folder / "model.safetensors", metadata={"format": "pt"})
+    refused("lack 16 of its weights", "bert.encoder", model=f"hf:{folder}", data=data, batch_size=2)
+
+
+def test_only_files_that_were_read_have_their_hash_kept(tmp_path: Path) -> None:
+    folder = bert(tmp_path, weights=True)
+    (folder / "model.fp16.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     problem = gp.load_problem(f"hf:{folder}", data=texts(tmp_path), batch_size=2)
-    assert problem.parameters["classifier.weight"].shape == (2, 16)
-    assert "of another shape" in problem.facts["notes"][0]
+    assert list(problem.facts["weights_sha256"]) == ["model.safetensors"]
+
+
+def test_a_kernel_of_a_repository_is_refused(tmp_path: Path) -> None:
+    folder = bert(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    for entry in ({"attn_implementation": "who/kernel"}, {"_attn_implementation": {"text": "who/kernel"}}):
+        (folder / "config.json").write_text(json.dumps(config | {"text_config": entry}))
+        refused("attention 'who/kernel'", model=f"hf:{folder}", data=texts(tmp_path), batch_size=2)
+
+
+def test_padding_of_the_data_is_not_attended_to(tmp_path: Path) -> None:
+    rows = torch.tensor([[5, 6, 0], [9, 10, 11]])
+    data = Data(rows, torch.tensor([0, 1]), 2, {"padding": 0})
+    for task, kind in (("text-classification", "Sequence"), ("masked-lm", "Masked")):
+        module = getattr(transformers, f"BertFor{kind}{'LM' if kind == 'Masked' else 'Classification'}")(
+            transformers.BertConfig(vocab_size=len(WORDS), **SMALL)
+        )
+        inputs, targets = Reader("hf:x", tmp_path, module, task).adapt(data).batch(2)
+        assert inputs["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
+        assert targets.tolist() == ([[5, 6, -100], [9, 10, 11]] if task == "masked-lm" else [0, 1])
+
+
+def test_pictures_are_normalised_once(tmp_path: Path) -> None:
+    folder = vit(tmp_path, num_channels=3)
+    settings = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "do_resize": False}
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "ViTImageProcessor", **settings})
+    )
+    stored = torch.full((4, 3, 16, 16), 51, dtype=torch.uint8)
+
+    def read(first: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return stored[first : first + size], torch.zeros(size, dtype=torch.int64)
+
+    module = transformers.ViTForImageClassification(transformers.ViTConfig.from_pretrained(folder))
+    for norm in (None, ([0.1] * 3, [0.1] * 3)):
+        data = from_pixels("x", read, 4, 10, norm)
+        pixels = (
+            Reader("hf:x", folder, module, "image-classification").adapt(data).batch(2)[0]["pixel_values"]
+        )
+        assert torch.allclose(pixels, torch.full_like(pixels, (0.2 - 0.5) / 0.25), atol=1e-6)
 
 
 @pytest.mark.parametrize("task", ["causal-lm", "masked-lm"])

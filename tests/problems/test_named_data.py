@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +188,19 @@ def test_files_that_are_cut_off(folder: Path) -> None:
     refused("cannot be unpacked", name="fashion-mnist")
 
 
+def test_no_more_is_unpacked_than_the_header_says(folder: Path) -> None:
+    write_mnist(folder / "mnist", "train", 3, ".gz")
+    images = folder / "mnist" / "train-images-idx3-ubyte.gz"
+    head = gzip.decompress(images.read_bytes())[:16]
+    images.write_bytes(gzip.compress(head + bytes(2**26)))
+    tracemalloc.start()
+    refused("no whole idx file", name="mnist")
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+    tracemalloc.stop()
+    images.write_bytes(gzip.compress(head[:4] + b"\xff" * 12 + bytes(9)))
+    refused("no whole idx file", name="mnist")
+
+
 def test_mistakes(folder: Path) -> None:
     write_mnist(folder / "mnist", "train", 3)
     refused("unknown split", "train, test", name="mnist", split="valid")
@@ -200,3 +215,13 @@ def test_mistakes(folder: Path) -> None:
     refused("too few", name="cora", split="val")
     (folder / "cora" / "cora.content").write_text("p0 0 1 a\np1 0 b\n")
     refused("no lines of paper, words and topic", name="cora")
+
+
+def test_a_graph_in_a_file_that_is_no_archive(folder: Path) -> None:
+    (folder / "cora").mkdir(parents=True)
+    file = folder / "cora" / "cora.npz"
+    file.write_bytes(b"PK\x03\x04" + b"x" * 50)
+    refused("cannot be read", "save it again", name="cora")
+    with file.open("wb") as stream:
+        np.save(stream, np.zeros(3))
+    refused("cannot be read", "save it again", name="cora")

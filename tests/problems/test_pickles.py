@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import builtins
+import importlib
 import io
 import json
 import os
 import pickle
+import re
+import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -213,3 +217,33 @@ def test_a_trusted_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "b.pt").write_bytes(stream.getvalue()[:-8])
     with pytest.raises(UsageError, match="is damaged"):
         load_checkpoint(model(), tmp_path / "b.pt", trust_pickle=True)
+
+
+@pytest.mark.parametrize("name", ["numpy.testing._private.utils.runstring", "torch.utils.collect_env.run"])
+def test_a_function_is_neither_offered_nor_allowed(name: str, tmp_path: Path) -> None:
+    module, _, attribute = name.rpartition(".")
+    function = getattr(importlib.import_module(module), attribute)
+    as_zip({"state_dict": model().state_dict(), "x": Runs(function, "touch ran")}, tmp_path / "a.pt")
+    with pytest.raises(UsageError, match="names functions that it could call") as caught:
+        load_checkpoint(model(), tmp_path / "a.pt")
+    assert "--allow-global" not in str(caught.value)
+    with pytest.raises(UsageError, match="is a function.*cannot be allowed"):
+        load_checkpoint(model(), tmp_path / "a.pt", allow_globals=[name])
+
+
+Start = subprocess.Popen
+
+
+def test_what_runs_code_cannot_be_allowed_by_another_name(tmp_path: Path) -> None:
+    as_zip({"state_dict": model().state_dict()}, tmp_path / "a.pt")
+    with pytest.raises(UsageError, match="runs code of the file's choice"):
+        load_checkpoint(model(), tmp_path / "a.pt", allow_globals=["tests.problems.test_pickles.Start"])
+
+
+def test_numpys_own_rebuilders_can_be_allowed(tmp_path: Path) -> None:
+    net = model()
+    as_zip({"state_dict": net.state_dict(), "best": np.float64(0.5)}, tmp_path / "a.pt")
+    with pytest.raises(UsageError, match=r"--allow-global numpy\S*scalar") as caught:
+        load_checkpoint(net, tmp_path / "a.pt")
+    names = re.findall(r"--allow-global (\S+)", str(caught.value))
+    assert load_checkpoint(net, tmp_path / "a.pt", allow_globals=names)["checkpoint_allowed"] == names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import importlib.machinery
 import sys
 import types
@@ -13,10 +14,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from gradprobe import UsageError, load_problem
 from gradprobe.probes.parcel import pack, unpack
-from gradprobe.problems.load import load_data
+from gradprobe.problems import SOURCES
+from gradprobe.problems.data import Data
+from gradprobe.problems.lazy import LazyData, lazy
+from gradprobe.problems.load import load_data, load_model
+from gradprobe.problems.models._images import sized
+from gradprobe.problems.sources.python import as_data
 
 CODE = """
 import torch
@@ -401,3 +408,97 @@ def test_the_source_has_everything_and_finds_it_from_elsewhere(
     assert torch.equal(again.clean_losses(), problem.clean_losses())
     assert source["loss"] == "nll"
     assert source["data_args"] == {"classes": 3}
+
+
+def grid(**options: object) -> DataLoader:
+    return DataLoader(TensorDataset(torch.arange(20.0)[:, None], torch.arange(20)), batch_size=4, **options)
+
+
+def time_major(samples: list) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = zip(*samples, strict=True)
+    return torch.stack(x, 1), torch.stack(y)
+
+
+def test_a_batch_whose_first_axis_is_not_the_samples_is_refused() -> None:
+    samples = [(torch.zeros(5, 3), torch.tensor(i)) for i in range(8)]
+    loader = DataLoader(samples, batch_size=4, collate_fn=time_major)
+    for data in (as_data("x", loader), lazy(Data(torch.zeros(5, 4, 3), torch.arange(4)))):
+        with pytest.raises(UsageError, match=r"input of shape \[5, 4, 3\].*first axis\.$"):
+            data.batch(4)
+
+
+def test_batches_of_several_lengths_are_refused() -> None:
+    class Ragged(DataLoader):
+        def __iter__(self) -> Iterator:
+            return iter([(torch.zeros(2, n), torch.zeros(2)) for n in (3, 5)])
+
+    with pytest.raises(UsageError, match=r"\[\[3\], \[\]\] and \[\[5\], \[\]\]"):
+        as_data("x", Ragged([0] * 4)).batch(4)
+
+
+def test_a_loader_with_a_generator_of_its_own_gives_the_same_batch_each_time() -> None:
+    generator = torch.Generator().manual_seed(7)
+    state = generator.get_state()
+    data = as_data("x", grid(shuffle=True, generator=generator))
+    assert torch.equal(data.batch(8)[1], data.batch(8)[1])
+    assert torch.equal(generator.get_state(), state)
+    seeded_alike = torch.Generator().manual_seed(0)
+    assert torch.equal(
+        data.batch(8)[1], torch.cat([y for _, y in grid(shuffle=True, generator=seeded_alike)])[:8]
+    )
+
+
+def test_inputs_that_are_no_picture_are_one_sentence() -> None:
+    pair = (torch.zeros(4, 3, 8, 8), torch.zeros(4, 1))
+    with pytest.raises(UsageError, match=r"the inputs are .*choose data of pictures\.$"):
+        sized(Data(pair, torch.arange(4)), 3, None).batch(2)
+
+
+MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)
+
+
+def colours(unit: bool) -> LazyData:
+    return LazyData(
+        lambda first, size: (torch.full((size, 3, 8, 8), 0.6), torch.zeros(size).long()),
+        4,
+        classes=2,
+        unit=unit,
+    )
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_pretrained_weights_get_the_pictures_that_they_expect(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(**options: object) -> nn.Module:
+        net = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+        net.pretrained_cfg = {"mean": MEAN, "std": STD, "url": "there"}
+        return net
+
+    class Weights(enum.Enum):
+        ONE = types.SimpleNamespace(mean=list(MEAN), std=list(STD))
+        DEFAULT = ONE
+
+        def transforms(self) -> object:
+            return self.value
+
+    stand_in(library, monkeypatch, make)
+    sys.modules[library].models.get_model_weights = lambda name: Weights
+    wish = {"pretrained": True} if library == "timm" else {"weights": "Weights.ONE"}
+    for unit in (True, False):
+        made = load_model(f"{library}:resnet18", colours(unit), wish, "x")
+        pictures = made.adapt(colours(unit)).batch(2)[0]
+        want = [(0.6 - m) / s for m, s in zip(MEAN, STD, strict=True)] if unit else [0.6] * 3
+        assert torch.allclose(pictures[1, :, 0, 0], torch.tensor(want))
+        assert "mean 0.1, 0.2, 0.3 and std 0.5, 0.25, 2: " + ("done" if unit else "not done") in made.notes[0]
+    assert not load_model(f"{library}:resnet18", colours(True), {}, "x").notes
+
+
+def test_a_source_that_is_added_is_offered_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SOURCES, "_entries", dict(SOURCES._entries))
+    names = SOURCES.names()
+    SOURCES.register("wav", summary="sounds", written="FILE.wav", files=(".wav",))(lambda name, *_: name)
+    assert SOURCES.names() == [*names, "wav"]
+    assert load_data("a.wav", "train", {}) == "a.wav"
+    assert "package.module:function, FILE.py:function" in SOURCES.written()
+    assert "or FILE.wav." in message_of(data="nothing")

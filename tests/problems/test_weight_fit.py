@@ -84,19 +84,24 @@ def test_counters_that_old_files_lack(tmp_path: Path) -> None:
     assert torch.equal(net.norm.weight, other.norm.weight)
 
 
-def test_buffers_that_are_not_saved_never_matter(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mask", [torch.ones(2), torch.ones(2, dtype=torch.float16)])
+def test_buffers_that_are_not_saved_are_left_out_if_their_values_are_the_same(
+    mask: torch.Tensor, tmp_path: Path
+) -> None:
     net, other = Rope(), Rope()
-    load_checkpoint(other, saved(net.state_dict(), tmp_path))
-    facts = load_checkpoint(
-        other,
-        saved(
-            {f"module.{k}": v for k, v in net.state_dict().items()} | {"module.mask": torch.zeros(2)},
-            tmp_path,
-        ),
-    )
+    state = {f"module.{k}": v for k, v in net.state_dict().items()}
+    facts = load_checkpoint(other, saved(state | {"module.mask": mask}, tmp_path))
     assert same(net, other)
-    assert torch.equal(other.mask, torch.ones(2))
-    assert "module.mask (a buffer that the model does not save)" in facts["checkpoint_notes"][1]
+    assert "module.mask (a buffer that the model does not save" in facts["checkpoint_notes"][1]
+
+
+@pytest.mark.parametrize("mask", [torch.zeros(2), torch.ones(3)])
+def test_buffers_that_are_not_saved_but_differ_are_refused(mask: torch.Tensor, tmp_path: Path) -> None:
+    net, other = Rope(), Rope()
+    before = state_of(other)
+    with pytest.raises(CheckpointError, match="'mask' is a buffer that the model makes by itself"):
+        load_checkpoint(other, saved(net.state_dict() | {"mask": mask}, tmp_path))
+    assert all(torch.equal(v, before[k]) for k, v in other.state_dict().items())
 
 
 def test_names_that_the_class_ignores(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import math
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from gradprobe.problems.data import Data
 from gradprobe.problems.datasets._named import Bytes, Norm, Public, from_pixels, with_norm
 
 PICTURE = 3 * 32 * 32
+LARGEST = 2**28
+"""Most bytes of an idx file that are read; MNIST and its like have 47 million."""
 
 
 def cifar(
@@ -111,15 +115,24 @@ def idx(path: Path, axes: int) -> np.ndarray:
     Raises:
         UsageError: It is no idx file of bytes with so many axes, or is cut off.
     """
+    wrong = UsageError(f"{str(path)!r} is no whole idx file of bytes with {axes} axes; download it again.")
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, ValueError) as error:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            head = stream.read(4 + 4 * axes)
+            if head[:4] != bytes([0, 0, 8, axes]) or len(head) != 4 + 4 * axes:
+                raise wrong
+            shape = [int(n) for n in np.frombuffer(head[4:], ">u4")]
+            size = math.prod(shape)
+            if size > LARGEST:
+                raise wrong
+            raw = stream.read(
+                size + 1
+            )  # one more than there may be: a small .gz can hold any number of bytes
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{str(path)!r} cannot be unpacked ({error}); download it again.") from error
-    head = 4 + 4 * axes
-    shape = np.frombuffer(raw[4:head], ">u4").astype(np.int64) if len(raw) >= head else np.zeros(0, np.int64)
-    if raw[:4] != bytes([0, 0, 8, axes]) or len(raw) - head != int(np.prod(shape)):
-        raise UsageError(f"{str(path)!r} is no whole idx file of bytes with {axes} axes; download it again.")
-    return np.frombuffer(raw, np.uint8, offset=head).reshape(shape)
+    if len(raw) != size:
+        raise wrong
+    return np.frombuffer(raw, np.uint8).reshape(shape)
 
 
 def idx_pictures(images: Path, labels: Path) -> tuple[Bytes, int]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gradprobe.core.errors import UsageError, one_of
+from gradprobe.core.optional import needs
 from gradprobe.problems.data import Data
 from gradprobe.problems.encode import from_bytes, normalized
 from gradprobe.problems.hub import download_command
@@ -76,25 +78,25 @@ class Public:
             UsageError: There is neither; says what to download, from where and into which folder.
         """
         try:
-            import datasets  # noqa: F401 - absent, the answer is another way to have the data
-        except ImportError as error:
-            raise UsageError(
-                f'data {self.name!r} need the library datasets, pip install "gradprobe[hf]"{self._or()}.'
-            ) from error
-        from gradprobe.problems.sources._tables import read_table
+            needs("datasets", extra="hf", what=f"data {self.name!r}")
+        except UsageError as error:
+            raise UsageError(f"{str(error).removesuffix('.')}{self._or()}.") from error
+        from gradprobe.problems.sources._tables import read_splits, read_table
         from gradprobe.problems.sources.hf import from_table
 
         given = {**(self.columns or {}), **{k: v for k, v in options.items() if v is not None}}
         for place in self.places():
             if any(p.suffix in (".parquet", ".arrow") for p in place.rglob("*")):
-                return from_table(read_table(str(place.resolve()), split), self.name, given)
+                where = str(place.resolve())
+                table = read_table(where, split)
+                return from_table(table, self.name, given, partial(read_splits, where, table))
         try:
             table = read_table(self.hub, split)
         except UsageError as error:
             if "cannot be reached" not in str(error):
                 raise
             raise self.absent(error) from error
-        return from_table(table, self.name, given)
+        return from_table(table, self.name, given, partial(read_splits, self.hub, table))
 
     def absent(self, error: Exception | None = None) -> UsageError:
         """The error for data that are nowhere: what to download, from where, into which folder."""
@@ -114,7 +116,7 @@ def data_folder() -> Path:
     return Path(os.environ.get(VARIABLE) or DEFAULT).expanduser()
 
 
-def from_pixels(name: str, read: Bytes, size: int, classes: int, norm: Norm) -> LazyData:
+def from_pixels(name: str, read: Bytes, size: int, classes: int, norm: Norm) -> Data:
     """Pictures that are stored as bytes, scaled to [0, 1] when they are read.
 
     Args:
@@ -127,14 +129,13 @@ def from_pixels(name: str, read: Bytes, size: int, classes: int, norm: Norm) -> 
 
     def scaled(first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         pictures, targets = read(first, count)
-        inputs = from_bytes(pictures)
-        return (inputs if norm is None else normalized(inputs, *norm)), targets
+        return from_bytes(pictures), targets
 
-    return LazyData(scaled, size, classes=classes, name=f"data {name!r}")
+    return with_norm(LazyData(scaled, size, classes=classes, unit=True, name=f"data {name!r}"), norm)
 
 
 def with_norm(data: LazyData, norm: Norm) -> Data:
-    """Pictures of a table, normalised if asked for (a model with its own image processor does that itself)."""
+    """Pictures, normalised if asked for (a model with its own image processor does that itself, and only once)."""
     if norm is None:
         return data
     before = data.encode
@@ -143,7 +144,7 @@ def with_norm(data: LazyData, norm: Norm) -> Data:
         inputs, targets = before(raw, targets)
         return normalized(inputs, *norm), targets
 
-    return data.encoded(encode)
+    return data.encoded(encode, unit=False)
 
 
 def check_flag(normalize: object) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -81,10 +83,12 @@ def _from_numpy(path: Path, split: str) -> tuple[np.ndarray, ...]:
     """Features, edges, labels and which nodes are in the split."""
     names = ("x", "edge_index", "y", f"{split}_mask")
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("no archive")  # NumPy would read another file by that name as one array
         with np.load(path, allow_pickle=False) as stored:
             absent = [n for n in names if n not in stored.files]
             found = [] if absent else [stored[n] for n in names]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(
             f"{str(path)!r} cannot be read ({type(error).__name__}); save it again by {NUMPY}."
         ) from error

@@ -13,7 +13,7 @@ from gradprobe.core.errors import UsageError
 from gradprobe.problems.data import Data
 from gradprobe.problems.hub import quiet
 from gradprobe.problems.lazy import LazyData, lazy
-from gradprobe.problems.models._hf_losses import IGNORED
+from gradprobe.problems.losses import IGNORED
 from gradprobe.problems.models._images import fitted
 from gradprobe.problems.objects import one_line
 
@@ -69,7 +69,8 @@ class Reader:
                 return {
                     "pixel_values": processor(images=pictures, return_tensors="pt")["pixel_values"]
                 }, targets
-            pixels, targets = before(raw, targets)
+            # A processor replaces the data's own encoding, which may normalise too.
+            pixels, targets = (raw, targets) if processor is not None else before(raw, targets)
             if isinstance(pixels, Mapping):
                 return pixels, targets
             if processor is None:
@@ -132,7 +133,9 @@ class Reader:
                     f"model {self.name!r} reads texts or whole numbers [N, L]; choose data of texts."
                 )
             self._check_ids(ids)
-            inputs = {"input_ids": ids.long(), "attention_mask": torch.ones_like(ids, dtype=torch.int64)}
+            padding = rows.facts.get("padding")
+            mask = torch.ones_like(ids) if padding is None else ids != padding
+            inputs = {"input_ids": ids.long(), "attention_mask": mask.long()}
             return inputs, self._targets(inputs, targets)
 
         return encode

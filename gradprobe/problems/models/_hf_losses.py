@@ -8,9 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from gradprobe.core.errors import UsageError
-
-IGNORED = -100
-"""Target of a token that does not count, as in torch's and transformers' cross entropies."""
+from gradprobe.problems.losses import IGNORED
 
 
 def token_loss(output: Any, target: torch.Tensor) -> torch.Tensor:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gradprobe.core.errors import UsageError, one_of, unknown
+from gradprobe.core.errors import UsageError, one_of, unknown, whole
 from gradprobe.core.optional import needs
 from gradprobe.problems.data import Data
 from gradprobe.problems.hub import local_folder, quiet, snapshot
@@ -17,9 +16,12 @@ from gradprobe.problems.losses import Loss
 from gradprobe.problems.made import RANDOM, Made
 from gradprobe.problems.models import register
 from gradprobe.problems.models._hf_inputs import Reader
+from gradprobe.problems.models._hf_loading import loading_notes
 from gradprobe.problems.models._hf_losses import next_token_loss, token_loss
 from gradprobe.problems.objects import one_line
-from gradprobe.problems.weights.reading import read
+from gradprobe.problems.weights.directory import has_weights, parts
+from gradprobe.problems.weights.lazy import LazyTensor
+from gradprobe.problems.weights.reading import read, sha256
 from gradprobe.problems.weights.state import find_state
 
 FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
@@ -39,17 +41,18 @@ TASKS: dict[str, tuple[str, tuple[str, ...], Loss | None]] = {
 def hf(name: str, data: Data, options: Mapping[str, Any]) -> Made:
     """A transformers model from a folder, the cache or the hub.
 
-    Weights come from safetensors files, else from ``pytorch_model.bin`` read as tensors only; a folder with
-    ``config.json`` alone gives random weights (seed 0). Everything is computed in float32. Language models
-    (``causal-lm``, ``masked-lm``) have the text itself as target, every token that is no padding; nothing is
-    masked. Pictures go through the model's image processor where ``preprocessor_config.json`` is there, else
-    they are scaled to [0, 1] and to the size in the model's configuration.
+    Weights come from safetensors files, else from ``pytorch_model.bin`` read as tensors only; where some are not in
+    the files, only a head (and a pooler before it) may be new. A folder with ``config.json`` alone gives random
+    weights (seed 0). Everything is computed in float32. Language models (``causal-lm``, ``masked-lm``) have the
+    text itself as target, every token that is no padding; nothing is masked. Pictures go through the model's
+    image processor where ``preprocessor_config.json`` is there, which then takes the place of a normalisation of
+    the data, else they are scaled to [0, 1] and to the size in the model's configuration.
 
     Args:
         name: A folder with ``config.json``, or a name on the hub.
-        data: What the model is for: its number of classes becomes that of the head.
-        options: ``task``: one of :data:`TASKS`, where the configuration does not say it; ``classes``;
-            ``revision``; further options replace entries of the configuration.
+        data: What the model is for: where they have more classes than the head, the head is made anew.
+        options: ``task``: one of :data:`TASKS`, where the configuration does not say it; ``classes``: outputs of
+            the head; ``revision``; further options replace entries of the configuration.
 
     Raises:
         UsageError: It cannot be found or made; it needs code of its own; the weights fit nowhere.
@@ -61,15 +64,28 @@ def hf(name: str, data: Data, options: Mapping[str, Any]) -> Made:
     folder = _folder(name, options.pop("revision", None))
     config = _config(name, folder, options)
     task = task or _task(name, config)
-    count = data.classes if classes is None else classes
-    if task.endswith("-classification") and count is not None and count != config.num_labels:
-        config.num_labels = count
+    said = _head(name, config, classes, data.classes) if task.endswith("-classification") else ()
     with quiet():
         module, weights, facts, notes = _filled(name, folder, config, task)
     if local_folder(name) is None:
         facts = {"revision": folder.name, **facts}  # the cache's folders are called by their commit
     reader = Reader(f"hf:{name}", folder, module, task)
-    return Made(module, weights, reader.adapt, TASKS[task][2], {"task": task, **facts}, notes)
+    return Made(module, weights, reader.adapt, TASKS[task][2], {"task": task, **facts}, (*said, *notes))
+
+
+def _head(name: str, config: Any, classes: int | None, found: int | None) -> tuple[str, ...]:
+    """Set the number of classes: the user's, else the configuration's unless the data have more; what to say of it.
+
+    A split that lacks some classes does not take away a trained head.
+    """
+    if classes is not None:
+        config.num_labels = whole("classes", classes)
+    elif found is not None and found > config.num_labels:
+        before, config.num_labels = config.num_labels, found
+        return (
+            f"The head of model hf:{name} has {found} outputs, not {before}: the data have {found} classes.",
+        )
+    return ()
 
 
 def _folder(name: str, revision: str | None) -> Path:
@@ -110,6 +126,11 @@ def _config(name: str, folder: Path, options: Mapping[str, Any]) -> Any:
             f"model 'hf:{name}' comes with code of its own (auto_map), which gradprobe does not run; write a factory "
             "that makes it and use package.module:factory."
         )
+    for kernel in _kernels(raw) + _kernels(options):
+        raise UsageError(
+            f"model 'hf:{name}' asks for the attention {kernel!r}, which is code from elsewhere that gradprobe does "
+            "not run; write eager instead of it in config.json."
+        )
     for key, value in options.items():
         if not hasattr(config, key):
             raise unknown(
@@ -119,6 +140,19 @@ def _config(name: str, folder: Path, options: Mapping[str, Any]) -> Any:
     if hasattr(config, "use_cache"):
         config.use_cache = False  # a cache is an output that nobody reads
     return config
+
+
+def _kernels(entries: Any) -> list[str]:
+    """Implementations of attention or experts, at any depth, that are names of repositories with code."""
+    if not isinstance(entries, Mapping):
+        return []
+    named = [str(v) for k, v in entries.items() if "implementation" in k for v in _texts(v) if "/" in v]
+    return named + [kernel for v in entries.values() for kernel in _kernels(v)]
+
+
+def _texts(value: Any) -> list[str]:
+    values = value.values() if isinstance(value, Mapping) else [value]
+    return [v for v in values if isinstance(v, str)]
 
 
 def _task(name: str, config: Any) -> str:
@@ -142,68 +176,25 @@ def _filled(
     import transformers
 
     maker = getattr(transformers, TASKS[task][0])
-    safe = sorted(folder.glob("model*.safetensors"))
-    old = [] if safe else sorted(folder.glob("pytorch_model*.bin"))
+    found = parts(folder) if has_weights(folder) else None
     try:
-        if not safe and not old:
+        if found is None:
             module = maker.from_config(config, dtype=torch.float32)
             return module, f"{RANDOM}, from config.json alone", {}, ()
         options: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
         options |= {"dtype": torch.float32, "config": config}
-        if safe:
+        if found.usual and found.files[0].suffix == ".safetensors":
             options |= {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
             module, info = maker.from_pretrained(folder, **options)
         else:
-            index = folder / "pytorch_model.bin.index.json"
-            content = read(index if index.is_file() else old[0], False, ())
-            state, old = find_state(content.value, None, str(old[0])).entries, list(content.files)
+            state = find_state(read(folder, False, ()).value, None, str(folder)).entries
+            state = {n: t.read() if isinstance(t, LazyTensor) else t for n, t in state.items()}
             kind = type(maker.from_config(config))
             module, info = kind.from_pretrained(None, state_dict=state, **options)
     except UsageError:
         raise
     except Exception as error:
         raise UsageError(f"model 'hf:{name}' cannot be made for {task}: {one_line(error)[:300]}.") from error
-    notes = _notes(name, module, info)
-    hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in safe or old}
+    notes = (*found.notes, *loading_notes(name, module, info))
+    hashes = {file.name: sha256([file]) for file in found.files}
     return module, f"those of {', '.join(hashes)}", {"weights_sha256": hashes}, notes
-
-
-def _notes(name: str, module: Any, info: Mapping[str, Any]) -> tuple[str, ...]:
-    """What loading has left new, and what it has left out.
-
-    Raises:
-        UsageError: Nothing was loaded, or something failed.
-    """
-    if info.get("error_msgs"):
-        raise UsageError(
-            f"the weights of model 'hf:{name}' cannot be loaded: {' '.join(info['error_msgs'])[:300]}."
-        )
-    shapes = sorted((str(key), list(have), list(want)) for key, have, want in info.get("mismatched_keys", ()))
-    for key, have, want in shapes:
-        if (
-            want[:1] != [module.config.num_labels] or have[1:] != want[1:]
-        ):  # more than a head for other classes
-            raise UsageError(
-                f"the weights of model 'hf:{name}' do not fit: {key!r} is {have} in the files and {want} in the "
-                "model."
-            )
-    other = [key for key, _, _ in shapes]
-    new = sorted({*map(str, info.get("missing_keys", ())), *other})
-    left = sorted(map(str, info.get("unexpected_keys", ())))
-    if len(new) >= len(dict(module.named_parameters())):
-        raise UsageError(
-            f"no weight in the files of model 'hf:{name}' fits it; choose another task= or another folder."
-        )
-    notes = []
-    if new:
-        why = "of another shape in" if other else "not in"
-        notes.append(
-            f"New in model hf:{name}, with random values (seed 0), because {why} its files: {_some(new)}."
-        )
-    if left:
-        notes.append(f"Not used of the files of model hf:{name}: {_some(left)}.")
-    return tuple(notes)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:6]) + (f", ... ({len(names)} in all)" if len(names) > 6 else "")

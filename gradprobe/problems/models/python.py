@@ -18,7 +18,9 @@ from gradprobe.problems.seeded import seed_all
 
 
 @register(
-    "python", summary="package.module:factory or path/file.py:factory: a factory, a Module class, or a module"
+    "python",
+    summary="package.module:factory or path/file.py:factory: a factory, a Module class, or a module",
+    written="package.module:factory, FILE.py:factory",
 )
 def python(name: str, data: Data, options: Mapping[str, Any]) -> Made:
     """A model from a factory, a class of modules, or a module that exists; random draws have seed 0.

@@ -10,7 +10,7 @@ from gradprobe.core.optional import needs
 from gradprobe.problems.data import Data
 from gradprobe.problems.made import RANDOM, Made
 from gradprobe.problems.models import register
-from gradprobe.problems.models._images import check_name
+from gradprobe.problems.models._images import Norm, check_name, expected, sized
 from gradprobe.problems.objects import one_line
 
 
@@ -18,7 +18,8 @@ from gradprobe.problems.objects import one_line
 def timm(name: str, data: Data, options: Mapping[str, Any]) -> Made:
     """A model of timm; random weights unless ``pretrained=true``.
 
-    ``num_classes`` and ``in_chans`` follow the data where they are not given.
+    ``num_classes`` and ``in_chans`` follow the data where they are not given. For pretrained weights, pictures in
+    [0, 1] are normalised as the weights expect; of other data it is only said.
 
     Args:
         name: Its name in timm.
@@ -40,5 +41,16 @@ def timm(name: str, data: Data, options: Mapping[str, Any]) -> Made:
     pretrained = bool(options.get("pretrained"))
     weights = f"timm's pretrained ones of {name}" if pretrained else RANDOM
     config = getattr(module, "pretrained_cfg", None) or {}
-    facts = {"pretrained": str(config.get("hf_hub_id") or config.get("url") or name)} if pretrained else {}
-    return Made(module, weights, facts=facts)
+    entries = config if isinstance(config, Mapping) else vars(config)  # a dataclass in some versions of timm
+    facts = {"pretrained": str(entries.get("hf_hub_id") or entries.get("url") or name)}
+    if not pretrained:
+        return Made(module, weights)
+    norm = _norm(entries, options.get("in_chans", 3))
+    notes = expected(f"timm:{name}", data, norm)
+    return Made(module, weights, lambda d: sized(d, None, None, norm), facts=facts, notes=notes)
+
+
+def _norm(entries: Mapping[str, Any], channels: int) -> Norm | None:
+    """What the weights expect; nothing is known of it for other than their own channels."""
+    mean, std = entries.get("mean"), entries.get("std")
+    return (tuple(mean), tuple(std)) if mean and std and len(mean) == len(std) == channels else None

@@ -10,7 +10,7 @@ from gradprobe.core.optional import needs
 from gradprobe.problems.data import Data
 from gradprobe.problems.made import RANDOM, Made
 from gradprobe.problems.models import register
-from gradprobe.problems.models._images import check_name, sized
+from gradprobe.problems.models._images import Norm, check_name, expected, sized
 from gradprobe.problems.objects import one_line
 
 
@@ -22,7 +22,8 @@ def torchvision(name: str, data: Data, options: Mapping[str, Any]) -> Made:
     """A model of torchvision; random weights unless ``weights=DEFAULT`` (or another name) is given.
 
     ``num_classes`` follows the data where neither it nor weights are given. torchvision's classifiers read three
-    channels: grey pictures are repeated.
+    channels: grey pictures are repeated. For pretrained weights, pictures in [0, 1] are normalised as their
+    transforms do; of other data it is only said. Nothing is scaled or cropped.
 
     Args:
         name: Its name in torchvision.
@@ -43,5 +44,25 @@ def torchvision(name: str, data: Data, options: Mapping[str, Any]) -> Made:
         raise UsageError(f"torchvision cannot make {name!r}: {one_line(error)}.") from error
     wish = options.get("weights")
     weights = RANDOM if wish is None else f"torchvision's {wish} of {name}"
-    facts = {} if wish is None else {"pretrained": f"{name} {wish}"}
-    return Made(module, weights, adapt=lambda d: sized(d, 3, None), facts=facts)
+    if wish is None:
+        return Made(module, weights, adapt=lambda d: sized(d, 3, None))
+    norm = _norm(models, name, wish)
+    notes = expected(f"torchvision:{name}", data, norm)
+    facts = {"pretrained": f"{name} {wish}"}
+    return Made(module, weights, adapt=lambda d: sized(d, 3, None, norm), facts=facts, notes=notes)
+
+
+def _norm(models: Any, name: str, wish: Any) -> Norm | None:
+    """What the transforms that belong to the weights normalise by, if they do."""
+    try:
+        kind = models.get_model_weights(name)
+        chosen = kind[wish.replace(f"{kind.__name__}.", "")] if isinstance(wish, str) else wish
+        made = chosen.transforms()
+        return tuple(made.mean), tuple(made.std)
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):  # weights of segmentation, video, ... have others
+        return None

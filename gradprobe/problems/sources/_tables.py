@@ -50,7 +50,45 @@ def read_table(name: str, split: str, config: str | None = None) -> Any:
         raise _cannot(name, split, error) from error
 
 
+def read_splits(name: str, table: Any, config: str | None = None) -> list[Any]:
+    """All splits of the data that one split was read from, for what is the same in all of them: the classes.
+
+    Args:
+        name: As for :func:`read_table`.
+        table: The split that was read; it is all there is where a file or folder holds no other.
+        config: As for :func:`read_table`.
+    """
+    import datasets
+
+    place = local_folder(name)
+    if place is not None:
+        found = _opened(place, name, config)
+    else:
+        try:
+            with quiet(offline=not reachable(name)):
+                found = datasets.load_dataset(name, config)
+        except Exception as error:
+            raise _cannot(name, "train", error) from error
+    return list(found.values()) if isinstance(found, datasets.DatasetDict) else [table]
+
+
 def _local(place: Path, name: str, split: str, config: str | None) -> Any:
+    import datasets
+
+    found = _opened(place, name, config)
+    if not isinstance(found, datasets.DatasetDict):
+        return found
+    if split not in found and len(found) == 1 and place.is_file():
+        raise UsageError(
+            f"data 'hf:{name}' are one file, whose split is {next(iter(found))!r}, not {split!r}."
+        )
+    if split not in found:
+        raise unknown(f"split of data 'hf:{name}'", split, found)
+    return found[split]
+
+
+def _opened(place: Path, name: str, config: str | None) -> Any:
+    """A file or a folder, with all splits where it has several."""
     import datasets
 
     with quiet():
@@ -61,24 +99,14 @@ def _local(place: Path, name: str, split: str, config: str | None) -> Any:
                     f"{', '.join(FILES)} file or a folder."
                 )
             options: dict[str, Any] = {"sep": "\t"} if place.suffix == ".tsv" else {}
-            found = datasets.load_dataset(FILES[place.suffix], data_files=str(place), **options)
-        elif any((place / n).is_file() for n in SAVED):
-            found = datasets.load_from_disk(str(place))
-        else:
-            if any(place.glob("*.py")) and not _data_files(place):
-                raise UsageError(
-                    f"data 'hf:{name}' are made by a script, which gradprobe does not run; convert them to parquet."
-                )
-            found = datasets.load_dataset(str(place), config)
-    if not isinstance(found, datasets.DatasetDict):
-        return found
-    if split not in found and len(found) == 1 and place.is_file():
-        raise UsageError(
-            f"data 'hf:{name}' are one file, whose split is {next(iter(found))!r}, not {split!r}."
-        )
-    if split not in found:
-        raise unknown(f"split of data 'hf:{name}'", split, found)
-    return found[split]
+            return datasets.load_dataset(FILES[place.suffix], data_files=str(place), **options)
+        if any((place / n).is_file() for n in SAVED):
+            return datasets.load_from_disk(str(place))
+        if any(place.glob("*.py")) and not _data_files(place):
+            raise UsageError(
+                f"data 'hf:{name}' are made by a script, which gradprobe does not run; convert them to parquet."
+            )
+        return datasets.load_dataset(str(place), config)
 
 
 def _data_files(place: Path) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,17 +14,21 @@ from gradprobe.problems.build import check_options
 from gradprobe.problems.data import Data
 from gradprobe.problems.encode import LENGTH, VOCABULARY, Encode, picture_encoder, text_encoder
 from gradprobe.problems.lazy import LazyData
+from gradprobe.problems.losses import IGNORED
 from gradprobe.problems.objects import one_line
 from gradprobe.problems.sources import register
+from gradprobe.problems.sources._classes import classes_of
 from gradprobe.problems.sources._columns import input_column, target_column
-from gradprobe.problems.sources._tables import read_table
+from gradprobe.problems.sources._tables import read_splits, read_table
 
-OPTIONS = ("input", "target", "config", "size", "channels", "vocabulary", "max_length")
-NO_LABEL = -100
+OPTIONS = ("input", "target", "config", "size", "channels", "vocabulary", "max_length", "classes")
 
 
 @register(
-    "hf", summary="hf:NAME, hf:FOLDER or hf:FILE: data through Hugging Face datasets (parquet, csv, pictures)"
+    "hf",
+    summary="hf:NAME, hf:FOLDER or hf:FILE: data through Hugging Face datasets (parquet, csv, pictures)",
+    after_colon=(".parquet", ".csv", ".tsv", ".json", ".jsonl", ".arrow", ""),
+    through="Hugging Face's datasets",
 )
 def hf(name: str, split: str, options: Mapping[str, Any]) -> Data:
     """A split of a data set of Hugging Face; only the rows of a batch are decoded.
@@ -38,7 +43,10 @@ def hf(name: str, split: str, options: Mapping[str, Any]) -> Data:
         split: Name of the split.
         options: ``input``, ``target``: columns, where they are not found by type and name; ``config``; ``size``:
             height and width that pictures are scaled to; ``channels``: 1 or 3; ``vocabulary``: numbers that
-            words are hashed to; ``max_length``: tokens that texts are padded or cut to.
+            words are hashed to; ``max_length``: tokens that texts are padded or cut to; ``classes``: the labels
+            in the order of their numbers, as a list or with commas between them, or how many classes there are.
+            Without it, labels that are words are numbered in the order of the alphabet over all splits that are
+            at hand, so for a single file of several give ``classes``; false is 0 and true 1.
 
     Raises:
         UsageError: There are no such data, split or columns.
@@ -46,16 +54,20 @@ def hf(name: str, split: str, options: Mapping[str, Any]) -> Data:
     check_options(f"data 'hf:{name}'", options, OPTIONS)
     needs("datasets", extra="hf", what=f"data 'hf:{name}'")
     table = read_table(name, split, options.get("config"))
-    return from_table(table, f"hf:{name}", options)
+    return from_table(table, f"hf:{name}", options, partial(read_splits, name, table, options.get("config")))
 
 
-def from_table(table: Any, name: str, options: Mapping[str, Any]) -> LazyData:
+def from_table(
+    table: Any, name: str, options: Mapping[str, Any], splits: Callable[[], Sequence[Any]] | None = None
+) -> LazyData:
     """Data from a table of ``datasets``.
 
     Args:
         table: The table.
         name: What to call it in messages.
         options: As of :func:`hf`.
+        splits: Gives all splits, in which classes are counted; called only where classes have no names. By default
+            the table is all.
 
     Raises:
         UsageError: The columns are not found, or hold what cannot be a batch.
@@ -66,7 +78,9 @@ def from_table(table: Any, name: str, options: Mapping[str, Any]) -> LazyData:
     if not len(table):
         raise UsageError(f"{label} have no rows.")
     kind = _kind(table, column)
-    classes, number = _classes(table, target, label, kind)
+    classes, number = classes_of(
+        table, target, kind, label, options.get("classes"), splits or (lambda: [table])
+    )
 
     def read(first: int, size: int) -> tuple[Any, Any]:
         try:
@@ -78,7 +92,7 @@ def from_table(table: Any, name: str, options: Mapping[str, Any]) -> LazyData:
             raise UsageError(
                 f"column {column!r} of {label} has an empty cell in this batch; choose another first=."
             )
-        values = [NO_LABEL] * len(raw) if target is None else [number(v) for v in rows[target]]
+        values = [IGNORED] * len(raw) if target is None else [number(v) for v in rows[target]]
         return (_numbers(raw, column, label) if kind == "tensor" else raw), _targets(
             values, kind, target, label
         )
@@ -91,6 +105,7 @@ def from_table(table: Any, name: str, options: Mapping[str, Any]) -> LazyData:
         "classes": classes,
         "facts": facts,
         "max_length": length,
+        "unit": kind == "image",
     }
     return LazyData(read, len(table), **given, labelled=target is not None, name=label)
 
@@ -115,29 +130,6 @@ def _kind(table: Any, column: str) -> str:
         return "text"
     inner = getattr(getattr(feature, "feature", None), "dtype", None)
     return "words" if inner in ("string", "large_string") else "tensor"
-
-
-def _classes(table: Any, target: str | None, label: str, kind: str) -> tuple[int | None, Any]:
-    """Number of classes, and what turns a cell into a target."""
-    if target is None:
-        return None, lambda v: v
-    feature = table.features[target]
-    feature = getattr(feature, "feature", feature) if kind == "words" else feature
-    if type(feature).__name__ == "ClassLabel":
-        return feature.num_classes, lambda v: v
-    dtype = str(getattr(feature, "dtype", ""))
-    if dtype in ("string", "large_string", "bool") and kind != "words":
-        names = sorted(v for v in table.unique(target) if v is not None)
-        place = {v: i for i, v in enumerate(names)}
-        return len(names), lambda v: place.get(v)
-    if dtype.startswith(("int", "uint")) and kind != "words":
-        values = [v for v in table.unique(target) if v is not None]
-        if min(values, default=0) < 0:
-            raise UsageError(
-                f"column {target!r} of {label} has the class {min(values)}; classes count from 0."
-            )
-        return max(values, default=0) + 1, lambda v: v
-    return None, lambda v: v
 
 
 def _targets(values: list[Any], kind: str, target: str | None, label: str) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate
 from gradprobe.core.errors import UsageError
 from gradprobe.core.hooks import map_tensors, tensors
 from gradprobe.problems.build import arguments, parameters_of
-from gradprobe.problems.data import Data
+from gradprobe.problems.data import Data, check_room, check_rows
 from gradprobe.problems.lazy import LazyData
 from gradprobe.problems.objects import find_object, one_line
 from gradprobe.problems.seeded import seeded
@@ -24,6 +25,7 @@ GIVES = "return a Data, a pair (inputs, targets), a torch Dataset, a list of pai
 @register(
     "python",
     summary="package.module:function or path/file.py:function: Data, (inputs, targets), Dataset, ...",
+    written="package.module:function, FILE.py:function",
 )
 def python(name: str, split: str, options: Mapping[str, Any]) -> Data:
     """Data from a function, or from a data set that exists.
@@ -31,7 +33,8 @@ def python(name: str, split: str, options: Mapping[str, Any]) -> Data:
     The function is called with ``split`` and those options that it names. It may return a ``Data``, a pair
     (inputs, targets) of tensors or arrays, a torch ``Dataset`` or a list of pairs (only the rows of a batch are
     read, and put together by torch's ``default_collate``), or a ``DataLoader``, whose first batches are read (if
-    it shuffles, with seed 0). The number of classes is known where a data set has a list ``classes``.
+    it shuffles, with seed 0; generators of its own are given back as they were). The number of classes is known
+    where a data set has a list ``classes``.
 
     Args:
         name: ``package.module:name`` or ``path/file.py:name``.
@@ -114,14 +117,12 @@ def _stream(name: str, loader: DataLoader[Any], classes: int | None, single: boo
     """What can only be read from its start: batches (or single samples) up to the one that is asked for."""
 
     def read(first: int, size: int) -> tuple[Any, torch.Tensor]:
-        with seeded():
+        with seeded(), _own_generators(loader):
             parts = list(_first_rows(name, loader, first + size, single))
-        whole = [torch.cat(columns) for columns in zip(*(tensors(p) for p in parts), strict=True)]
-        if len(whole[-1]) < first + size:
-            raise UsageError(
-                f"a batch of {size} from position {first} on does not fit into the {len(whole[-1])} samples of "
-                f"data {name!r}; use a smaller batch_size."
-            )
+        if not parts:
+            raise UsageError(f"data {name!r} give no batch; {_PAIRS}")
+        whole = _joined(name, parts)
+        check_room(size, first, len(whole[-1]), f"data {name!r}")
         ready = iter(t[first : first + size] for t in whole)
         inputs, targets = map_tensors(lambda t: next(ready), parts[0])
         return inputs, targets
@@ -133,6 +134,38 @@ def _stream(name: str, loader: DataLoader[Any], classes: int | None, single: boo
     return LazyData(read, size, classes=classes, name=name)
 
 
+@contextmanager
+def _own_generators(loader: DataLoader[Any]) -> Iterator[None]:
+    """Seed 0 inside for generators that belong to a loader or its samplers; as before afterwards."""
+    batches = getattr(loader, "batch_sampler", None)
+    owners = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
+    found = {id(g): g for o in owners if isinstance(g := getattr(o, "generator", None), torch.Generator)}
+    states = {key: g.get_state() for key, g in found.items()}
+    try:
+        for generator in found.values():
+            generator.manual_seed(0)
+        yield
+    finally:
+        for key, generator in found.items():
+            generator.set_state(states[key])
+
+
+def _joined(name: str, parts: Sequence[Any]) -> list[torch.Tensor]:
+    """Batches one behind the other, tensor by tensor.
+
+    Raises:
+        UsageError: Their tensors are not alike, such as texts padded to the longest of each batch.
+    """
+    shapes = [[list(t.shape[1:]) for t in tensors(p)] for p in parts]
+    odd = next((s for s in shapes if s != shapes[0]), None)
+    if odd is not None:
+        raise UsageError(
+            f"data {name!r} give batches whose samples have shapes {shapes[0]} and {odd}; pad all to the same, or "
+            "use a batch_size that the first batch alone can fill."
+        )
+    return [torch.cat(columns) for columns in zip(*(tensors(p) for p in parts), strict=True)]
+
+
 def _first_rows(name: str, loader: Iterable[Any], count: int, single: bool) -> Iterable[Any]:
     """Pairs of batches until there are ``count`` rows."""
     if single:
@@ -142,6 +175,7 @@ def _first_rows(name: str, loader: Iterable[Any], count: int, single: bool) -> I
     for part in loader:
         if not isinstance(part, (tuple, list)) or len(part) != 2 or not isinstance(part[1], torch.Tensor):
             raise UsageError(f"data {name!r} give batches of type {type(part).__name__}; {_PAIRS}")
+        check_rows(f"data {name!r}", *part)
         yield tuple(part)
         rows += len(part[1])
         if rows >= count:

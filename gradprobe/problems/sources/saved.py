@@ -16,11 +16,24 @@ from gradprobe.problems.objects import one_line
 from gradprobe.problems.sources import register
 
 TARGETS, INPUTS = ("targets", "target", "labels"), "inputs"
+READ = (".safetensors", ".npz")
 SAVE = "safetensors.torch.save_file({'inputs': inputs, 'targets': targets}, 'batch.safetensors')"
 
 
 @register(
-    "saved", summary="FILE.safetensors or FILE.npz: a saved batch of inputs (or input_ids, ...) and targets"
+    "saved",
+    summary="FILE.safetensors or FILE.npz: a saved batch of inputs (or input_ids, ...) and targets",
+    written="a saved batch (.safetensors, .npz)",
+    files=(
+        ".safetensors",
+        ".npz",
+        ".pt",
+        ".pth",
+        ".bin",
+        ".pkl",
+        ".pickle",
+        ".npy",
+    ),  # most are refused, and why
 )
 def saved(name: str, split: str, options: Mapping[str, Any]) -> Data:
     """A batch that was saved; the file has one split, whatever it is called.
@@ -58,7 +71,7 @@ def saved(name: str, split: str, options: Mapping[str, Any]) -> Data:
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     """All tensors of a file; nothing in it is run."""
-    if path.suffix in (".pt", ".pth", ".bin", ".pkl", ".pickle", ".npy"):
+    if path.suffix not in READ:
         raise UsageError(f"data: {str(path)!r} is no saved batch that gradprobe reads; save one with {SAVE}.")
     try:
         if path.suffix == ".npz":

@@ -68,6 +68,17 @@ class Parts:
     where: dict[str, Path] | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def usual(self) -> bool:
+        """Whether Hugging Face's libraries find these files by themselves."""
+        return self.where is not None or self.files[0].name in SINGLE
+
+
+def has_weights(directory: Path) -> bool:
+    """Whether any file there is one of weights, or names where they are."""
+    names = [entry.name for entry in directory.iterdir()]
+    return any(n in INDEXES or (n.endswith(WEIGHTS) and not _BESIDE.search(n)) for n in names)
+
 
 def parts(directory: Path) -> Parts:
     """The weight files of a directory: Hugging Face's names, an accelerate checkpoint, or its only file.

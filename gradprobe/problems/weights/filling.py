@@ -27,11 +27,13 @@ def fill(module: nn.Module, fit: Fit, name: str) -> list[str]:
         Sentences on types that were changed.
 
     Raises:
-        CheckpointError: Tied tensors differ in the file, or the model's own code refuses the weights.
+        CheckpointError: Tied tensors differ in the file, a buffer that the model does not save has other values in
+            it, or the model's own code refuses the weights.
     """
     state = {here: _read(fit.have[there]) for here, there in fit.names.pairs.items()}
     casts = _casts(fit, state, name)
     _check_tied(fit, state, name)
+    _check_unsaved(fit, name)
     state |= {here: state[other] for here, other in fit.tied.items()}
     state |= {here: fit.want[here].detach() for here in fit.kept}
     tensors = {k: v for k, v in fit.want.items() if isinstance(v, torch.Tensor)}
@@ -78,6 +80,19 @@ def _check_tied(fit: Fit, state: Mapping[str, Any], name: str) -> None:
                 f"{name} does not fit the model: {other!r} and {here!r} are one tensor in the model but differ in "
                 "the file, so it was saved from a model without tied weights; build the model like that.",
                 rows,
+            )
+
+
+def _check_unsaved(fit: Fit, name: str) -> None:
+    """Refuse a file with other values of a buffer that the model does not save: it would compute with its own."""
+    for there, buffer in fit.unsaved.items():
+        found = _read(fit.have[there])
+        same = found.shape == buffer.shape and torch.equal(buffer.detach().cpu().to(found.dtype), found)
+        if not same:
+            raise CheckpointError(
+                f"{name} does not fit the model: {there!r} is a buffer that the model makes by itself, and its "
+                "values in the file are others; build the model as it was, or leave the buffer out of the file.",
+                [Row("unexpected", there, "other values", str(list(found.shape)))],
             )
 
 

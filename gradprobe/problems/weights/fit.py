@@ -31,6 +31,7 @@ class Fit:
         types: Names of the model whose tensor is of another kind in the file: integers for real numbers.
         tied: Tolerated missing name -> the name of the model that has the same tensor.
         kept: Tolerated missing names that stay as they are.
+        unsaved: Name of the file -> buffer of the model that it does not save: tolerated if the values are equal.
         notes: What was tolerated or changed.
     """
 
@@ -43,6 +44,7 @@ class Fit:
     types: list[str] = field(default_factory=list)
     tied: dict[str, str] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
+    unsaved: dict[str, torch.Tensor] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -165,17 +167,22 @@ def _tolerate_unexpected(fit: Fit, module: nn.Module) -> None:
     """Counters of averaged models, buffers that are not saved any more, and what the model itself ignores."""
     if not fit.names.pairs:
         return
-    buffers = {name for name, _ in module.named_buffers()}
+    buffers = dict(module.named_buffers())
     patterns = [re.compile(p) for p in getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()]
+
+    def unsaved(name: str) -> bool:
+        return _bare(name, fit.names) in buffers
+
     reasons: list[tuple[str, Callable[[str], bool]]] = [
         ("the counter of an averaged model (SWA, EMA)", lambda n: n.rsplit(".", 1)[-1] == "n_averaged"),
-        ("a buffer that the model does not save", lambda n: _bare(n, fit.names) in buffers),
         ("what the model's class says to ignore", lambda n: any(p.search(n) for p in patterns)),
+        ("a buffer that the model does not save, with the same values", unsaved),
     ]
     for reason, holds in reasons:
         found = [n for n in fit.unexpected if holds(n)]
         if found:
             fit.notes.append(f"Left out of the file: {shortened(found)} ({reason}).")
+        fit.unsaved |= {b: buffers[_bare(b, fit.names)] for b in found if holds is unsaved}
         fit.unexpected = [n for n in fit.unexpected if n not in found]
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import pickle
 import pickletools
+import sys
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from gradprobe.core.errors import UsageError
@@ -20,6 +22,7 @@ _RUNS = (
     "asyncio bdb code codeop commands ctypes importlib multiprocessing nt operator os pickle pip platform posix "
     "profile pty runpy shutil signal socket subprocess sys threading timeit trace webbrowser"
 ).split()
+_REBUILDERS = ("numpy.core.multiarray", "numpy._core.multiarray"), ("_reconstruct", "scalar")
 _WHOLE = ("torch.nn.modules.", "torch.nn.parallel.", "torch._dynamo.eval_frame.")
 _LOOKED_AT = 16 * 2**20
 
@@ -120,10 +123,44 @@ def _allowed(names: Sequence[str]) -> Iterator[tuple[Any, str]]:
         raise UsageError(f"allow_globals takes a list of names, such as [{names!r}].")
     for name in names:
         if _runs(name):
+            raise _cannot_be_allowed(name)
+        found = _imported(name)
+        if _runs(f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', name)}"):
+            raise _cannot_be_allowed(name)
+        if not isinstance(found, type) and not _rebuilds(name):
             raise UsageError(
-                f"{name!r} runs code of the file's choice, so it cannot be allowed; no weights need it."
+                f"{name!r} is a function, which the file could call with what it likes, so it cannot be allowed; "
+                f"only classes can. Save the weights alone with {SAVE}."
             )
-        yield _imported(name), name
+        yield found, name
+        if found is np.dtype:  # a number's type is built as one of these, which the file does not name
+            yield from (
+                (kind, f"numpy.dtypes.{kind.__name__}") for kind in map(type, map(np.dtype, "?bhilqBHILQefd"))
+            )
+
+
+def _cannot_be_allowed(name: str) -> UsageError:
+    return UsageError(
+        f"{name!r} runs code of the file's choice, so it cannot be allowed; no weights need it."
+    )
+
+
+def _rebuilds(name: str) -> bool:
+    """Whether this is one of NumPy's functions that make arrays and numbers from bytes, and do nothing else."""
+    module, _, attribute = name.rpartition(".")
+    return module in _REBUILDERS[0] and attribute in _REBUILDERS[1]
+
+
+def _is_class(name: str) -> bool:
+    """Whether a global is a class, as far as that is known without importing what a file names.
+
+    A module that has not been imported is judged by the name alone: classes begin with a capital letter.
+    """
+    module, _, attribute = name.rpartition(".")
+    if _rebuilds(name):
+        return True
+    found = getattr(sys.modules.get(module), attribute, None)
+    return isinstance(found, type) if found is not None else attribute.lstrip("_")[:1].isupper()
 
 
 def _imported(name: str) -> Any:
@@ -223,6 +260,12 @@ def _unsafe_error(path: Path, names: Sequence[str]) -> UsageError:
             f"{path} is a whole pickled model ({shortened(own)}), which only its own code can read; where that code "
             f"is, save the weights alone with {SAVE}, or give --trust-pickle (trust_pickle=True) if you trust the "
             "file."
+        )
+    elif functions := [n for n in names if not _is_class(n)]:
+        text = (
+            f"{path} names functions that it could call ({shortened(functions)}), and nothing of it has run; weights "
+            f"need none, so save them alone with {SAVE}, or give --trust-pickle (trust_pickle=True) if you trust "
+            "whoever made it."
         )
     else:
         text = (
