@@ -75,7 +75,7 @@ def _said(case: Case, layer: Layer, line: Line, found: Slopes) -> Verdict:
             "not to the slope of the loss; reference='smoothed' is an independent run there.",
             value,
         )
-    if not line.scale and _felt(case, layer):
+    if not line.scale and found.verdict in ("agrees", "unresolved") and _felt(case, layer):
         return warning(
             f"backprop gives exactly 0 for layer {layer.name!r} although noise there moves the loss: a threshold, a "
             "rounding or a choice, flat wherever it does not jump, comes after it; its cosine with the reference bp "
