@@ -53,7 +53,7 @@ Output = Annotated[
 
 Precision = Annotated[
     str | None,
-    typer.Option("--precision", help="float32, or as-is: half precision stays what it is."),
+    typer.Option("--precision", help="Least precision to run in: float32, float64, or as-is."),
 ]
 
 PROBLEM_KEYS = (

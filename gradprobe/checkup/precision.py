@@ -55,10 +55,8 @@ def _lost(case: Case, layer: Layer, unit: Unit) -> Verdict:
         f"{share:.0%} of the noise on the {draw.where} of layer {layer.name!r} (sigma {draw.sigma_of(layer.name):g}) "
         f"is rounded away in {kind}, while its score is counted"
     )
-    wide = (
-        "precision='float32'" if kind in ("bfloat16", "float16") else "model.double() with a batch to match"
-    )
-    way = f"use a larger sigma, or {wide}."
+    wide = "float32" if kind in ("bfloat16", "float16") else "float64"
+    way = f"use a larger sigma, or precision='{wide}'."
     if share < LOST[1]:
         return warning(f"{text}: estimates are shorter and noisier; {way}", value)
     return refused(f"{text}: estimates would be of little but rounding; {way}", value)
@@ -101,7 +99,7 @@ def _resolved(case: Case, layer: Layer, unit: Unit) -> Verdict:
     )
 
 
-_WAY = "use a larger sigma, or model.double() with a batch to match."
+_WAY = "use a larger sigma, or precision='float64'."
 
 
 def _rounding(case: Case, layer: Layer, unit: Unit) -> float:

@@ -57,8 +57,8 @@ def _coupled(problem: Problem, culprit: str, value: dict[str, Any]) -> Verdict:
         return ok("one loss for the copy, as asked for with loss_per='copy'.", value)
     return warning(
         f"changing one sample moves other samples' losses ({culprit or 'something in the model mixes rows'}): every "
-        "sample's noise is credited with the whole batch's loss, which costs many more copies; use mode='eval', "
-        "another batch_axis, or a model whose samples are independent.",
+        "sample's noise is credited with the whole batch's loss, which costs many more copies; that is as it must be "
+        "in a graph, else use mode='eval' or another batch_axis.",
         value,
     )
 

@@ -184,7 +184,7 @@ def load_problem(
         data_args: Further options of the data, such as ``{"length": 32}``.
         mode: ``"eval"``, or ``"as-is"`` for the flags that the module comes with.
         output: Which output of the model the loss reads; found by default.
-        precision: ``"float32"``, or ``"as-is"`` for half precision as it is.
+        precision: The least precision to run in: ``"float32"``, ``"float64"``, or ``"as-is"``.
 
     Returns:
         The problem. ``facts["source"]`` has all of the above, paths made absolute; ``facts["weights"]`` says

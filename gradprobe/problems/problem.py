@@ -20,7 +20,7 @@ from gradprobe.problems.device import find_device
 from gradprobe.problems.losses import Loss, find_loss, picked
 from gradprobe.problems.preflight import check_lengths, check_loss, examine, same_state
 from gradprobe.problems.state import Kept, Watch, standing_in
-from gradprobe.problems.twin import Swapped, is_half, make_twin, places, shared_tensors, unwrapped
+from gradprobe.problems.twin import PRECISIONS, Swapped, make_twin, places, shared_tensors, unwrapped, widen
 from gradprobe.problems.unrolling import is_recurrent, unrolled
 
 Tensors = dict[str, torch.Tensor]
@@ -52,8 +52,8 @@ class Problem:
             floating tensor, or its ``logits``.
         batch_axis: The axis of the samples in the inputs (1 for time-major sequences). Found out by default: the
             first along which samples are independent.
-        precision: How to run parameters, buffers and inputs of less than single precision (bfloat16): as
-            ``"float32"`` (default: in half precision small noise is rounded away), or ``"as-is"``.
+        precision: The least precision to run in: ``"float32"`` (default; bfloat16 and float16 round small noise
+            away, so they are run as float32), ``"float64"``, or ``"as-is"``.
         name: What to call it in results.
         facts: JSON-able facts to be kept with results (checkpoint hash, data name, ...).
 
@@ -77,7 +77,7 @@ class Problem:
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         one_of("mode", mode, ("eval", "as-is"))
-        one_of("precision", precision, ("float32", "as-is"))
+        one_of("precision", precision, tuple(PRECISIONS))
         one_of("loss_per", loss_per, (None, "sample", "copy"))
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
             raise UsageError("batch must be a pair (inputs, target).")
@@ -461,12 +461,14 @@ class Problem:
         return self._loss(output, map_tensors(self._own, target))
 
     def _as_run(self, value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """A value in half precision for a parameter that is run in a wider one, in that."""
-        return value.to(like.dtype) if is_half(value) else value
+        """A value for a parameter that is run in a wider precision than its own, in that."""
+        wide = torch.promote_types(value.dtype, like.dtype) == like.dtype
+        return value.to(like.dtype) if wide and self._twin.widened else value
 
     def _own(self, t: torch.Tensor) -> torch.Tensor:
         """A copy of a tensor of the batch, in the precision that is run."""
-        return t.float() if self.precision == "float32" and is_half(t) else t.clone()
+        wide = widen(t, self.precision)
+        return t.clone() if wide is t else wide
 
     def _within(self, parameters: Mapping[str, torch.Tensor], function: Callable[[], Any]) -> Any:
         """Run a function while the twin has other values; state that a forward changes is cloned first."""

@@ -35,7 +35,7 @@ class Twin:
 
     Attributes:
         module: The copy.
-        widened: Tensors of the user's in less than single precision, and the copies of them that are run.
+        widened: Tensors of the user's that are run in a wider precision, and the copies of them that are run.
         listed: Lists in classes in which the copy's modules must stand for the user's.
     """
 
@@ -56,7 +56,7 @@ def make_twin(module: nn.Module, mode: str, precision: str) -> Twin:
     Args:
         module: The user's module; not changed.
         mode: ``"eval"`` or ``"as-is"``.
-        precision: ``"float32"`` or ``"as-is"``: how to run what has less than single precision.
+        precision: The least precision to run in, or ``"as-is"``; see :data:`PRECISIONS`.
 
     Raises:
         UsageError: It cannot be copied, or its parameters have no values yet, or whole numbers for values.
@@ -65,7 +65,7 @@ def make_twin(module: nn.Module, mode: str, precision: str) -> Twin:
     _check_values(module)
     stand: dict[int, Any] = {id(t): t for t in shared}
     stand |= {id(t): t.detach() for t in kept_on_graphs(module)}
-    widened = [(t, _widened(t)) for t in shared if precision == "float32" and is_half(t)]
+    widened = [(t, _widened(t, precision)) for t in shared if widen(t, precision) is not t]
     stand |= {id(theirs): ours for theirs, ours in widened}
     try:
         twin = copy.deepcopy(module, stand)
@@ -77,13 +77,19 @@ def make_twin(module: nn.Module, mode: str, precision: str) -> Twin:
     return Twin(twin.eval() if mode == "eval" else twin, widened, class_lists(module, twin))
 
 
-def is_half(t: torch.Tensor) -> bool:
-    """Whether a tensor holds numbers of less than single precision."""
-    return t.is_floating_point() and t.dtype.itemsize < 4
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "as-is": None}
+"""The least precision in which a model is run, by name."""
 
 
-def _widened(t: torch.Tensor) -> torch.Tensor:
-    wide = t.detach().float()
+def widen(t: torch.Tensor, precision: str) -> torch.Tensor:
+    """A tensor in the least precision that is asked for; itself if it has that, or holds no real numbers."""
+    least = PRECISIONS[precision]
+    narrow = least is not None and t.is_floating_point() and t.dtype.itemsize < least.itemsize
+    return t.to(least) if narrow else t
+
+
+def _widened(t: torch.Tensor, precision: str) -> torch.Tensor:
+    wide = widen(t.detach(), precision)
     return nn.Parameter(wide, requires_grad=t.requires_grad) if isinstance(t, nn.Parameter) else wide
 
 

@@ -11,6 +11,7 @@ import torch
 pytest.importorskip("datasets", reason="needs the extra hf")
 
 import datasets
+import pandas
 from PIL import Image
 
 from gradprobe import UsageError, load_problem
@@ -71,6 +72,13 @@ def test_pictures_of_every_format_are_the_same(kind: str, tmp_path: Path) -> Non
     assert (len(data), data.classes, data.input_shape) == (6, 3, (1, 8, 8))
     if kind in ("folder", "saved splits"):
         assert len(load(place, "test")) == 3
+
+
+def test_encoded_pictures_that_are_not_declared_are_decoded(tmp_path: Path) -> None:
+    rows, place = table(), tmp_path / "by_pandas.parquet"
+    encoded = [r["img"] for r in rows.cast_column("img", datasets.Image(decode=False))]
+    pandas.DataFrame({"image": encoded, "label": [0, 1, 2] * 2}).to_parquet(place)
+    assert torch.equal(load(place).batch(3, 2)[0], pixels(rows, range(2, 5)))
 
 
 def test_a_folder_of_pictures_for_each_class(tmp_path: Path) -> None:

@@ -202,6 +202,19 @@ def test_half_precision_is_run_as_float32_and_follows_the_users_values() -> None
     assert module[0].weight.dtype == module[1].running_mean.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_any_model_may_be_run_in_float64(dtype: torch.dtype) -> None:
+    x, y = data()
+    module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).to(dtype)
+    found = gp.estimate(Problem(module, (x.to(dtype), y), precision="float64"), "lr", copies=10)
+    wide = Problem(copy.deepcopy(module).double(), (x.to(dtype).double(), y))
+    expected = gp.estimate(wide, "lr", copies=10)
+    for name, direction in found.items():
+        assert direction.dtype == torch.float64
+        torch.testing.assert_close(direction, expected[name], rtol=1e-12, atol=1e-12)
+    assert next(module.parameters()).dtype == dtype
+
+
 @pytest.mark.parametrize("estimator", ["bp", "lr", "alr", "es", "lr(injection=joint)"])
 def test_half_precision_may_stay_as_it_is(estimator: str) -> None:
     """Against the same weights in float32: noise is rounded by one part in 256, a direction by little more."""

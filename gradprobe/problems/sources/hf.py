@@ -73,6 +73,7 @@ def from_table(
         UsageError: The columns are not found, or hold what cannot be a batch.
     """
     label = f"data {name!r}"
+    table = _with_pictures(table)
     target = target_column(table.features, options.get("target"), label)
     column = input_column(table.features, options.get("input"), target, label)
     if not len(table):
@@ -121,6 +122,16 @@ def _encoding(kind: str, options: Mapping[str, Any], length: int | None) -> tupl
     return {}, lambda raw, targets: (raw, targets)
 
 
+def _with_pictures(table: Any) -> Any:
+    """Columns of encoded pictures that are not declared as such, as pandas and others write them, as pictures."""
+    from datasets import Image
+
+    for name, feature in list(table.features.items()):
+        if isinstance(feature, dict) and set(feature) == {"bytes", "path"}:
+            table = table.cast_column(name, Image())
+    return table
+
+
 def _kind(table: Any, column: str) -> str:
     """What a column holds: pictures by type, texts, lists of words, or numbers."""
     feature = table.features[column]
@@ -146,7 +157,7 @@ def _targets(values: list[Any], kind: str, target: str | None, label: str) -> An
 def _numbers(values: list[Any], column: str, label: str) -> torch.Tensor:
     try:
         found = torch.tensor(values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"column {column!r} of {label} holds what is no number or has several lengths ({one_line(error)}); "
             "choose other columns with input=COLUMN and target=COLUMN."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,8 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         raise UsageError(f"data: {str(path)!r} is no saved batch that gradprobe reads; save one with {SAVE}.")
     try:
         if path.suffix == ".npz":
+            if not zipfile.is_zipfile(path):
+                raise ValueError("it is no zip archive, as .npz files are")
             with np.load(path, allow_pickle=False) as arrays:
                 return {n: torch.from_numpy(np.ascontiguousarray(arrays[n])) for n in arrays.files}
         from safetensors.torch import load_file

@@ -154,8 +154,8 @@ def _head(fit: Fit, key: str | None) -> str:
         return ""
     there, here = pairs[0][0][0], pairs[0][1][0]
     return (
-        f"the head differs, {there} classes in the file and {here} in the model; build the model with as many, such "
-        f"as --model-arg num_classes={there}"
+        f"the head differs, {there} classes in the file and {here} in the model; build the model with as "
+        f"many, by the argument of its factory for that (num_classes={there}, classes={there}, ...)"
     )
 
 
