@@ -93,8 +93,9 @@ EVERY, TRACED = {"tile", "vmap", "loop graph"}, {"vmap", "loop graph"}
     [
         ("encoder", SOME["encoder"][:2], EVERY, {"vmap"}),
         ("time_major_encoder", SOME["time_major_encoder"][:1], EVERY, {"vmap"}),
-        ("residual", ["conv1", "bn2"], EVERY, TRACED),
-        ("residual", ["shortcut.0", "shortcut.1"], {"tile"}, {"loop graph"}),
+        ("residual", ["conv1"], EVERY, TRACED),
+        ("residual", ["bn2"], EVERY, {"vmap"}),
+        ("residual", ["shortcut.0", "shortcut.1"], {"tile"}, set()),
         ("tied", ["wte = lm_head", "mix"], EVERY, TRACED),
         ("tied", ["wpe"], TRACED, TRACED),
         ("parametrised", ["0", "3"], EVERY, TRACED),
@@ -139,7 +140,7 @@ def test_the_fused_path_of_attention_gives_the_same_loss():
 
 
 def test_padding_decides_nothing_under_weight_noise():
-    """Whatever stands where a sequence has ended. (LR's noise there adds variance that depends on it, and no bias.)"""
+    """Whatever stands where a sequence has ended. LR's noise there adds variance that depends on it, and no bias."""
     problem = made(MODELS["encoder"], 4)
     x, padding = problem.inputs["x"], problem.inputs["padding"]
     other = torch.where(padding.unsqueeze(-1), 100.0, x)
