@@ -48,7 +48,7 @@ def main(budget: str) -> None:
     clean = resident("VmHWM") - start
     began = time.perf_counter()
     problem = gp.Problem(model, ({"pixel_values": x}, y))
-    ds = gp.probe(problem, ["lr", "es"], copies=4, block=2, seeds=1, memory=budget)
+    ds = gp.probe(problem, ["lr", "es"], copies=2, block=2, seeds=1, memory=budget)
     found = {
         "clean": clean,
         "peak": resident("VmHWM") - start,
