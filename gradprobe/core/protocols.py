@@ -77,7 +77,7 @@ class Runnable(Protocol):
         """Weighted sum of the samples' losses."""
         ...
 
-    def memo(self, key: Any, compute: Callable[[], Any]) -> Any:
+    def memo(self, key: Any, compute: Callable[[], Any], size: Callable[[Any], int] | None = None) -> Any:
         """What is computed once while parameters and batch do not change."""
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,9 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gradprobe.core.errors import UsageError
 from gradprobe.core.hooks import Call, intercept, map_tensors, tensors
 from gradprobe.core.layer import paths
-from gradprobe.engine.memory import is_out_of_memory
+from gradprobe.engine.memory import bytes_of, is_out_of_memory
 from gradprobe.engine.reuse import write_over
 from gradprobe.engine.sites import Forward, Segment, Site, add_noise, check_calls, noise_at, shifted
+
+NODE = 2_000
+"""Bytes of an operation of a trace, about."""
 
 Kept = dict[Site, list[torch.Tensor]]
 
@@ -64,6 +67,11 @@ class Graph:
     Args:
         forward: What to trace, with noise of one copy at least.
 
+    Attributes:
+        run: The traced function of the noise.
+        seen: For each call with a noisy input, what it saw, with tensors left empty.
+        bytes: About what it holds besides the model's own parameters.
+
     Raises:
         UsageError: The forward cannot be traced, or changes its state in place.
     """
@@ -71,7 +79,10 @@ class Graph:
     def __init__(self, forward: Forward) -> None:
         one = OneCopy(forward)
         example = [eps[0] for eps in forward.noise.values()]
-        self.run = _traced(one, example)
+        self.run, constants = _traced(one, example)
+        own = {p.untyped_storage().data_ptr() for p in forward.problem.parameters.values()}
+        kept = [t for t in constants if t.untyped_storage().data_ptr() not in own]
+        self.bytes = bytes_of(kept) + NODE * len(self.run.graph.nodes)
         empty = torch.empty(0)
         self.seen = {
             site: (path, *map_tensors(lambda t: empty, (args, kwargs)))
@@ -89,8 +100,8 @@ def segment(k: int, seen: Mapping[Site, tuple[str, Any, Any]], kept: Kept) -> Se
     return Segment(slice(k, k + 1), inputs)
 
 
-def _traced(one: OneCopy, example: list[torch.Tensor]) -> Callable[..., tuple[torch.Tensor, Kept]]:
-    """Trace without in-place operations; with them where a function of the model allows nothing else."""
+def _traced(one: OneCopy, example: list[torch.Tensor]) -> tuple[fx.GraphModule, list[torch.Tensor]]:
+    """A trace and its constants: without in-place operations, or with them where a function allows nothing else."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
     why = ""
@@ -102,7 +113,7 @@ def _traced(one: OneCopy, example: list[torch.Tensor]) -> Callable[..., tuple[to
                     found = make_fx(function)(*example)
                 found = _folded(found)
                 write_over(found)
-                return found
+                return _bare(found)
         except Exception as error:  # whatever it is: this forward runs as it is then
             if is_out_of_memory(error):
                 raise
@@ -166,6 +177,17 @@ def _folded(module: fx.GraphModule) -> fx.GraphModule:
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
+
+
+def _bare(module: fx.GraphModule) -> tuple[fx.GraphModule, list[torch.Tensor]]:
+    """The same operations and their constants, without tracing's notes: they take ten times the memory and more."""
+    graph = fx.Graph()
+    result = graph.graph_copy(module.graph, {})
+    graph.output(result)
+    constants = {str(n.target): _attribute(module, n.target) for n in graph.nodes if n.op == "get_attr"}
+    for node in graph.nodes:
+        node.meta.clear()
+    return fx.GraphModule(constants, graph), tensors(constants)
 
 
 def _refuse_changes(node: fx.Node, of: list[fx.Node]) -> None:

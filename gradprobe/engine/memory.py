@@ -24,6 +24,9 @@ from gradprobe.engine.sites import site_shapes
 SHARE = 0.5
 """Of the free memory, what a probe takes by default: the rest is left for what was not foreseen."""
 
+SPARE = 0.25
+"""Of the memory of a probe, what may be kept of one layer's work for a later unit: clean inputs, traced forwards."""
+
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 UNITS |= {f"{k}i": 2 ** (10 * i) for i, k in enumerate("KMGT", 1)}
 
@@ -117,10 +120,24 @@ def room_for(
     return max((room - fixed) // each, least)
 
 
+def spare(device: torch.device, memory: int | None, sharers: int = 1) -> int:
+    """Bytes that what is remembered of other units may take; the arguments are those of :func:`room_for`.
+
+    It is no part of what :func:`bytes_per_copy` adds up: that is several times what a copy holds at once.
+    """
+    return int(SPARE * (memory // sharers if memory is not None else _default(device, sharers)))
+
+
 def _default(device: torch.device, sharers: int) -> int:
     """Half of what is free, divided among those who run on the same device: workers use one GPU after the other."""
     here = -(-sharers // torch.cuda.device_count()) if device.type == "cuda" else sharers
     return int(SHARE * free_memory(device)) // here
+
+
+def bytes_of(value: Any) -> int:
+    """Bytes of the tensors in nested containers, each storage counted once."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors(value)}
+    return sum(storages.values())
 
 
 class _Made(TorchFunctionMode):

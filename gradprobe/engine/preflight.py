@@ -247,7 +247,7 @@ def traced(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engin
         with torch.no_grad():
             return Graph(Forward(problem, draw, layers, noise, {site}, layout=engine.layout))
 
-    return problem.memo(("graph", engine.layout, *_kind(draw, layers)), trace)
+    return problem.memo(("graph", engine.layout, *_kind(draw, layers)), trace, lambda graph: graph.bytes)
 
 
 def _tileable(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> bool:

@@ -10,6 +10,7 @@ import torch
 from gradprobe.core.hooks import Call, intercept, map_tensors
 from gradprobe.core.layer import Layer, paths
 from gradprobe.core.rows import Rows, along
+from gradprobe.engine.memory import bytes_of
 from gradprobe.engine.sites import Inputs, Site
 from gradprobe.layers import rule_for
 from gradprobe.problems.problem import Problem
@@ -77,4 +78,5 @@ def clean_inputs(problem: Problem, layers: Sequence[Layer], layout: str) -> dict
             problem.evaluate(layout=layout)
         return seen
 
-    return problem.memo(("inputs", layout, tuple(layer.name for layer in layers)), compute)
+    names = tuple(layer.name for layer in layers)
+    return problem.memo(("inputs", layout, names), compute, lambda seen: bytes_of(list(seen.values())))

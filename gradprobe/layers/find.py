@@ -13,10 +13,10 @@ from torch import nn
 
 from gradprobe.core.errors import UsageError, unknown
 from gradprobe.core.hooks import Call, first_tensor, intercept, with_first_tensor
-from gradprobe.core.layer import Layer
+from gradprobe.core.layer import Layer, paths
 from gradprobe.core.protocols import Runnable
-from gradprobe.core.rows import along, moved, row_masks
 from gradprobe.layers import rule_for
+from gradprobe.layers.samples import credited
 
 ROOT = "(root)"
 
@@ -88,7 +88,8 @@ def find_layers(problem: Runnable) -> Found:
         if layer.calls == 0 and not any(gradients.get(p) is not None for p in layer.parameters):
             unused.append(name)
             continue
-        layers.append(_with_reason(problem, _examine(problem, layer)))
+        layers.append(_examine(problem, layer))
+    layers = [_with_reason(problem, layer) for layer in credited(problem, layers)]
     layers.sort(key=lambda layer: trace.started(layer))
     matrices = [any(len(shape) > 1 for shape in x.shapes) for x in layers]
     inside = {x.name: tuple(y.name for y in layers if y is not x and _within(x, y)) for x in layers}
@@ -201,37 +202,23 @@ _NO_CALL = "its parameters are used without calling the module: weight noise onl
 _NO_FLOAT = "its output holds no floating tensor: weight noise only"
 _BYPASS = "its parameters also act past its (first) output: weight noise only"
 _FUSED = "its steps are hidden in one fused operation"
-_COPY = "noise in one sample moves other samples' losses: credited with the copy's loss"
 
 
 def _examine(problem: Runnable, layer: Layer) -> Layer:
-    """Find out whether activation noise serves a layer, and which loss it is credited with."""
+    """Find out whether activation noise serves a layer."""
     if not layer.activations:
         return layer
-    paths = dict.fromkeys(layer.modules, layer.name)
 
     def cut(call: Call, output: Any) -> Any:
         tensor = first_tensor(output)
         return output if tensor is None else with_first_tensor(output, tensor.detach())
 
-    with intercept(problem.twin, paths, cut) as calls:
+    with intercept(problem.twin, paths([layer]), cut) as calls:
         calls.restart()
         left = _gradients(problem, layer.parameters)
     if any(g is not None and bool((g != 0).any()) for g in left.values()):
         return replace(layer, activations=False, note=_BYPASS)
-    if problem.loss_per == "copy":
-        return replace(layer, credit="copy")
-    axis = _axis_of_samples(problem, layer, paths)
-    return replace(layer, credit="copy", note=_COPY) if axis is None else replace(layer, axis=axis)
-
-
-def _axis_of_samples(problem: Runnable, layer: Layer, paths: dict[str, str]) -> int | None:
-    """The axis of a layer's outputs along which noise in some rows moves only those samples' losses."""
-    size = problem.batch_size
-    common = min(len(shape) for shape in layer.outputs)
-    fits = [axis for axis in range(common) if all(shape[axis] == size for shape in layer.outputs)]
-    fits.sort(key=lambda axis: axis != problem.batch_axis)  # where they lie in the inputs is the likeliest
-    return next((axis for axis in fits if _rows_are_samples(problem, paths, axis)), None)
+    return layer
 
 
 def _with_reason(problem: Runnable, layer: Layer) -> Layer:
@@ -242,32 +229,6 @@ def _with_reason(problem: Runnable, layer: Layer) -> Layer:
     where = "noise on its outputs alone" if layer.activations else "weight noise only"
     more = f"; {layer.note}" if layer.activations and layer.note else ""
     return replace(layer, note=f"{_FUSED} ({why}): {where}{more}")
-
-
-def _rows_are_samples(problem: Runnable, paths: dict[str, str], axis: int) -> bool:
-    with torch.no_grad():
-        clean = problem.evaluate()
-        for mask in row_masks(problem.batch_size):
-            chosen = mask.to(clean.device)
-            if moved(_with_noisy_rows(problem, paths, chosen, axis), clean)[~chosen].any():
-                return False
-    return True
-
-
-def _with_noisy_rows(
-    problem: Runnable, paths: dict[str, str], chosen: torch.Tensor, axis: int
-) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-
-    def edit(call: Call, output: Any) -> Any:
-        tensor = first_tensor(output)
-        assert tensor is not None
-        noise = torch.randn(tensor.shape, generator=generator).to(tensor) * (1 + tensor.std(correction=0))
-        return with_first_tensor(output, tensor + noise * along(chosen, axis, tensor.ndim))
-
-    with intercept(problem.twin, paths, edit) as calls:
-        calls.restart()
-        return problem.evaluate()
 
 
 def _within(outer: Layer, inner: Layer) -> bool:

@@ -16,7 +16,7 @@ import xarray as xr
 from gradprobe.core.errors import one_of, unknown, whole
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.streams import seed_list
-from gradprobe.engine.memory import parse_memory
+from gradprobe.engine.memory import parse_memory, spare
 from gradprobe.engine.preflight import fastest
 from gradprobe.estimators.base import Estimator, Labelled, make_all
 from gradprobe.probes.checks import (
@@ -173,6 +173,7 @@ def probe(
         info.facts["doctor"] = preflight(problem, made, chosen, gradient) if todo else []
         info.configuration["keep"] = store.keep(keep)
         info.products = plan_products(plan, settings, info.keep)
+        problem.limit_memory(spare(problem.device, size))
         info.engines = _engines(problem, plan, settings, store.engines())
         info.smoothed = ways
         hired = make_crew(workers, executor, threads, problem, gradient, todo) if todo else None

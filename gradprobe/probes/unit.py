@@ -12,7 +12,7 @@ import torch
 from gradprobe.core.errors import UsageError
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.engines import Engine
-from gradprobe.engine.memory import peak_memory
+from gradprobe.engine.memory import peak_memory, spare
 from gradprobe.estimators.blockread import Read, Reading
 from gradprobe.estimators.draws import read_blocks
 from gradprobe.probes.interrupt import Stopped
@@ -53,6 +53,7 @@ def compute(
     """
     saver = saver if not task.fixed else None
     start = time.perf_counter()
+    problem.limit_memory(spare(problem.device, settings.memory, settings.sharers))
     references = make_references(problem, task, task.parameters, gradient, settings, tick)
     spent = time.perf_counter() - start
     running = Running(task, wanted(task, settings), references)

@@ -68,7 +68,8 @@ def examine(
         losses: Their losses.
         wish: What the user says, or None.
         weights: The user's weights, or None.
-        axis: The axis of the samples in the inputs; by default the first along which they are independent.
+        axis: The axis of the samples in the inputs; by default the first along which they are independent, axes
+            along which more of the inputs have a row for each sample first.
 
     Raises:
         UsageError: The user's wish, weights or axis do not fit.
@@ -93,11 +94,15 @@ def examine(
 def _axes(inputs: Any, size: int, wish: int | None) -> list[Rows]:
     """Where samples may lie: the axes of the inputs that are as long as there are losses.
 
+    An axis that leaves inputs without samples comes last: moving a mask alone proves nothing about them.
+
     Raises:
         UsageError: The axis that the user gave is not.
     """
-    shapes = [tuple(t.shape) for t in tensors(inputs)]
+    found = tensors(inputs)
+    shapes = [tuple(t.shape) for t in found]
     fits = sorted({axis for shape in shapes for axis, length in enumerate(shape) if length == size})
+    fits.sort(key=lambda axis: sum(Rows(size, axis).axis_of(t) is None for t in found))
     if wish is None:
         return [Rows(size, axis) for axis in fits] or [Rows(size)]
     if wish not in fits:

@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from gradprobe.core.errors import UsageError, one_of, unknown
 from gradprobe.core.hooks import copied, map_tensors, tensors, untouched_globals
+from gradprobe.core.remembered import Remembered
 from gradprobe.core.rows import Rows
 from gradprobe.core.spec import digest
 from gradprobe.problems import fingerprint
@@ -93,7 +94,7 @@ class Problem:
         self._loss = find_loss(loss)
         self.output, self.precision = output, precision
         self._wish, self._given_weights, self._axis = loss_per, weights, batch_axis
-        self._cache: dict[Any, Any] | None = None
+        self._cache: Remembered | None = None
         self._structure: dict[Any, Any] = {}
         self._shared: list[torch.Tensor] = []
         self.fused: dict[str, str] = {}
@@ -124,7 +125,7 @@ class Problem:
         self._twin.follow()
         self._structure = {}
         if self._cache is not None:
-            self._cache = {}
+            self._cache = Remembered()
         before = {name: b.detach().clone() for name, b in self.module.named_buffers()}
         with untouched_globals(), torch.no_grad():
             data, losses = (self.inputs, self.target), self._first_look()
@@ -365,19 +366,27 @@ class Problem:
     @contextmanager
     def frozen(self) -> Iterator[Problem]:
         """Promise that parameters and batch do not change inside: clean passes are computed once."""
-        outer, self._cache = self._cache, self._cache if self._cache is not None else {}
+        outer, self._cache = self._cache, self._cache if self._cache is not None else Remembered()
         try:
             yield self
         finally:
             self._cache = outer
 
-    def memo(self, key: Any, compute: Callable[[], Any]) -> Any:
-        """``compute()``, remembered while the problem is :meth:`frozen`."""
-        if self._cache is None:
-            return compute()
-        if key not in self._cache:
-            self._cache[key] = compute()
-        return self._cache[key]
+    def memo(self, key: Any, compute: Callable[[], Any], size: Callable[[Any], int] | None = None) -> Any:
+        """``compute()``, remembered while the problem is :meth:`frozen`.
+
+        Args:
+            key: What it is known by.
+            compute: Makes it.
+            size: Bytes of what is large: it may be forgotten for the sake of later ones (:meth:`limit_memory`).
+        """
+        return compute() if self._cache is None else self._cache.get(key, compute, size)
+
+    def limit_memory(self, limit: float) -> None:
+        """Bytes that large things remembered may take together, as long as the problem is :meth:`frozen`."""
+        if self._cache is not None:
+            self._cache.limit = limit
+            self._cache.tidy()
 
     def once(self, key: Any, compute: Callable[[], Any]) -> Any:
         """``compute()``, remembered for good: for what depends on structure and shapes, not on values."""

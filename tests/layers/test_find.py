@@ -163,6 +163,44 @@ def test_samples_are_found_along_any_axis_and_nowhere_in_merged_ones() -> None:
     assert credits == {"a": ("sample", 1), "flat": ("copy", 0), "out": ("sample", 0)}
 
 
+@pytest.mark.parametrize("mixing", range(7))
+def test_layers_below_a_sum_over_samples_are_credited_with_the_copys_loss(mixing: int) -> None:
+    class Mixing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(6)])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for i, layer in enumerate(self.layers):
+                x = torch.tanh(layer(x))
+                if i + 1 == mixing:
+                    x = x + x.sum(0)
+            return x
+
+    module, inputs = Mixing(), randn(6, 4)
+    problem = Problem(
+        module, (inputs, torch.arange(6) % 4), lambda out, y: F.cross_entropy(out, y, reduction="none")
+    )
+    if mixing:  # else it is the copy's loss, for the inputs are mixed too
+        problem.loss_per = "sample"
+    credits = [x.credit for x in find_layers(problem).layers]
+    assert credits == ["copy"] * mixing + ["sample"] * (6 - mixing)
+
+
+def test_a_layer_more_costs_a_forward_more() -> None:
+    """Ten layers and twenty: one forward for each, and the same few for whose samples they are."""
+
+    def forwards(count: int) -> int:
+        problem = Problem(
+            nn.Sequential(*[nn.Linear(4, 4) for _ in range(count)]), (randn(8, 4), torch.arange(8) % 4)
+        )
+        before = problem.forwards
+        assert {x.credit for x in find_layers(problem).layers} == {"sample"}
+        return problem.forwards - before
+
+    assert forwards(20) - forwards(10) == 10
+
+
 def test_parametrised_weights_belong_to_their_module_and_have_no_signs() -> None:
     module = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)))
     (layer,) = find(module, randn(6, 4)).layers

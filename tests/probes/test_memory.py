@@ -11,18 +11,22 @@ import torch
 import xarray as xr
 
 import gradprobe as gp
+from gradprobe.core.remembered import Remembered
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine import memory as memory_module
 from gradprobe.engine.cgroup import left_in_groups
 from gradprobe.engine.draw import Draw
-from gradprobe.engine.memory import bytes_per_copy, is_out_of_memory, parse_memory, room_for
+from gradprobe.engine.engines import Engine
+from gradprobe.engine.memory import SPARE, bytes_per_copy, is_out_of_memory, parse_memory, room_for
 from gradprobe.engine.parts import calls, whole
+from gradprobe.engine.preflight import traced
 from gradprobe.estimators import draws as draws_module
 from gradprobe.estimators.blockread import Reading
 from gradprobe.estimators.draws import read_blocks
 from gradprobe.estimators.readout import ReadOut
 from gradprobe.probes.checks import layers_of
 from gradprobe.problems.networks.resnet5 import ResNet5
+from gradprobe.store.run import RunStore
 from tests.problems_tiny import classifier
 from tests.strength.model_file import problem
 
@@ -324,6 +328,76 @@ def test_without_groups_nothing_is_limited(tmp_path: Path, monkeypatch: pytest.M
     assert left_in_groups(tmp_path) is None
     monkeypatch.setattr(memory_module, "left_in_groups", lambda: 7)
     assert memory_module.free_memory(torch.device("cpu")) == 7
+
+
+def test_large_things_give_way_to_later_ones() -> None:
+    made: list[str] = []
+    kept = Remembered()
+
+    def get(key: str, size: int | None = 10) -> str:
+        return kept.get(key, lambda: made.append(key) or key, None if size is None else lambda value: size)
+
+    for key in "abab":
+        assert get(key) == key
+    get("small", None)
+    kept.limit = 25
+    get("c")  # "a" was not asked for the longest
+    assert made == ["a", "b", "small", "c"]
+    get("b"), get("small", None)
+    get("a")
+    assert made == ["a", "b", "small", "c", "a"]
+    get("huge", 1000)
+    assert get("huge", 1000) == "huge"
+    assert made[5:] == ["huge"]
+    get("b")
+    assert made[6:] == ["b"]
+
+
+def kept_after_each_unit(monkeypatch: pytest.MonkeyPatch, **options: object) -> tuple[list[int], xr.Dataset]:
+    """Bytes of large things that a probe of six traced layers remembers."""
+    torch.manual_seed(0)
+    problem = gp.Problem(
+        torch.nn.Sequential(*[m for _ in range(6) for m in (torch.nn.Linear(64, 64), torch.nn.Tanh())]),
+        (torch.randn(64, 64), torch.arange(64)),
+    )
+    found: list[int] = []
+    true = RunStore.add
+
+    def add(store: RunStore, unit: object) -> None:
+        found.append(sum(problem._cache._sizes.values()))
+        true(store, unit)
+
+    monkeypatch.setattr(RunStore, "add", add)
+    ds = gp.probe(problem, "lr", copies=8, block=4, seeds=2, keep="moments", engine="loop graph", **options)
+    monkeypatch.undo()
+    return found, ds
+
+
+def test_clean_inputs_and_traces_of_all_layers_stay_within_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The inputs of a layer are 16 KiB, a trace holds some more; without a limit they add up over layers."""
+    free, whole = kept_after_each_unit(monkeypatch)
+    assert free[:6] == sorted(free[:6])
+    assert free[5] > 6 * 2**14
+    tight, least = kept_after_each_unit(monkeypatch, memory=2**18 * 2)
+    assert max(tight) <= SPARE * 2**18 * 2 < free[5]
+    for name in ("dot", "sqnorm", "block_sqnorm"):
+        np.testing.assert_allclose(least[name], whole[name], rtol=1e-4)
+
+
+def test_a_trace_keeps_its_operations_and_nothing_of_how_it_was_made() -> None:
+    problem = images()
+    with problem.frozen():
+        layer = layers_of(problem)[1]
+        graph = traced(problem, Draw(), [layer], Engine.parse("loop graph"))
+    assert not any(node.meta for node in graph.run.graph.nodes)
+    held = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
+        for t in vars(graph.run).values()
+        if isinstance(t, torch.Tensor)
+    }
+    own = {p.untyped_storage().data_ptr() for p in problem.parameters.values()}
+    least = sum(size for at, size in held.items() if at not in own)
+    assert least <= graph.bytes <= least + 10**6
 
 
 def test_peak_is_recorded_for_every_unit() -> None:

@@ -93,6 +93,29 @@ def test_other_values_leave_the_module_alone() -> None:
         problem.at({"first.wight": weight})
 
 
+class Masked(nn.Module):
+    """Time comes first in the inputs and the samples in the mask, as torch's encoder has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 3)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return (self.layer(x) * mask.T[..., None]).sum(0)
+
+
+@pytest.mark.parametrize(("steps", "axis"), [(3, 1), (5, 1)])
+def test_samples_lie_where_most_inputs_have_them(steps: int, axis: int) -> None:
+    """Along axis 0 the mask alone has a row for each sample: to move it proves nothing about the other input."""
+    generator = torch.Generator().manual_seed(0)
+    x, mask = torch.randn(steps, 4, 2, generator=generator), torch.rand(4, steps, generator=generator)
+    problem = Problem(Masked(), ({"x": x, "mask": mask}, torch.arange(4) % 3))
+    assert (problem.loss_per, problem.batch_axis) == ("sample", axis)
+    once = problem.evaluate()
+    torch.testing.assert_close(problem.evaluate(repeats=2), torch.cat([once, once]))
+    assert problem.separable
+
+
 def test_dict_and_tuple_inputs() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:

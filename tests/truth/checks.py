@@ -80,8 +80,18 @@ def check_draw(
     copies: int = 4,
     rtol: float = 1e-9,
     block: int = 3,
+    engines: Sequence[str] | None = None,
 ) -> int:
     """Every read-out of a draw, on every layer that takes it, by every engine, against the naive loop.
+
+    Args:
+        problem: The problem.
+        draw: The draw.
+        layers: Layers; those that a read-out is refused for are left out of it.
+        copies: Copies in a block.
+        rtol: Of each parameter's norm.
+        block: Index of the block.
+        engines: Those to try besides the loop, by default all that agree.
 
     Returns:
         How many directions were compared that are not 0.
@@ -97,10 +107,10 @@ def check_draw(
         mine = [r for r in readouts if all(x.name in allowed[r] for x in unit)]
         want = naive.read(problem, draw, unit, mine, here, SEED)
         with problem.frozen():  # so that each forward is traced once
-            engines = _engines(problem, draw, unit)
+            tried = _engines(problem, draw, unit, engines)
             reading = Reading(problem, draw, unit, mine, SEED)
-            reads = [read_block(reading, here, engine) for engine in engines]
-        for engine, got in zip(engines, (read.directions for read in reads), strict=True):
+            reads = [read_block(reading, here, engine) for engine in tried]
+        for engine, got in zip(tried, (read.directions for read in reads), strict=True):
             for readout, one, other in zip(mine, got, want, strict=True):
                 assert_same(one, other, rtol, f"{draw} {readout} {engine} {[x.name for x in unit]}")
                 compared += float(flat(other).norm()) > 1e-6
@@ -116,7 +126,7 @@ def check_draw(
     return compared
 
 
-def _engines(problem: Problem, draw: Draw, unit: Sequence[Layer]) -> list[str]:
+def _engines(problem: Problem, draw: Draw, unit: Sequence[Layer], wanted: Sequence[str] | None) -> list[str]:
     own = problem.loss_per == "sample" and all(x.credit == "sample" for x in unit)
     # a layer that builds its output from nothing has one row in a batch of one, and takes the loop
     engines = ["tile", "tile channels_last x2"] if problem.batch_size > 1 else ["auto"]
@@ -128,6 +138,8 @@ def _engines(problem: Problem, draw: Draw, unit: Sequence[Layer]) -> list[str]:
         "vmap graph channels_last",
         "loop graph channels_last x2",
     ]
+    if wanted is not None:
+        engines, more = [e for e in engines if e in wanted], [e for e in more if e in wanted]
     return ["loop", *engines, *(e for e in more if agrees(problem, draw, unit, e))]
 
 

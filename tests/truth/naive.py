@@ -146,7 +146,7 @@ def run(
         calls[site] = (path, *pending[path].pop())
         if shift is None:
             return output
-        return _with_first(output, lambda first: first.clone() + shift[site].to(first.dtype))
+        return with_first(output, lambda first: first.clone() + shift[site].to(first.dtype))
 
     for layer in layers:
         for path in layer.modules:
@@ -199,7 +199,7 @@ def _rows(problem, value, b):
     return value.narrow(axis, b, 1)
 
 
-def _with_first(output, change):
+def with_first(output, change):
     """The output with its first floating tensor changed: of tuples, dicts and dataclasses the first such item."""
     if isinstance(output, torch.Tensor):
         return change(output)
@@ -237,7 +237,7 @@ class Jacobians:
         with torch.enable_grad():
             output = module(*args, **kwargs)
             seen = []
-            _with_first(output, lambda first: seen.append(first) or first)
+            with_first(output, lambda first: seen.append(first) or first)
             (output,) = seen
             rows = [
                 torch.autograd.grad(entry, list(leaves.values()), retain_graph=True, allow_unused=True)
@@ -382,7 +382,7 @@ def _backprop(problem, draw, layers, noise, k, b, names):
         site = (layer.name, counts[layer.name] % layer.calls)  # checkpointing calls again on the way back
         counts[layer.name] += 1
         delta = draw.sigma_of(layer.name) * noise[site][k].double()
-        return _with_first(output, lambda first: first + delta.to(first.dtype))
+        return with_first(output, lambda first: first + delta.to(first.dtype))
 
     with torch.no_grad():
         for x in layers:
