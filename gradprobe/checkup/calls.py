@@ -14,7 +14,7 @@ from gradprobe.core.layer import Layer
 from gradprobe.problems.problem import Problem
 
 
-@register("unused", summary="every layer runs", per="problem", order=5, quick=True)
+@register("unused", summary="every layer runs", per="problem", order=5, quick=True, noted=True)
 def check_unused(case: Case) -> Verdict:
     """Name layers that are neither called nor have a gradient: nothing of them is probed."""
     if not case.unused:
@@ -27,7 +27,14 @@ def check_unused(case: Case) -> Verdict:
     )
 
 
-@register("calls", summary="how often the layer is called in a forward", per="layer", order=10, quick=True)
+@register(
+    "calls",
+    summary="how often the layer is called in a forward",
+    per="layer",
+    order=10,
+    quick=True,
+    noted=True,
+)
 def check(case: Case, layer: Layer) -> Verdict:
     """Count calls; where activation noise has no place, say why."""
     value: dict[str, Any] = {"cell": str(layer.calls), "calls": layer.calls, "credit": layer.credit}

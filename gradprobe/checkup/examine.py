@@ -21,13 +21,11 @@ def examine(case: Case) -> Diagnosis:
     """
     entries = [entry for entry in in_order() if entry.meta.get("quick") or not case.quick]
     problem = [entry for entry in entries if entry.meta["per"] == "problem"]
-    early = [entry for entry in problem if entry.name != "state"]
+    early = [entry for entry in problem if not entry.meta.get("last")]
     findings = [_run(case, entry.name, None) for entry in early]
     each = [entry for entry in entries if entry.meta["per"] == "layer"]
     by_layer = [_run(case, entry.name, layer) for layer in case.layers for entry in each]
-    findings += [
-        _run(case, entry.name, None) for entry in problem if entry.name == "state"
-    ]  # what all else left
+    findings += [_run(case, entry.name, None) for entry in problem if entry.meta.get("last")]
     return Diagnosis(case.problem.name, tuple(f for f in [*findings, *by_layer] if f is not None))
 
 

@@ -7,12 +7,17 @@ from gradprobe.checkup.marks import marks_of
 
 
 @register(
-    "state", summary="weights, buffers and flags stay as they were", per="problem", order=90, quick=True
+    "state",
+    summary="weights, buffers and flags stay as they were",
+    per="problem",
+    order=90,
+    quick=True,
+    last=True,
 )
 def check(case: Case) -> Verdict:
     """Compare the user's module with what it was before the first forward of this look.
 
-    Comes last: clean forwards, noisy ones and backprop lie in between.
+    Runs last: clean forwards, noisy ones and backprop lie in between.
     """
     after = marks_of(case.problem)
     names = after.keys() | case.before.keys()

@@ -37,6 +37,9 @@ LITTLE = 0.02
 TRACING = 2.0
 """Seconds that the loop must take in all for tracing to pay: it loads much of torch, once in a process."""
 
+TRACED = 16
+"""Copies that memory must have room for before tracing is tried: it takes some of them, and 40 MiB of torch."""
+
 LOOPED = 10
 """Copies in one call of the loop: what a call costs besides is shared."""
 
@@ -102,7 +105,7 @@ def fastest(
         if engine not in taken and spent <= max(LITTLE, WORTH * copies * min(taken.values())):
             taken[engine] = seconds_per_copy(problem, draw, layers, engine, block)
 
-    graphs = copies * min(taken.values()) > TRACING
+    graphs = copies * min(taken.values()) > TRACING and most >= TRACED
     images = any(t.ndim == 4 and t.is_floating_point() for t in tensors(problem.inputs))
     layouts = ("channels_last", "") if images else ("",)
     looped = max(min(LOOPED, most - most % step), step)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradprobe.checkup import CHECKS
 from gradprobe.checkup.case import Case, Unit
 from gradprobe.checkup.diagnosis import Diagnosis
 from gradprobe.checkup.examine import examine
@@ -90,7 +91,7 @@ def preflight(
         gradient: Backprop's gradient by parameter.
 
     Returns:
-        Warnings, as plain dictionaries.
+        Warnings, as plain dictionaries; ``noted`` says whether a report has it among its other notes.
 
     Raises:
         UsageError: A check refuses.
@@ -101,7 +102,9 @@ def preflight(
     diagnosis = examine(case)
     for finding in diagnosis.refused:
         raise UsageError(finding.sentence)
-    return [f.to_dict() for f in diagnosis.warnings]
+    return [
+        f.to_dict() | {"noted": bool(CHECKS.entry(f.check).meta.get("noted"))} for f in diagnosis.warnings
+    ]
 
 
 def _made(module: nn.Module, options: dict[str, Any]) -> Problem | Diagnosis:

@@ -107,10 +107,6 @@ def _last(da: xr.DataArray) -> xr.DataArray:
     return da.isel(copies=da.notnull().cumsum("copies").argmax("copies"))
 
 
-SAID = ("unused", "calls")
-"""Checks of doctor whose warnings other notes hold already."""
-
-
 def notes(ds: xr.Dataset) -> list[str]:
     """What a reader must know besides the numbers: one sentence each."""
     from gradprobe.store.assemble import attribute
@@ -141,9 +137,7 @@ def notes(ds: xr.Dataset) -> list[str]:
             "surrogate."
         )
     found.extend(
-        f"doctor, {w['check']}: {w['sentence']}"
-        for w in attribute(ds, "doctor") or []
-        if w["check"] not in SAID
+        f"doctor, {w['check']}: {w['sentence']}" for w in attribute(ds, "doctor") or [] if not w["noted"]
     )
     if ds.attrs.get("loss_per") == "copy":
         found.append("One loss for the whole copy: samples are not credited apart, which costs variance.")
