@@ -118,7 +118,7 @@ WRONG = [
     (["--estimators", "lrr"], "Did you mean 'lr'"),
     (["--estimators", "lr(sigma=0.1"], "write it as name"),
     (["--estimators", "lr(nois=laplace)"], "Did you mean 'noise'"),
-    (["--model", "resnet"], "Did you mean 'resnet5'"),
+    (["--model", "resnet-5"], "Did you mean 'resnet5'"),
     (["--data", "digts"], "Did you mean 'digits'"),
     (["--layers", "fcc"], "Did you mean 'fc'"),
     (["--copies", "45"], "not a multiple of the block of 10; use 40 or 50"),

@@ -10,8 +10,8 @@ from gradprobe.core.errors import UsageError
 from gradprobe.core.layer import Layer
 from gradprobe.engine.draw import Draw
 
-LARGE = (1.0, 10.0, 100.0)
-"""Sizes of large perturbations, in standard deviations of what they are added to."""
+LARGE = (1.0, -1.0, 10.0, -10.0, 100.0, -100.0)
+"""Sizes of large perturbations, in standard deviations of what they are added to; thresholds have two sides."""
 
 
 @register("noise", summary="noise in the layer reaches the loss", per="layer", order=20, quick=True)

@@ -65,6 +65,23 @@ def test_weights_that_are_cached_while_gradients_pass(quick: bool) -> None:
     assert "does not move the loss although backprop says" in of(found, "noise", "first").sentence
 
 
+@pytest.mark.parametrize("bias", [-3.0, 3.0])
+def test_a_threshold_on_either_side_is_reached(bias: float) -> None:
+    """One number, far from its threshold on one side: noise of one sign never moves the loss."""
+    module = nn.Linear(1, 1)
+    nn.init.constant_(module.bias, bias)
+    nn.init.zeros_(module.weight)
+    steps = nn.Sequential(module, Steps())
+    found = gp.doctor(steps, batch=(torch.ones(1, 1), torch.zeros(1, 1)), loss=lambda output, _: output[:, 0])
+    assert not found.refused
+    assert "exactly 0" in of(found, "backprop", "0").sentence
+
+
+class Steps(nn.Module):
+    def forward(self, v):
+        return (v > 0).to(v.dtype)
+
+
 def test_a_gate_that_is_zero() -> None:
     found = gp.doctor(planted(lambda m, x: m.last(0 * torch.tanh(m.first(x)))))
     assert ("noise", "first") in warned(found)
