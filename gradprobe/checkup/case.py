@@ -15,6 +15,7 @@ from gradprobe.checkup.walk import Walk, walk
 from gradprobe.core.layer import Layer
 from gradprobe.core.rows import moved
 from gradprobe.engine.draw import Draw
+from gradprobe.engine.memory import bytes_of_forward
 from gradprobe.problems.problem import Problem
 
 Unit = tuple[Draw, tuple[Layer, ...]]
@@ -34,6 +35,7 @@ class Case:
         asked: Layer -> where noise is asked for (``"activations"``, ``"weights"``), even in vain.
         gradient: Backprop's gradient of all layers by parameter.
         quick: Whether this is the look before a probe, which must be cheap.
+        memory: Bytes that the look may use; None for half of what is free.
     """
 
     problem: Problem
@@ -44,6 +46,7 @@ class Case:
     asked: Mapping[str, set[str]]
     gradient: Mapping[str, torch.Tensor]
     quick: bool = False
+    memory: int | None = None
     _kept: dict[Any, Any] = field(default_factory=dict)
     before: Marks = field(init=False)
 
@@ -58,7 +61,7 @@ class Case:
     @property
     def precise(self) -> Problem | None:
         """The problem in float64; None where that is not possible."""
-        return self.once("precise", lambda: in_float64(self.problem, self.every))
+        return self.once("precise", lambda: in_float64(self.problem, self.every, self.memory))
 
     @property
     def precise_clean(self) -> torch.Tensor:
@@ -89,6 +92,11 @@ class Case:
     def walked(self) -> Walk:
         """A forward that was watched, and backprop to every layer's output."""
         return self.once("walk", lambda: walk(self.problem, self.every))
+
+    @property
+    def may_walk(self) -> bool:
+        """Whether memory has room for what :attr:`walked` keeps: inputs, outputs and cotangents of every layer."""
+        return self.memory is None or self.memory >= 4 * bytes_of_forward(self.problem)
 
     def units_of(self, layer: Layer, where: str) -> list[Unit]:
         """The draws that put noise on the activations or weights of a layer."""

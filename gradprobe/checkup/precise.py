@@ -9,16 +9,17 @@ import torch
 
 from gradprobe.core.hooks import Call, first_tensor, intercept, map_tensors
 from gradprobe.core.layer import Layer, paths
-from gradprobe.engine.memory import SHARE, free_memory, is_out_of_memory
+from gradprobe.engine.memory import SHARE, bytes_of_forward, free_memory, is_out_of_memory
 from gradprobe.problems.problem import Problem
 
 
-def in_float64(problem: Problem, layers: Sequence[Layer]) -> Problem | None:
+def in_float64(problem: Problem, layers: Sequence[Layer], memory: int | None = None) -> Problem | None:
     """The same problem with parameters, buffers and batch in float64; nothing of the original is copied twice.
 
     Args:
         problem: The problem.
         layers: Its layers, whose outputs tell whether the forward itself runs in float64.
+        memory: Bytes that it may take; by default half of what is free.
 
     Returns:
         The problem itself if it is in float64; None if it does not fit into memory, or if its forward fails in
@@ -27,8 +28,9 @@ def in_float64(problem: Problem, layers: Sequence[Layer]) -> Problem | None:
     state = problem.parameters | {n: b for n, b in problem.twin.named_buffers() if b.is_floating_point()}
     if all(t.dtype == torch.float64 for t in state.values() if t.is_floating_point()):
         return problem
-    # values, a gradient and a shifted set of them
-    if 3 * 8 * sum(t.numel() for t in state.values()) > SHARE * free_memory(problem.device):
+    # values, a gradient and a shifted set of them, and a forward and backward of twice the size
+    need = 3 * 8 * sum(t.numel() for t in state.values()) + 2 * bytes_of_forward(problem)
+    if need > (SHARE * free_memory(problem.device) if memory is None else memory):
         return None
     other = problem.at({})
     other.overrides = {name: _wide(t) for name, t in state.items()}

@@ -20,7 +20,7 @@ def check(case: Case, layer: Layer) -> Verdict | None:
     Both do the same arithmetic in another order, so they agree to rounding; half of the digits of the coarsest type
     that is involved are asked for. What activation noise estimates is carried back by this rule.
     """
-    if not layer.activations or not case.units_of(layer, "activations"):
+    if not layer.activations or not case.units_of(layer, "activations") or not case.may_walk:
         return None
     name = " + ".join(dict.fromkeys(rule_name(case.problem.twin.get_submodule(p)) for p in layer.modules))
     seen = [s for s in case.walked.calls[layer.name] if s.cotangent is not None]

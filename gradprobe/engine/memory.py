@@ -75,13 +75,18 @@ def bytes_per_copy(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> in
     """
     item = next(iter(problem.parameters.values())).dtype.itemsize
     noise = sum(math.prod(s) for layer in layers for s in site_shapes(problem, draw, layer))
+    return 3 * noise * item + bytes_of_forward(problem)
+
+
+def bytes_of_forward(problem: Runnable) -> int:
+    """Bytes of all that one forward makes, whether it frees it again or not."""
 
     def made() -> int:
         with torch.no_grad(), _Made() as found:
             problem.evaluate()
         return found.bytes
 
-    return 3 * noise * item + int(problem.memo("bytes of a forward", made))
+    return int(problem.memo("bytes of a forward", made))
 
 
 def room_for(

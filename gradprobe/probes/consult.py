@@ -80,7 +80,11 @@ def doctor(
 
 
 def preflight(
-    problem: Problem, made: Sequence[Labelled], chosen: Sequence[Layer], gradient: Mapping[str, torch.Tensor]
+    problem: Problem,
+    made: Sequence[Labelled],
+    chosen: Sequence[Layer],
+    gradient: Mapping[str, torch.Tensor],
+    memory: int | None = None,
 ) -> list[dict[str, Any]]:
     """The quick look before a probe.
 
@@ -89,6 +93,7 @@ def preflight(
         made: The estimators.
         chosen: The layers that are probed.
         gradient: Backprop's gradient by parameter.
+        memory: Bytes that the look may use; None for half of what is free.
 
     Returns:
         Warnings, as plain dictionaries; ``noted`` says whether a report has it among its other notes.
@@ -98,7 +103,7 @@ def preflight(
     """
     units, asked = _drawn(problem, chosen, made)
     every, unused = layers_of(problem), unused_layers(problem)
-    case = Case(problem, chosen, every, unused, units, asked, gradient, quick=True)
+    case = Case(problem, chosen, every, unused, units, asked, gradient, quick=True, memory=memory)
     diagnosis = examine(case)
     for finding in diagnosis.refused:
         raise UsageError(finding.sentence)

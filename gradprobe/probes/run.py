@@ -170,7 +170,7 @@ def probe(
         settings = replace(settings, scored=frozenset(k for k, way in ways.items() if way == "score"))
         check_plan(problem, plan, settings, found)
         info = run_info(problem, chosen, gradient, plan, settings, numbers, layers)
-        info.facts["doctor"] = preflight(problem, made, chosen, gradient) if todo else []
+        info.facts["doctor"] = preflight(problem, made, chosen, gradient, size) if todo else []
         info.configuration["keep"] = store.keep(keep)
         info.products = plan_products(plan, settings, info.keep)
         problem.limit_memory(spare(problem.device, size))
