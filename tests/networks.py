@@ -179,12 +179,13 @@ def smoothed(
     return torch.stack(found)
 
 
-def slope_variance(problem: Problem, layer: Layer) -> float:
+def slope_variance(problem: Problem, layer: Layer, forward: Forward) -> float:
     """Variance of an antithetic pair's slope on the gradient, if losses are linear in the layer's noise.
 
     With a_b the gradient of sample b's loss for the layer's output and J_b its Jacobian, a pair gives the cotangent
     (a_b.e) e, and the slope is the sum over b of w_b <(a_b.e) e, J_b g> / |g|^2, whose variance is the sum of
-    w_b^2 (|a_b|^2 |J_b g|^2 + (a_b.J_b g)^2) / |g|^4. Nothing is drawn.
+    w_b^2 (|a_b|^2 |J_b g|^2 + (a_b.J_b g)^2) / |g|^4; where the copy's loss is credited, all samples are one. Nothing
+    is drawn.
     """
     module, own = naive.copied(problem, [layer])
     leaves = [own[name].requires_grad_() for name in layer.parameters]
@@ -206,7 +207,7 @@ def slope_variance(problem: Problem, layer: Layer) -> float:
                 )
                 for path in layer.modules
             ]
-            loss = repeated(problem)(module, 1)
+            loss = forward(module, 1)
             if change is see:
                 slopes = torch.autograd.grad(loss, seen)
             for hook in hooks:
@@ -218,19 +219,23 @@ def slope_variance(problem: Problem, layer: Layer) -> float:
     along = torch.autograd.grad(sum((p * g).sum() for p, g in zip(pulled, gradient, strict=True)), weights)
 
     def of_samples(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        if layer.credit == "copy":
+            return torch.cat([each.flatten() for each in tensors])[None]
         return torch.cat([each.movedim(layer.axis, 0).flatten(1) for each in tensors], 1)
 
     a, u = of_samples(slopes), of_samples(along)
     return float(((a**2).sum(1) * (u**2).sum(1) + (a * u).sum(1) ** 2).sum()) / square**2
 
 
-def copies_for(problem: Problem, layer: Layer, sees: float, blocks: int = 64, alarm: float = 1e-6) -> int:
+def copies_for(
+    problem: Problem, layer: Layer, sees: float, forward: Forward, blocks: int = 64, alarm: float = 1e-6
+) -> int:
     """Copies in a block with which :func:`check_mean` sees a fault of scale ``sees`` with 99.9 % chance.
 
     From :func:`slope_variance`, twice over: for what is not linear, and the reference's own noise.
     """
     limit = float(t.isf(alarm / 4, blocks - 1)) + normal_quantile(1e-3)
-    pairs = 2 * slope_variance(problem, layer) * (limit / sees) ** 2 / blocks
+    pairs = 2 * slope_variance(problem, layer, forward) * (limit / sees) ** 2 / blocks
     return 2 * max(math.ceil(pairs), 1)
 
 
@@ -238,24 +243,25 @@ def check_mean(
     problem: Problem,
     name: str,
     sees: float,
-    copies: int | None = 64,
     sigma: float = 0.3,
     forward: Forward | None = None,
 ) -> MeanTest:
     """LR's mean on a layer is the smoothed gradient: a z-test on 64 blocks, false alarm 1e-6, one look.
 
+    A block has as many copies as theory asks for (:func:`copies_for`).
+
     Args:
         problem: The problem.
         name: The layer.
         sees: The smallest fault of scale that must be seen with 99.9 % chance.
-        copies: Copies in a block; None for as many as theory asks for (:func:`copies_for`).
         sigma: Of the noise.
         forward: How our own copies are run; as one batch by default.
     """
     (layer,) = chosen(problem, [name])
-    copies = copies or copies_for(problem, layer, sees)
+    forward = forward or repeated(problem)
+    copies = copies_for(problem, layer, sees, forward)
     estimator = make("lr", {"antithetic": True, "sigma": sigma}).estimator
-    reference = smoothed(problem, layer, sigma, forward or repeated(problem), 64, copies)
+    reference = smoothed(problem, layer, sigma, forward, 64, copies)
     expected = reference.mean(0)
     # the reference's own noise is added to the estimate's: the difference of two means
     test = MeanTest(collect(estimator, problem, [layer], 64, copies) - (reference - expected), expected)

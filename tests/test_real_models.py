@@ -125,7 +125,7 @@ MEANS = [
 
 @pytest.mark.parametrize(("name", "layer"), MEANS)
 def test_mean_is_the_smoothed_gradient(name, layer):
-    check_mean(made(MODELS[name], 16), layer, sees=0.4, copies=None)
+    check_mean(made(MODELS[name], 16), layer, sees=0.4)
 
 
 def test_the_fused_path_of_attention_gives_the_same_loss():
@@ -220,4 +220,4 @@ def test_mean_of_half_precision_is_the_smoothed_gradient():
     double = Problem(
         copy.deepcopy(problem.module).double(), (problem.inputs.double(), problem.target), name="half"
     )
-    check_mean(double, "first", sees=0.4, copies=None)
+    check_mean(double, "first", sees=0.4)

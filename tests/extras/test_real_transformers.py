@@ -164,7 +164,7 @@ def test_engines_agree(name):
     ],
 )
 def test_mean_is_the_smoothed_gradient(name, layer):
-    check_mean(made(name, 16), layer, sees=0.4, copies=None)
+    check_mean(made(name, 16), layer, sees=0.4)
 
 
 def test_signs_of_a_conv1d_are_those_of_its_input():

@@ -249,7 +249,7 @@ def test_naive_loop_agrees(name, draw):
     check_oracle(TINY[name](), draw, KINDS[name])
 
 
-# --- LR's mean is the smoothed gradient: 64 blocks of 64 copies, a false alarm of 1e-6 each
+# --- LR's mean is the smoothed gradient: 64 blocks, copies from theory, a false alarm of 1e-6 each
 
 
 @pytest.mark.parametrize(
