@@ -197,7 +197,7 @@ def test_single_precision_rounds_small_noise_on_queries_and_keys_away():
     assert rounding("classifier", 0.01) < 0.01
 
 
-@pytest.mark.parametrize("budget", [48, 96])
+@pytest.mark.parametrize("budget", [48])
 def test_a_probe_of_all_layers_of_twelve_stays_within_its_memory(budget):
     """LR and ES on all 100 layers of a ViT of width 192: the peak over the model and one forward and backward."""
     script = [sys.executable, "-m", "tests.extras.vit_memory", f"{budget}MiB"]
