@@ -6,26 +6,23 @@ import json
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import xarray as xr
 
 import gradprobe as gp
+from tests.commands import command, process
 
 QUICK = ["--copies", "40", "--seeds", "3", "--batch-size", "8", "--layers", "fc"]
-
-
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    code = "from gradprobe.cli import main; main()"
-    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "demo"
     words = ["--checkpoint", "trained", "--estimators", "lr,alr(sigma=0.1),es", "--out", str(out)]
-    done = command("probe", *words, *QUICK)
+    done = process("probe", *words, *QUICK)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -90,23 +87,16 @@ def test_more_copies_go_on_from_kept_sums(tmp_path: Path) -> None:
     assert len(list((tmp_path / "run" / "sums").iterdir())) == 6
 
 
-def test_a_failure_behind_older_copies_exits_3(tmp_path: Path) -> None:
+def test_a_failure_behind_older_copies_exits_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["probe", "--checkpoint", "trained", "--estimators", "lr", *QUICK, "--out", str(tmp_path / "run")]
     assert command(*words).returncode == 0
-    code = """
-from gradprobe.core.errors import UsageError
-from gradprobe.probes import unit
 
-def fail(*given):
-    raise UsageError("there is no room")
-    yield
+    def fail(*given: object) -> Iterator[None]:
+        raise gp.UsageError("there is no room")
+        yield
 
-unit.read_blocks = fail
-from gradprobe.cli import main
-main()
-"""
-    words = [sys.executable, "-c", code, *words, "--copies", "80"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    monkeypatch.setattr("gradprobe.probes.unit.read_blocks", fail)
+    done = command(*words, "--copies", "80")
     assert done.returncode == 3, done.stderr
     assert "Some units failed" in done.stderr
     assert (gp.open_run(tmp_path / "run").status == "ok").any()
@@ -180,7 +170,7 @@ def test_unknown_configuration_key(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_report_of_what_is_no_run(tmp_path: Path) -> None:
-    done = command("report", str(tmp_path))
+    done = process("report", str(tmp_path))
     assert done.returncode == 2
     assert "not a gradprobe run" in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -219,7 +209,7 @@ def test_trajectory_prints_a_table_and_writes_figures(tmp_path: Path) -> None:
         "--lr",
         "{'bp': 1e-4, 'lr': 1e-4, 'alr': 0.01}",
     ]
-    done = command("trajectory", "--function", "beale", *words, "--out", str(tmp_path / "new"), "--animate")
+    done = process("trajectory", "--function", "beale", *words, "--out", str(tmp_path / "new"), "--animate")
     assert done.returncode == 0, done.stderr
     for word in ("beale: 3 walkers", "alr", "0.01", "alr against bp, 3 pairs"):
         assert word in done.stdout
