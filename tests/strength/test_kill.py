@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,50 +16,44 @@ import xarray as xr
 
 import gradprobe as gp
 from gradprobe.store.run import RunStore
+from tests.strength.forked import FORKED
+from tests.strength.killed import run
 
-CODE = """
-import sys, torch
-torch.set_num_threads(1)
-import gradprobe as gp
-from gradprobe.probes import unit
-true, count = unit.read_blocks, 0
-def counted(*given):
-    global count
-    for read in true(*given):
-        count += 1
-        yield read
-unit.read_blocks = counted
-problem = gp.load_problem(checkpoint="early", batch_size=8)
-print("ready", flush=True)
-ds = gp.probe(problem, "lr,alr,es", copies=60, block=1, seeds=3, layers=["conv4", "fc"], out=sys.argv[1])
-print(count)
-sys.exit(130 if "stopped" in ds.attrs else 0)
-"""
+CODE = "import sys; from tests.strength.killed import run; run(sys.argv[1])"
+ROOT = Path(__file__).parents[2]
 MEASURED = ("seconds", "peak_bytes")
 BLOCKS = 60
 """In each unit, of which there are 4 for each seed."""
 
 
-def start(out: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, "-c", CODE, str(out)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
+class Started:
+    """A process that probes into ``out``; the problem is loaded."""
 
+    def __init__(self, out: Path) -> None:
+        self.answers, its = FORKED.Pipe(duplex=False)
+        self.process = FORKED.Process(target=run, args=(str(out), its))
+        self.process.start()
+        its.close()
+        assert self.answers.recv() == "ready"
 
-def end(process: subprocess.Popen[str]) -> int:
-    assert process.stdout is not None
-    code = process.wait()
-    process.stdout.close()
-    return code
+    def send(self, number: int) -> None:
+        """Send it a signal, if it is still there."""
+        assert self.process.pid is not None
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
 
+    def end(self) -> int:
+        """Wait for it; its exit code, or the signal that ended it, below 0."""
+        self.process.join()
+        self.answers.close()
+        assert self.process.exitcode is not None
+        return self.process.exitcode
 
-def computed(process: subprocess.Popen[str]) -> int:
-    """Wait for a process that ends well; how many blocks it computed."""
-    assert process.stdout is not None
-    number = int(process.stdout.read())
-    assert end(process) == 0
-    return number
+    def computed(self) -> int:
+        """Wait for it to end well; how many blocks it computed."""
+        number = self.answers.recv()
+        assert self.end() == 0
+        return number
 
 
 def kept(out: Path) -> int:
@@ -80,8 +75,8 @@ def assert_same(out: Path, unbroken: xr.Dataset) -> None:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[xr.Dataset, float]:
     out = tmp_path_factory.mktemp("unbroken") / "run"
-    process, begin = start(out), time.monotonic()
-    assert end(process) == 0
+    process, begin = Started(out), time.monotonic()
+    assert process.end() == 0
     return gp.open_run(out), time.monotonic() - begin
 
 
@@ -94,15 +89,15 @@ def test_sigkill_at_any_moment(unbroken: tuple[xr.Dataset, float], tmp_path: Pat
     moments = random.Random(0)
     for number in range(KILLS):
         out = tmp_path / f"run{number}"
-        process = start(out)
+        process = Started(out)
         time.sleep(moments.uniform(0, seconds))
-        process.kill()
-        end(process)
+        process.send(signal.SIGKILL)
+        assert process.end() in (-signal.SIGKILL, 0)
         finished = {f: f.read_bytes() for f in out.glob("units/*.npz")}
         if (out / "run.json").exists():
             gp.open_run(out)
         there = kept(out)
-        assert computed(start(out)) == 3 * 4 * BLOCKS - there
+        assert Started(out).computed() == 3 * 4 * BLOCKS - there
         assert all(f.read_bytes() == content for f, content in finished.items())
         assert_same(out, whole)
 
@@ -112,14 +107,14 @@ def test_a_signal_finishes_the_block_and_exits_130(
     number: int, unbroken: tuple[xr.Dataset, float], tmp_path: Path
 ) -> None:
     whole, _ = unbroken
-    process = start(tmp_path / "run")
+    process = Started(tmp_path / "run")
     while not list(tmp_path.glob("run/units/*.npz")):
         time.sleep(0.01)
-    process.send_signal(number)
-    assert end(process) == 130
+    process.send(number)
+    assert process.end() == 130
     assert (gp.open_run(tmp_path / "run").status == "missing").any()
     there = kept(tmp_path / "run")
-    assert computed(start(tmp_path / "run")) == 3 * 4 * BLOCKS - there
+    assert Started(tmp_path / "run").computed() == 3 * 4 * BLOCKS - there
     assert list((tmp_path / "run" / "partial").iterdir()) == []
     assert_same(tmp_path / "run", whole)
 
@@ -130,30 +125,30 @@ def test_sigint_at_any_moment(unbroken: tuple[xr.Dataset, float], tmp_path: Path
     moments = random.Random(1)
     for number in range(max(KILLS // 5, 1)):
         out = tmp_path / f"run{number}"
-        process = start(out)
+        process = Started(out)
         time.sleep(moments.uniform(0, seconds))
-        process.send_signal(signal.SIGINT)
-        assert end(process) in (130, 0, 1, -signal.SIGINT)
+        process.send(signal.SIGINT)
+        assert process.end() in (130, 0, 1, -signal.SIGINT)
         there = kept(out) if (out / "run.json").exists() else 0
-        assert computed(start(out)) == 3 * 4 * BLOCKS - there
+        assert Started(out).computed() == 3 * 4 * BLOCKS - there
         assert_same(out, whole)
 
 
 def test_sigkill_within_the_first_unit(unbroken: tuple[xr.Dataset, float], tmp_path: Path) -> None:
-    process = start(tmp_path / "run")
+    process = Started(tmp_path / "run")
     while not list(tmp_path.glob("run/partial/*.npz")):
         time.sleep(0.001)
-    process.kill()
-    end(process)
+    process.send(signal.SIGKILL)
+    assert process.end() == -signal.SIGKILL
     there = kept(tmp_path / "run")
     assert there > 0
-    assert computed(start(tmp_path / "run")) == 3 * 4 * BLOCKS - there
+    assert Started(tmp_path / "run").computed() == 3 * 4 * BLOCKS - there
     assert_same(tmp_path / "run", unbroken[0])
 
 
 def test_two_writers_do_no_harm(unbroken: tuple[xr.Dataset, float], tmp_path: Path) -> None:
-    both = [start(tmp_path / "run") for _ in range(2)]
-    assert [end(p) for p in both] == [0, 0]
+    both = [Started(tmp_path / "run") for _ in range(2)]
+    assert [p.end() for p in both] == [0, 0]
     assert_same(tmp_path / "run", unbroken[0])
 
 
@@ -162,12 +157,13 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on(
 ) -> None:
     """The shell's limit on a file's size stands for the disk: the first unit that is larger cannot be written."""
     limited = f"trap '' XFSZ; ulimit -f 8; exec {sys.executable} -c \"$0\" {tmp_path / 'run'}"
-    done = subprocess.run(["bash", "-c", limited, CODE], capture_output=True, text=True, check=False)
+    words = ["bash", "-c", limited, CODE]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode != 0
     assert "cannot write" in done.stderr
     assert (tmp_path / "run" / "run.json").stat().st_size < 8 * 1024
     assert not list((tmp_path / "run").rglob(".tmp-*"))
-    assert end(start(tmp_path / "run")) == 0
+    assert Started(tmp_path / "run").end() == 0
     assert_same(tmp_path / "run", unbroken[0])
 
 
