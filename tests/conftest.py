@@ -1,5 +1,6 @@
 """Settings of all tests: one thread, here and in what they start, and registries that a test leaves as they were."""
 
+import gc
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -16,6 +17,12 @@ from gradprobe.layers import RULES
 from gradprobe.problems import FUNCTIONS
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Take what is there out of garbage collection: thousands of tests, which each run would look through."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 from pathlib import Path
 
@@ -204,6 +205,11 @@ ERRORS = [
 ]
 
 
+@functools.cache
+def with_room(method: str) -> xr.Dataset:
+    return gp.probe(classifier(), method, copies=48, block=16, seeds=2)
+
+
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(
     "method", ["lr", "lr(centre=mean)", "lr(antithetic=True)", "es", "lr(injection=joint)"]
@@ -211,7 +217,7 @@ ERRORS = [
 def test_out_of_memory_halves_the_call_and_repeats_the_block(
     error: Exception, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = gp.probe(classifier(), method, copies=48, block=16, seeds=2)
+    whole = with_room(method)
     machine = Small(monkeypatch, 5, error)
     ds = gp.probe(classifier(), method, copies=48, block=16, seeds=2)
     assert (ds["status"] == "ok").all()
