@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -109,7 +110,7 @@ def _traced(one: OneCopy, example: list[torch.Tensor]) -> tuple[fx.GraphModule, 
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                with _Unread(), _FixedShapes():
+                with _one_fake_mode(), _Unread(), _FixedShapes():
                     found = make_fx(function)(*example)
                 found = _folded(found)
                 write_over(found)
@@ -119,6 +120,14 @@ def _traced(one: OneCopy, example: list[torch.Tensor]) -> tuple[fx.GraphModule, 
                 raise
             why = f"{type(error).__name__}: {error}"
     raise UsageError(f"the forward cannot be traced ({why})")
+
+
+def _one_fake_mode() -> AbstractContextManager[Any]:
+    """Let torch note what it traces in one fake mode: of itself it makes one for each tensor, a third of the time."""
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
 
 
 class _Unread(TorchFunctionMode):
