@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from gradprobe.estimators.listing import markdown
+from tests.commands import command, process
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,14 +29,14 @@ def test_python_blocks_run(code: str, tmp_path: Path, monkeypatch: pytest.Monkey
     exec(compile(code, "README", "exec"), {"__name__": "readme"})  # the README's own code
 
 
-def test_commands_run(tmp_path: Path) -> None:
+def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first in a process of its own, as a user's is."""
+    monkeypatch.chdir(tmp_path)
     (commands,) = [b for b in blocks("sh") if b.startswith("gradprobe")]
-    for line in commands.splitlines():
+    for number, line in enumerate(commands.splitlines()):
         words = shlex.split(line, comments=True)
         words = ["40" if w == "400" else w for w in words]
-        code = "from gradprobe.cli import main; main()"
-        run = [sys.executable, "-c", code, *words[1:]]
-        done = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, check=False)
+        done = (command if number else process)(*words[1:])
         assert done.returncode == 0, done.stderr
 
 
