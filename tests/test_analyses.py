@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).parents[1] / "analyses"
 EXTRAS = ("surrogate_bias",)
 """Scripts that need an extra; tests/extras runs them."""
+ALONE = ("bench_capture", "cost_growth")
+"""Scripts that start processes or import one another; they get a process of their own."""
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.stem not in EXTRAS)
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_smoke(script: Path, tmp_path: Path) -> None:
+def words_of(script: Path, tmp_path: Path) -> list[str]:
     out = ["--out", str(tmp_path / "out")] if "--out" in script.read_text() else []
-    words = [sys.executable, str(script), "--smoke", *out]
+    return [str(script), "--smoke", *out]
+
+
+@pytest.mark.parametrize("script", [s for s in SCRIPTS if s.stem in ALONE], ids=lambda path: path.stem)
+def test_smoke_in_a_process(script: Path, tmp_path: Path) -> None:
+    words = [sys.executable, *words_of(script, tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.mark.parametrize("script", [s for s in SCRIPTS if s.stem not in ALONE], ids=lambda path: path.stem)
+def test_smoke(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", words_of(script, tmp_path))
+    with torch.random.fork_rng(devices=[]), pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    assert not ended.value.code
+    assert capsys.readouterr().out
