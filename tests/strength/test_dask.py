@@ -18,6 +18,7 @@ import xarray as xr
 
 import gradprobe as gp
 from gradprobe.probes.scheduler import connected
+from tests.commands import command, process
 from tests.problems_tiny import classifier
 from tests.strength.model_file import problem
 
@@ -108,16 +109,13 @@ def test_a_client_is_not_yet_an_executor(client: Any) -> None:
         gp.probe(classifier(), ["lr"], executor=client, **SMALL)
 
 
-def command(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    code = "from gradprobe.cli import main; main()"
-    common = ["probe", "--checkpoint", "trained", "--estimators", "lr", "--copies", "20", "--seeds", "2"]
-    common += ["--layers", "fc", "--batch-size", "8"]
-    run = [sys.executable, "-c", code, *common, *words]
-    return subprocess.run(run, capture_output=True, text=True, check=False, timeout=60, **options)
+PROBE = ["probe", "--checkpoint", "trained", "--estimators", "lr", "--copies", "20", "--seeds", "2"]
+PROBE += ["--layers", "fc", "--batch-size", "8"]
 
 
 def test_the_command_uses_a_scheduler(client: Any, tmp_path: Path) -> None:
-    done = command("--scheduler", client.scheduler.address, "--out", str(tmp_path / "run"))
+    address = client.scheduler.address
+    done = process(*PROBE, "--scheduler", address, "--out", str(tmp_path / "run"), timeout=60)
     assert done.returncode == 0, done.stderr
     assert (gp.open_run(tmp_path / "run").status == "ok").all()
 
@@ -147,7 +145,7 @@ def test_no_scheduler_is_one_sentence_and_does_not_take_minutes(
     words: list[str], says: str, tmp_path: Path
 ) -> None:
     begin = time.monotonic()
-    done = command(*words, "--out", str(tmp_path / "run"))
+    done = command(*PROBE, *words, "--out", str(tmp_path / "run"))
     assert done.returncode == 2
     assert says in done.stderr
     assert done.stderr.strip().count("\n") == 0
