@@ -33,6 +33,7 @@ from gradprobe.probes.messages import TorchState
 from gradprobe.probes.parcel import gpu_of, pack, unpack
 from gradprobe.store.assemble import attribute
 from tests.problems_tiny import classifier
+from tests.strength.forked import FORKED
 from tests.strength.model_file import Half, halved, problem, state_under
 
 SMALL = {"copies": 12, "block": 4, "seeds": 2}
@@ -45,10 +46,21 @@ def same(a: xr.Dataset, b: xr.Dataset) -> None:
     )
 
 
+@pytest.fixture(autouse=True)
+def forked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork what would be spawned from a server that has imported torch, but for tests that are marked ``spawned``."""
+    if not request.node.get_closest_marker("spawned"):
+        true = multiprocessing.get_context
+        monkeypatch.setattr(
+            multiprocessing, "get_context", lambda kind: FORKED if kind == "spawn" else true(kind)
+        )
+
+
 def spawn_pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
+@pytest.mark.spawned
 def test_the_numbers_are_those_of_one_process(tmp_path: Path) -> None:
     estimators = ["lr", "alr", "es(injection=joint)", "bp", Half()]
     given = {**SMALL, "reference": "smoothed", "reference_copies": 8}
