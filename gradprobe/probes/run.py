@@ -29,6 +29,7 @@ from gradprobe.probes.checks import (
 )
 from gradprobe.probes.consult import preflight
 from gradprobe.probes.crew import check_crew, make_crew
+from gradprobe.probes.equivalents import with_shares
 from gradprobe.probes.interrupt import Stop, Stopped, on_signals
 from gradprobe.probes.keep import Groups, plan_products
 from gradprobe.probes.plan import OWN, Plan, Task, make_plan
@@ -176,6 +177,7 @@ def probe(
         problem.limit_memory(spare(problem.device, size))
         info.engines = _engines(problem, plan, settings, store.engines())
         info.smoothed = ways
+        settings = with_shares(settings, problem, plan) if todo else settings
         hired = make_crew(workers, executor, threads, problem, gradient, todo) if todo else None
         with hired or nullcontext() as crew:
             settings = replace(settings, engines=store.begin(info).engines)

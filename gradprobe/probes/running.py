@@ -78,6 +78,7 @@ class Running:
         nonfinite: Copies that each block lost.
         forwards: For an estimator that is no read-out, forward passes up to the end of each block.
         seconds: Time that earlier processes took.
+        share: Of a forward that a copy of a draw needs.
     """
 
     task: Task
@@ -86,6 +87,7 @@ class Running:
     nonfinite: list[int] = field(default_factory=list)
     forwards: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         directions = {name: r.direction for name, r in self.references.items()}
@@ -130,7 +132,7 @@ class Running:
         known: dict[str, Any] = {
             "seconds": self.seconds + seconds,
             "forwards": boundaries,
-            "equivalents": boundaries,
+            "equivalents": self.share * boundaries,
             "nonfinite": np.cumsum(np.array(lost, dtype=np.float64)),
             **self._reference_arrays(),
         }

@@ -26,6 +26,8 @@ class Settings:
         scored: Draws and layers (``UnitKey.group``) whose smoothed reference comes from scores.
         engine: ``"auto"``, or an engine as text.
         engines: The engine of each unit, by :func:`engine_key`; it takes the place of ``"auto"``.
+        shares: The share of a forward that a copy of each unit needs, by :func:`engine_key`; 1 where it is not there.
+        unfollowed: Why no shares are known; "" if they are.
         memory: Bytes that were given; None for half of what is free.
         sharers: Processes that share the memory; each computes one unit at a time.
         drawn_on: Where noise is drawn: ``"device"`` or ``"cpu"``.
@@ -39,6 +41,8 @@ class Settings:
     scored: frozenset[str] = frozenset()
     engine: str = "auto"
     engines: Mapping[str, str] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    unfollowed: str = ""
     memory: int | None = None
     sharers: int = 1
     drawn_on: str = "device"

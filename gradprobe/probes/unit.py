@@ -56,7 +56,7 @@ def compute(
     problem.limit_memory(spare(problem.device, settings.memory, settings.sharers))
     references = make_references(problem, task, task.parameters, gradient, settings, tick)
     spent = time.perf_counter() - start
-    running = Running(task, wanted(task, settings), references)
+    running = Running(task, wanted(task, settings), references, share=_share(task, settings))
     state = saver.load() if saver is not None else None
     if state is not None:
         running.resume(state, gradient)
@@ -67,6 +67,8 @@ def compute(
     status = "failed" if note else "ok"
     if not note and any(not np.isfinite(r.block_sqnorm).all() for r in references.values()):
         note = "the smoothed reference is not finite: a copy of its own had a loss that was not"
+    if not note and task.draw is not None and settings.unfollowed:
+        note = f"a copy is booked as a whole forward: {settings.unfollowed}"
     unit = running.unit(status, note, time.perf_counter() - start - spent, count)
     unit.peak_bytes = peak.bytes
     if saver is not None and status == "ok":
@@ -110,6 +112,11 @@ def _run(
                 with suppress(UsageError):  # it cannot be written now: the unit itself needs less room
                     save(saver)
     return ""
+
+
+def _share(task: Task, settings: Settings) -> float:
+    """Share of a forward that a copy of a task needs."""
+    return 1.0 if task.draw is None else settings.shares.get(engine_key(task.draw, task.layers), 1.0)
 
 
 def _useless(running: Running, count: int) -> str:

@@ -19,7 +19,7 @@ reference_block_sqnorm   reference, estimator, parameter, seed         mean of |
 reference_blocks         reference, estimator, parameter, seed         number of those blocks (1: no noise)
 reference_dot            reference, estimator, parameter, seed         <g_bp, g>
 forwards                 estimator, parameter, seed, copies            forward passes of the batch
-equivalents              estimator, parameter, seed, copies            the same in full-forward equivalents
+equivalents              estimator, parameter, seed, copies            what they need, in whole forwards
 seconds                  estimator, parameter, seed                    time of the unit
 peak_bytes               estimator, parameter, seed                    peak memory of the unit
 nonfinite                estimator, parameter, seed, copies            copies that count as 0: loss not finite
@@ -37,6 +37,12 @@ was stopped, is "partial": the blocks that it has so far are there, NaN after. S
 it out as long as it has fewer copies than every seed that is whole. Where a unit with more copies or
 references failed, the one that is there is shown; ``attrs["notes"]`` says why any failed, and
 ``attrs["failed"]`` of which estimators.
+
+A copy of a draw is one of ``forwards``. Its ``equivalents`` are the multiply-adds that depend on its noise, relative
+to those of the whole forward: noise in a layer's output leaves only what follows the layer to be computed again. That
+is what the mathematics needs, whichever engine ran (``seconds`` has that); the noise itself, the one forward without
+noise and the references are not in it. An estimator that is no read-out has the forwards that it asked for, three
+times each if it runs backward. Runs written before this was so have a whole forward for every copy.
 
 ``seed_product`` is symmetric over seeds, with |g_N|^2 on its diagonal. It is NaN where it is not known: for
 deterministic estimators, where only moments were kept, for pairs of seeds that did not end at the same copies
