@@ -9,7 +9,17 @@ from torch.utils.flop_counter import flop_registry
 
 from gradprobe.core.hooks import tensors
 
-_MOVES = {"clone", "_to_copy", "copy_", "_copy_from", "detach_", "resize_", "set_"}
+_MOVES = {
+    "clone",
+    "_to_copy",
+    "copy_",
+    "_copy_from",
+    "detach_",
+    "resize_",
+    "set_",
+    "_unsafe_view",
+    "_local_scalar_dense",
+}
 """Operations that only move numbers."""
 
 _LOOKUPS = {"embedding", "index", "index_select", "gather", "take", "_unsafe_index", "_embedding_bag"}
