@@ -58,7 +58,7 @@ def assemble(
     notes: dict[str, dict[str, str]] = {}
     failed: set[str] = set()
     for e, view in enumerate(views):
-        booked: set[tuple[int, int]] = set()
+        booked: dict[tuple[int, int], str] = {}
         for layer in layers:
             where = [parameters.index(p) for p in layer.parameters]
             if layer.name in view.refused:
@@ -77,7 +77,9 @@ def assemble(
                 if unit.status == "failed" or hidden:
                     failed.add(view.label)
                 first = (id(unit), s) not in booked
-                booked.add((id(unit), s))
+                own = booked.setdefault((id(unit), s), layer.parameters[0])
+                if unit.status != "failed":
+                    ds["booked_on"].values[e, where] = own
                 _fill(ds, unit, row, layer, where, (e, s), first, view.stochastic)
             if view.stochastic and products:
                 table = ds["seed_product"].values[e, where]
@@ -129,6 +131,8 @@ def _empty(
     for name, names in dims.items():
         ds[name] = (names, np.full([sizes[d] for d in names], np.nan))
     ds["status"] = (per_seed, np.full([sizes[d] for d in per_seed], "missing", dtype="<U7"))
+    longest = max(map(len, coords["parameter"]), default=1)
+    ds["booked_on"] = (per_seed[:2], np.full([sizes[d] for d in per_seed[:2]], "", dtype=f"<U{longest}"))
     return ds
 
 

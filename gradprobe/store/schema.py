@@ -24,11 +24,12 @@ seconds                  estimator, parameter, seed                    time of t
 peak_bytes               estimator, parameter, seed                    peak memory of the unit
 nonfinite                estimator, parameter, seed, copies            copies that count as 0: loss not finite
 status                   estimator, parameter, seed                    ok, partial, failed, refused or missing
+booked_on                estimator, parameter                          parameter with what belongs to its unit
 ======================== ============================================= ==================================
 
 Everything numeric is additive over parameters, so layers, groups and the model are sums. What belongs to a
 unit and not to a parameter (forwards, seconds, non-finite copies, ...) is therefore booked on the first
-parameter that the unit serves and is 0 on its others.
+parameter that the unit serves and is 0 on its others; ``booked_on`` names it ("" where nothing was computed).
 
 Coordinates: ``layer``, ``numel`` and ``order`` (execution order) on ``parameter``; ``color``, ``target``,
 ``stochastic`` and ``summary`` on ``estimator``. An estimator may end at fewer copies than another (NaN
