@@ -42,14 +42,13 @@ def frontier(
     it, with its interval (see ``predict``; where that gives no value but bounds, so does this). Over the model all
     layers have equally many copies and a copy costs the sum over layers; shares of their own are for a plan.
 
-    **Best** is the method with the highest predicted cosine; where a law gives only bounds, the last value that it
-    gave stands in for that (cosines rise with cost). It is ``resolved`` where its interval lies wholly above zero and
-    above those of all others, never below three seeds. That is stricter than a test of the paired difference, since
-    methods that read one draw share its noise. An estimator without noise whose target is exact (backprop) does not
-    compete: it is what the others are held against. Others without noise do, from the cost of their one evaluation
-    on.
-
-    Since 1/cos^2 is linear in 1/c, two laws cross at most once: a method leads in one range of costs, or never.
+    **Best** is the method whose law is highest, with fitted ceilings above 1 (they are noise) taken as 1. It has a
+    ``best_cosine`` wherever ``predict`` gives it a value. It is ``resolved`` where its interval lies wholly above 0
+    and above those of all others, never below three seeds. That is stricter than a test of the paired difference,
+    since methods that read one draw share its noise. An estimator without noise whose target is exact (backprop) does
+    not compete: it is what the others are held against. Others without noise do, from the cost of their one
+    evaluation on. Since 1/cos^2 is linear in 1/c, two laws cross at most once: from the cost on at which all can be
+    had, a method leads in one range of costs, or never.
 
     Args:
         ds: Results.
@@ -66,8 +65,8 @@ def frontier(
         ``cosine_high`` (95 %), ``copies`` and ``beyond`` (more copies than the run has); NaN where the cost does not
         buy one copy. Over (layer, cost): ``best`` and ``runner_up`` ("" for none), ``best_cosine`` with ``_low`` and
         ``_high``, ``resolved``. Over (estimator, layer): ``leads_from`` and ``leads_to``, the range of costs in
-        which a method is best (NaN: nowhere on the grid), and ``price`` (of one copy). Over estimator: ``race``,
-        whether it competes.
+        which a method is best (the last one if there are two; NaN: nowhere on the grid), and ``price`` (of one
+        copy). Over estimator: ``race``, whether it competes.
 
     Raises:
         UsageError: A name is unknown, a cost is not positive, or the run has fewer than two blocks.
@@ -132,9 +131,13 @@ def _add_best(out: xr.Dataset, law: xr.Dataset) -> None:
     parts = tuple(str(d) for d in out["cosine"].dims if d not in ("estimator", "cost"))
     order = ("estimator", *parts, "cost")
     value, low, high = (out[k].transpose(*order).values for k in ("cosine", "cosine_low", "cosine_high"))
-    racing = out["race"].values.reshape(-1, *[1] * (value.ndim - 1))
-    score = np.where(racing & _present(value, high), _carried(value), -np.inf)
-    score = np.where(score > 0, score, -np.inf)
+    present = out["race"].values.reshape(-1, *[1] * (value.ndim - 1)) & (
+        np.isfinite(value) | np.isfinite(high)
+    )
+    lines = _lines(law, out["price"], order[:-1])
+    with np.errstate(all="ignore"):
+        score = (lines[0][..., None] + lines[1][..., None] / out["cost"].values) ** -0.5
+    score = np.where(present & np.isfinite(score), score, -np.inf)
     ranked = np.argsort(-score, axis=0, kind="stable")
     names = np.array([*(str(e) for e in out["estimator"].values), ""])
     best, second = (_place(score, ranked, rank) for rank in (0, 1))
@@ -142,8 +145,8 @@ def _add_best(out: xr.Dataset, law: xr.Dataset) -> None:
     out["best"], out["runner_up"] = (rest, names[best]), (rest, names[second])
     for suffix, values in (("", value), ("_low", low), ("_high", high)):
         out[f"best_cosine{suffix}"] = (rest, _at(values, best))
-    out["resolved"] = (rest, _resolved(racing & _present(value, high), high, best, _at(low, best)))
-    start, end = _ranges(best, out["cost"].values, *_lines(law, out["price"], order[:-1]))
+    out["resolved"] = (rest, _resolved(present, high, best, _at(low, best)))
+    start, end = _ranges(best, out["cost"].values, *lines)
     out["leads_from"], out["leads_to"] = (order[:-1], start), (order[:-1], end)
 
 
@@ -160,18 +163,6 @@ def _at(values: Array, index: Places) -> Array:
     return np.where(index >= 0, found, np.nan)
 
 
-def _carried(value: Array) -> Array:
-    """The last value at or before each cost, ``[..., cost]``; -inf before the first."""
-    there = np.isfinite(value)
-    latest = np.maximum.accumulate(np.where(there, np.arange(value.shape[-1]), -1), axis=-1)
-    found = np.take_along_axis(value, np.maximum(latest, 0), axis=-1)
-    return np.where(latest >= 0, found, -np.inf)
-
-
-def _present(value: Array, high: Array) -> Mask:
-    return np.isfinite(value) | np.isfinite(high)
-
-
 def _resolved(rivals: Mask, high: Array, best: Places, low: Array) -> Mask:
     """Whether the best method's interval lies above 0 and all rivals'; one without an interval may be anywhere."""
     own = np.arange(len(high)).reshape(-1, *[1] * best.ndim) == best
@@ -180,10 +171,11 @@ def _resolved(rivals: Mask, high: Array, best: Places, low: Array) -> Mask:
 
 
 def _lines(law: xr.Dataset, price: xr.DataArray, order: tuple[str, ...]) -> tuple[Array, Array, Array]:
-    """1/cos^2 = a + b/cost: a and b, and the price of a copy; ``[estimator, ...]``."""
+    """1/cos^2 = a + b/cost with a >= 1: a, b and the price of a copy, ``[estimator, ...]``; NaN if cos <= 0."""
     a, x, t, g = (law[k].mean("seed") for k in "AXTG")
     with np.errstate(all="ignore"):
-        found = (x * g / a**2, t * g / a**2 * price, price)
+        square = (a**2).where(a > 0)
+        found = ((x * g / square).clip(min=1.0), t * g / square * price, price)
         return tuple(v.transpose(*order).values for v in found)  # type: ignore[return-value]  # three of them
 
 
@@ -194,8 +186,9 @@ def _ranges(best: Places, grid: Array, a: Array, b: Array, price: Array) -> tupl
     for e in range(len(a)):
         mine = best == e
         led = mine.any(-1)
-        first = mine.argmax(-1)
         final = last - mine[..., ::-1].argmax(-1)
+        before = ~mine & (np.arange(last + 1) < final[..., None])
+        first = np.where(before.any(-1), last + 1 - before[..., ::-1].argmax(-1), 0)
         start[e] = np.where(led, _change(best, grid, (a, b, price), first), np.nan)
         after = np.where(
             final < last, _change(best, grid, (a, b, price), np.minimum(final + 1, last)), grid[-1]

@@ -4,7 +4,7 @@ import pytest
 
 from gradprobe import stats
 
-PUBLIC = "accuracy alignment bands basins cosine coverage difference predict progress".split()
+PUBLIC = "accuracy alignment bands basins cosine cost coverage difference frontier predict progress".split()
 PUBLIC += "stability stability_floor success".split()
 
 
