@@ -145,7 +145,7 @@ def _add_best(out: xr.Dataset, law: xr.Dataset) -> None:
     out["best"], out["runner_up"] = (rest, names[best]), (rest, names[second])
     for suffix, values in (("", value), ("_low", low), ("_high", high)):
         out[f"best_cosine{suffix}"] = (rest, _at(values, best))
-    out["resolved"] = (rest, _resolved(present, high, best, _at(low, best)))
+    out["resolved"] = (rest, _resolved(present, value, high, best, _at(low, best)))
     start, end = _ranges(best, out["cost"].values, *lines)
     out["leads_from"], out["leads_to"] = (order[:-1], start), (order[:-1], end)
 
@@ -163,9 +163,13 @@ def _at(values: Array, index: Places) -> Array:
     return np.where(index >= 0, found, np.nan)
 
 
-def _resolved(rivals: Mask, high: Array, best: Places, low: Array) -> Mask:
-    """Whether the best method's interval lies above 0 and all rivals'; one without an interval may be anywhere."""
+def _resolved(rivals: Mask, value: Array, high: Array, best: Places, low: Array) -> Mask:
+    """Whether the best method's interval lies above 0 and all rivals'.
+
+    A rival without an interval may be anywhere. One that reads the same units alike (a hybrid and its part) is none.
+    """
     own = np.arange(len(high)).reshape(-1, *[1] * best.ndim) == best
+    own |= np.isclose(value, _at(value, best), rtol=1e-12) & np.isclose(high, _at(high, best), rtol=1e-12)
     reach = np.where(rivals & ~own, np.where(np.isfinite(high), high, np.inf), -np.inf).max(0)
     return np.asarray((best >= 0) & (low > np.maximum(reach, 0.0)))
 
