@@ -106,18 +106,15 @@ def _priced(ds: xr.Dataset, panels: list[Panel], choice: Choice, against: str, o
     costs = np.geomspace(min(s[0] for s in spans), max(s[1] for s in spans), POINTS)
     scale = choice.scale if over == "model" else "raw"
     front = stats.frontier(ds, against, list(costs), over, choice.reference, scale)
-    return [
-        _with_law(p, s, front.sel(where), price.sel(where))
-        for p, s, where in zip(moved, spans, at, strict=True)
-    ]
+    return [_with_law(p, s, front.sel(where)) for p, s, where in zip(moved, spans, at, strict=True)]
 
 
 def _against(panel: Panel, price: xr.DataArray) -> Panel:
-    """The panel with costs in place of copies; a method without noise has one evaluation."""
+    """The panel with costs in place of copies; for a method without noise the cost of its one evaluation."""
     curves = []
     for c in panel.curves:
         each = float(price.sel(estimator=c.estimator))
-        costs: Any = c.copies * each
+        costs: Any = np.array([each]) if c.flat else c.copies * each
         curves.append(replace(c, copies=costs, law={}, ceiling={}))
     return replace(panel, curves=curves)
 
@@ -128,12 +125,13 @@ def _span(panel: Panel) -> tuple[float, float]:
     noisy = [x for x in noisy if x.size]
     if noisy:
         return min(float(x[0]) for x in noisy), BEYOND * max(float(x[-1]) for x in noisy)
-    fixed = [float(c.copies[0]) for c in panel.curves if c.copies.size and np.isfinite(c.copies[0])]
+    fixed = [float(c.copies[0]) for c in panel.curves if c.flat and np.isfinite(c.copies[0])]
     return (min(fixed) / 3, max(fixed) * 3) if fixed else (1.0, 10.0)
 
 
-def _flat(curve: Curve, price: float, end: float) -> Curve:
+def _flat(curve: Curve, end: float) -> Curve:
     """A method without noise: a line from the cost of its evaluation on, or nothing if that is too dear."""
+    price = float(curve.copies[0])
     value = curve.mean[np.isfinite(curve.mean)]
     x: Any = np.array([price, end])
     there = value.size > 0 and price < end
@@ -144,19 +142,17 @@ def _flat(curve: Curve, price: float, end: float) -> Curve:
 
 
 def _without_law(panel: Panel, span: tuple[float, float]) -> Panel:
-    return replace(
-        panel, curves=[_flat(c, float(c.copies[0]), span[1]) if c.flat else c for c in panel.curves]
-    )
+    return replace(panel, curves=[_flat(c, span[1]) if c.flat else c for c in panel.curves])
 
 
-def _with_law(panel: Panel, span: tuple[float, float], front: xr.Dataset, price: xr.DataArray) -> Priced:
+def _with_law(panel: Panel, span: tuple[float, float], front: xr.Dataset) -> Priced:
     costs = front["cost"].values
     shown = (costs >= span[0] * 0.999) & (costs <= span[1] * 1.001)
     curves = []
     for c in panel.curves:
         mine = front.sel(estimator=c.estimator)
         if c.flat:
-            curves.append(_flat(c, float(price.sel(estimator=c.estimator)), span[1]))
+            curves.append(_flat(c, span[1]))
             continue
         further = shown & mine["beyond"].values & np.isfinite(mine["cosine"].values)
         further[:-1] |= (

@@ -37,8 +37,13 @@ _SAID = {
     "copies": "copies",
 }
 _SCALES = ("raw", "unit-gain")
-HALO = {True: 0.42, False: 0.18}
-"""Opacity of the frontier where the leader is resolved, and where it is not."""
+HALO: dict[bool, dict[str, Any]] = {
+    True: {"linestyle": "-", "alpha": 0.42},
+    False: {"linestyle": (0, (0.5, 0.5)), "alpha": 0.32},
+}
+"""The frontier where the leader is resolved, and where it is not."""
+WIDE = 4.5
+"""Width of the frontier in points."""
 TICKS = 0.13
 """Inches of each row for tick labels."""
 
@@ -64,8 +69,9 @@ def cost(
     One panel per layer in execution order, then the whole model, each with its own range of costs: from one block of
     the cheapest method to ten times the run of the dearest. Line: measured, mean over seeds, with its pointwise
     interval. Dashes: the fitted alignment law beyond the run. Wide band: the frontier, in the colour of the method
-    that leads by its law; pale where its interval overlaps another's. A method without noise is a line from the cost
-    of its one evaluation on. All numbers come from ``stats.cost`` and ``stats.frontier``, which say what is counted.
+    that leads by its law; striped where its interval overlaps another's. A method without noise is a line from the
+    cost of its one evaluation on. All numbers come from ``stats.cost`` and ``stats.frontier``, which say what is
+    counted.
 
     Args:
         ds: Results.
@@ -161,11 +167,12 @@ def _draw_frontier(axis: Axes, priced: Priced) -> None:
             lead.costs,
             lead.cosine,
             color=lead.color,
-            alpha=HALO[lead.resolved],
-            linewidth=4.5,
+            linewidth=WIDE,
             solid_capstyle="butt",
+            dash_capstyle="butt",
             zorder=1.5,
             gid="frontier" if lead.resolved else "frontier, unresolved",
+            **HALO[lead.resolved],
         )
 
 
@@ -188,8 +195,10 @@ def _legend(figure: PaperFigure, panels: list[Priced], choice: Choice) -> Legend
         )
     for resolved, label in ((True, "best, resolved"), (False, "best, not resolved")):
         if any(lead.resolved is resolved for p in panels for lead in p.leads):
-            look: dict[str, Any] = {"linewidth": 4.5, "alpha": HALO[resolved], "solid_capstyle": "butt"}
-            handles.append(Line2D([], [], color="black", label=label, **look))
+            caps: dict[str, Any] = {"solid_capstyle": "butt", "dash_capstyle": "butt"}
+            handles.append(
+                Line2D([], [], color="black", linewidth=WIDE, label=label, **caps, **HALO[resolved])
+            )
     return _draw.place_legend(figure, handles)
 
 
@@ -200,7 +209,7 @@ def _caption(ds: xr.Dataset, panels: list[Priced], choice: Choice, against: str)
     batch = f"this batch of {ds.attrs['batch_size']} samples" if "batch_size" in ds.attrs else "this batch"
     said = [
         f"Cosine similarity between estimated directions and {named} against cost ({_SAID[against]})"
-        f"{f' ({about})' if about else ''}, for each layer and the whole model; panels differ in their range of costs."
+        f"{f' ({about})' if about else ''}, for each layer and the whole model; panels differ in the costs shown."
     ]
     band = (
         f"shading: {100 * choice.level:g} % t interval, pointwise, over {seeds} seeds"
@@ -211,7 +220,7 @@ def _caption(ds: xr.Dataset, panels: list[Priced], choice: Choice, against: str)
     if any(p.leads for p in panels):
         said.append(
             "Dashed: the fitted alignment law beyond the run. Wide: the method whose law is highest at that cost; "
-            "pale where its 95 % interval overlaps another's, so that the lead may be noise. Backprop does not compete."
+            "striped where its interval overlaps another's, so that the lead may be noise; backprop does not compete."
         )
     prices = stats.cost(ds)
     if bool((prices["shared"] & prices["stochastic"]).any()):
