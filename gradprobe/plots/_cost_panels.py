@@ -151,15 +151,11 @@ def _with_law(panel: Panel, span: tuple[float, float], front: xr.Dataset) -> Pri
     curves = []
     for c in panel.curves:
         mine = front.sel(estimator=c.estimator)
-        if c.flat:
-            curves.append(_flat(c, span[1]))
-            continue
-        further = shown & mine["beyond"].values & np.isfinite(mine["cosine"].values)
-        further[:-1] |= (
-            further[1:] & shown[:-1] & np.isfinite(mine["cosine"].values[:-1])
-        )  # where the run ends
-        law = {"copies": costs[further], "cosine": mine["cosine"].values[further]} if further.any() else {}
-        curves.append(replace(c, law=law))
+        known = shown & np.isfinite(mine["cosine"].values)
+        further = known & mine["beyond"].values
+        further[:-1] |= further[1:] & known[:-1]  # no gap where the run ends
+        law = {"copies": costs[further], "cosine": _cut(mine["cosine"].values[further])}
+        curves.append(_flat(c, span[1]) if c.flat else replace(c, law=law if further.any() else {}))
     leaders = {}
     for c in panel.curves:
         start, end = (float(front[k].sel(estimator=c.estimator)) for k in ("leads_from", "leads_to"))
@@ -168,11 +164,16 @@ def _with_law(panel: Panel, span: tuple[float, float], front: xr.Dataset) -> Pri
     return Priced(replace(panel, curves=curves), span, _leads(front, shown, panel), leaders)
 
 
+def _cut(cosine: Array) -> Array:
+    """What a fitted law says beyond 1 is noise."""
+    return np.clip(cosine, -1.0, 1.0)
+
+
 def _leads(front: xr.Dataset, shown: npt.NDArray[np.bool_], panel: Panel) -> list[Lead]:
     """Stretches of one leader and one state; each reaches up to where the next begins."""
     colors = {c.estimator: c.color for c in panel.curves}
     best, resolved = front["best"].values, front["resolved"].values
-    costs, cosine = front["cost"].values, front["best_cosine"].values
+    costs, cosine = front["cost"].values, _cut(front["best_cosine"].values)
     places = np.flatnonzero(shown & (best != "") & np.isfinite(cosine))
     found: list[Lead] = []
     begin = 0

@@ -68,10 +68,10 @@ def cost(
 
     One panel per layer in execution order, then the whole model, each with its own range of costs: from one block of
     the cheapest method to ten times the run of the dearest. Line: measured, mean over seeds, with its pointwise
-    interval. Dashes: the fitted alignment law beyond the run. Wide band: the frontier, in the colour of the method
-    that leads by its law; striped where its interval overlaps another's. A method without noise is a line from the
-    cost of its one evaluation on. All numbers come from ``stats.cost`` and ``stats.frontier``, which say what is
-    counted.
+    interval. Dashes: the fitted alignment law beyond the run, cut at 1. Wide band: the frontier, in the colour of
+    the method that leads by its law; striped where its interval overlaps another's. A method without noise is a line
+    from the cost of its one evaluation on. All numbers come from ``stats.cost`` and ``stats.frontier``, which say
+    what is counted.
 
     Args:
         ds: Results.
