@@ -77,11 +77,11 @@ def test_equal_cost_gives_each_its_own_copies(made):
     world, ds = made
     dear = ds.copy(deep=True)
     dear["equivalents"].loc[{"estimator": "alr"}] *= 0.5
-    found = stats.compare(dear, "lr", "alr", at="equivalents", amount=40).sel(layer="fc")
+    found = stats.compare(dear, "lr", "alr", at="equivalents", amount=40).sel(layer="conv1")
     assert (float(found["first_copies"]), float(found["second_copies"])) == (40, 80)
-    one, other = cosines(world, "lr", "fc", 40), cosines(world, "alr", "fc", 80)
+    one, other = cosines(world, "lr", "conv1", 40), cosines(world, "alr", "conv1", 80)
     assert np.isclose(float(found["effect"]), (one - other).mean())
-    most = stats.compare(dear, "lr", "alr", at="equivalents").sel(layer="fc")
+    most = stats.compare(dear, "lr", "alr", at="equivalents").sel(layer="conv1")
     assert (float(most["first_copies"]), float(most["second_copies"])) == (48, 96)
 
 
