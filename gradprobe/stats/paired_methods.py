@@ -10,6 +10,7 @@ from scipy.special import stdtr  # scipy.stats takes seconds to import
 
 from gradprobe.core.errors import UsageError, one_of, positive
 from gradprobe.stats import register
+from gradprobe.stats._holm import holm
 from gradprobe.stats._intervals import LEAST_SEEDS, Array, check_level, mean_se, t_quantile
 from gradprobe.stats._moments import Moments, moments
 from gradprobe.stats._names import two_of
@@ -51,7 +52,7 @@ def compare(
     The cosines are those of single estimates, so "better" means: closer to the reference after this many copies,
     for this batch. Which of two methods is better may change with the amount: ask at the one that you will use.
 
-    Source: Student's paired t test; Holm, Scandinavian Journal of Statistics 6 (1979) 65-70 (statsmodels).
+    Source: Student's paired t test; Holm, Scandinavian Journal of Statistics 6 (1979) 65-70.
 
     Args:
         ds: Results.
@@ -147,15 +148,4 @@ def _tested(difference: Array, level: float) -> dict[str, Any]:
         t = np.where(se > 0, np.abs(mean) / se, np.where(mean == 0, 0.0, np.inf))
         p = 2 * stdtr(np.where(count >= LEAST_SEEDS, count - 1, np.nan), -t)
     ends = {"effect": mean, "effect_low": mean - half, "effect_high": mean + half}
-    return ends | {"p": p, "p_holm": _holm(p), "seeds": count.astype(int)}
-
-
-def _holm(p: Array) -> Array:
-    """Correct p values for looking at all that are there (Holm 1979)."""
-    from statsmodels.stats.multitest import multipletests  # takes a second to import
-
-    there = np.isfinite(p)
-    corrected = np.full_like(p, np.nan)
-    if there.any():
-        corrected[there] = multipletests(p[there], method="holm")[1]
-    return corrected
+    return ends | {"p": p, "p_holm": holm(p), "seeds": count.astype(int)}
