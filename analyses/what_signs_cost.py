@@ -10,7 +10,6 @@ are equal.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -118,7 +117,7 @@ def main(
     print(f"\nKiB kept for {kept} copies, all layers (noise and input exact, or one bit each)")
     print(total.round(1).to_string())
     gp.plots.signs(every, save=out)
-    worst = max(math.fabs(1 - t[t["method"] == NOISE]["ceiling"]).max() for t in tables.values())
+    worst = max((1 - t[t["method"] == NOISE]["ceiling"]).abs().max() for t in tables.values())
     print(
         f"\nwrote {out}.png, {out}.pdf and {out}.json; sign of the noise alone: ceilings within {worst:.3f} of 1"
     )
