@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gradprobe.core.errors import UsageError, unknown
 from gradprobe.stats import register
 from gradprobe.stats._intervals import check_level, mean_se, t_quantile
-from gradprobe.stats._paths import Walkers, only_if, walkers
+from gradprobe.stats._names import two_of
+from gradprobe.stats._paths import only_if, walkers
 from gradprobe.stats._shares import Array, paired
 
 Estimate = tuple[Array, Array, Array]
@@ -77,7 +77,7 @@ def difference(
     """
     check_level(level)
     w = walkers(path, radius, stay=stay)
-    which = _indices(w, first, second)
+    which = two_of([str(e) for e in w.path["estimator"].values], first, second)
     exact = not w.stochastic[which].any()
     seeds = slice(1) if exact else slice(None)
 
@@ -102,28 +102,6 @@ def difference(
     found |= {"pairs": np.array(ratio.size), "left_out": np.array(left_out)}
     interval = "Agresti-Min interval over pairs; log10_loss: t interval over seeds"
     return w.label(found, (), first=first, second=second, level=level, interval=interval)
-
-
-def _indices(w: Walkers, first: str, second: str) -> list[int]:
-    names = [str(e) for e in w.path["estimator"].values]
-    found = [_index(names, name) for name in (first, second)]
-    if found[0] == found[1]:
-        raise UsageError(f"first and second are both {first!r}; name two estimators.")
-    return found
-
-
-def _index(names: list[str], name: str) -> int:
-    """Where an estimator is; its name without options is enough if it is the only one of that name.
-
-    Raises:
-        UsageError: There is none, or several.
-    """
-    alike = [n for n in names if n.partition("(")[0] == name]
-    if name in names or len(alike) != 1:
-        alike = [n for n in names if n == name]
-    if not alike:
-        raise unknown("estimator", name, names)
-    return names.index(alike[0])
 
 
 def _named(name: str, ends: tuple[Array, ...], exact: bool) -> dict[str, Array]:
