@@ -22,6 +22,7 @@ _WHERE = {
     "doctor": "gradprobe.probes.consult",
     "estimate": "gradprobe.probes.estimate",
     "probe": "gradprobe.probes.run",
+    "sigma_sweep": "gradprobe.probes.sweep",
     "open_run": "gradprobe.store.run",
     "export": "gradprobe.store.export",
     "list_estimators": "gradprobe.estimators.listing",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from gradprobe.probes.consult import doctor
     from gradprobe.probes.estimate import estimate
     from gradprobe.probes.run import probe
+    from gradprobe.probes.sweep import sigma_sweep
     from gradprobe.problems.checkpoint import load_checkpoint
     from gradprobe.problems.landscape import Function, find_function
     from gradprobe.problems.load import load_problem

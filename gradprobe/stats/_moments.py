@@ -24,7 +24,7 @@ Mask = npt.NDArray[np.bool_]
 OVER = ("parameter", "layer", "model")
 SCALES = ("raw", "unit-gain")
 _DIMS = ("estimator", "parameter", "seed", "copies")
-_ABOUT = ("color", "target", "stochastic", "summary")
+_ABOUT = ("color", "target", "stochastic", "summary", "sigma", "method")
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,8 @@ def _empty(
         "target": ("estimator", [v.target for v in views]),
         "stochastic": ("estimator", [v.stochastic for v in views]),
         "summary": ("estimator", [v.summary for v in views]),
+        "sigma": ("estimator", [v.sigma for v in views]),
+        "method": ("estimator", [v.method for v in views]),
     }
     ds = xr.Dataset(coords=coords)
     per_seed = ("estimator", "parameter", "seed")

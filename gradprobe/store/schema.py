@@ -32,7 +32,8 @@ unit and not to a parameter (forwards, seconds, non-finite copies, ...) is there
 parameter that the unit serves and is 0 on its others; ``booked_on`` names it ("" where nothing was computed).
 
 Coordinates: ``layer``, ``numel`` and ``order`` (execution order) on ``parameter``; ``color``, ``target``,
-``stochastic`` and ``summary`` on ``estimator``. An estimator may end at fewer copies than another (NaN
+``stochastic``, ``summary``, ``sigma`` (standard deviation of its noise; NaN if it has none, or several) and
+``method`` (label without sigma) on ``estimator``. An estimator may end at fewer copies than another (NaN
 after). A deterministic estimator is stored once and broadcast on reading. A unit that is being computed, or
 was stopped, is "partial": the blocks that it has so far are there, NaN after. Statistics leave
 it out as long as it has fewer copies than every seed that is whole. Where a unit with more copies or
@@ -53,12 +54,15 @@ seeds is an unbiased estimate of |mu|^2, mu the mean direction, whatever the dep
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gradprobe.core import spec
+from gradprobe.core.errors import UsageError
 from gradprobe.core.layer import Layer as LayerInfo
 
 __all__ = ["LayerInfo", "SCHEMA_VERSION", "Unit", "UnitKey", "View"]
@@ -105,6 +109,21 @@ class View:
     color: str = "#666666"
     summary: str = ""
 
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of its noise; NaN if it has none, or more than one."""
+        found = {_sigma(source) for source, _ in self.sources.values()}
+        return found.pop() if len(found) == 1 else math.nan
+
+    @property
+    def method(self) -> str:
+        """Label without sigma: what estimators that differ in sigma alone have in common."""
+        try:
+            own = spec.parse(self.label)
+        except UsageError:
+            return self.label
+        return spec.label(own.name, {k: v for k, v in own.options.items() if k != "sigma"})
+
     def joined(self, older: View) -> View:
         """This view with the layers that only an older one of the same label serves."""
         sources = older.sources | self.sources
@@ -119,6 +138,16 @@ class View:
     def from_dict(cls, data: dict[str, Any]) -> View:
         """Inverse of :meth:`to_dict`."""
         return cls(**{**data, "sources": {k: (v[0], v[1]) for k, v in data["sources"].items()}})
+
+
+def _sigma(source: str) -> float:
+    """The sigma that the text of a draw names; NaN if it names none, or one for each layer."""
+    head, several, _ = source.partition(") over ")
+    try:
+        value = spec.parse(f"{head})" if several else head).options.get("sigma")
+    except UsageError:
+        return math.nan
+    return float(value) if isinstance(value, (int, float)) else math.nan
 
 
 @dataclass(frozen=True)
