@@ -16,7 +16,7 @@ from gradprobe.problems.problem import Problem
 
 SIGMAS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
-_PER_LAYER = "sigma_sweep varies one sigma for all layers; probe a sigma for each layer (sigma={layer: number}) on its own."
+_PER_LAYER = "sigma_sweep varies one sigma for all layers; probe sigma={layer: number} by gp.probe instead."
 
 
 def sigma_sweep(
@@ -83,15 +83,18 @@ def _swept(
     swept: list[str | Estimator] = []
     for given in estimators:
         for item in spec.split(given) if isinstance(given, str) else [given]:
-            made = make(item)
-            _check(made)
-            own = spec.parse(item) if isinstance(item, str) else None
-            for size in sizes:
-                if own is not None:
-                    swept.append(spec.label(own.name, {**own.options, "sigma": size}))
-                else:
-                    swept.append(dataclasses.replace(made.estimator, sigma=size))
+            _check(make(item))
+            swept += [_at(item, size) for size in sizes]
     return swept
+
+
+def _at(item: Any, sigma: float) -> str | Estimator:
+    """A name with options, or an instance, with this sigma."""
+    if not isinstance(item, str):
+        changed: Estimator = dataclasses.replace(item, sigma=sigma)
+        return changed
+    own = spec.parse(item)
+    return spec.label(own.name, {**own.options, "sigma": sigma})
 
 
 def _check(made: Labelled) -> None:
@@ -99,7 +102,7 @@ def _check(made: Labelled) -> None:
     field = next((f for f in dataclasses.fields(made.estimator) if f.name == "sigma"), None)
     if field is None or made.estimator.assignment(()) is None:
         raise UsageError(f"estimator {made.label!r} has no noise whose sigma could be swept; leave it out.")
-    value = getattr(made.estimator, "sigma")
+    value = vars(made.estimator)["sigma"]
     if isinstance(value, Mapping):
         raise UsageError(_PER_LAYER)
     if value != field.default:
