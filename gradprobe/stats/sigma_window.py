@@ -81,7 +81,7 @@ def against_sigma(
     rest = tuple(str(d) for d in law["exact"].dims[1:])
     coords = {k: v for k, v in parts.coords.items() if "estimator" not in v.dims and k != "copies"}
     coords |= {"method": table.methods, "sigma": table.sigmas}
-    coords["color"] = ("method", _first(table, ds["color"].values))
+    coords |= {k: ("method", _first(table, ds[k].values)) for k in ("color", "target") if k in ds.coords}
     out = xr.Dataset(coords=coords, attrs=law.attrs | {"copies": n, "tolerance": limit})
     for name in ("value", "low", "high"):
         out[name] = (("method", "sigma", *rest, "part"), table.spread(parts[name].values))
@@ -114,7 +114,7 @@ def _table(ds: xr.Dataset) -> _Table:
 
 
 def _first(table: _Table, values: npt.NDArray[Any]) -> list[str]:
-    """The colour of each method: that of its first estimator in the run."""
+    """What is known of each method's first estimator in the run."""
     return [str(values[min(e for e in row if e >= 0)]) for row in table.where]
 
 
