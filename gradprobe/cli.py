@@ -173,9 +173,12 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Folder for tables and figures; RUN/report by default.")
     ] = None,
+    theory: Annotated[
+        bool, typer.Option("--theory", help="Draw what random directions reach by theory.")
+    ] = False,
 ) -> None:
     """Print Acc., Sta., floor, ceiling and half-power copies of a run; write its tables and figures."""
-    _report(run, out or run / "report", parse_range(copies), reference)
+    _report(run, out or run / "report", parse_range(copies), reference, theory=theory)
 
 
 @app.command("list")
@@ -278,7 +281,7 @@ def _probe_options() -> list[str]:
     return [n for n in inspect.signature(function).parameters if n not in inner]
 
 
-def _report(run: Path, out: Path, copies: tuple[int, int] | None, reference: str) -> None:
+def _report(run: Path, out: Path, copies: tuple[int, int] | None, reference: str, **options: object) -> None:
     from rich.console import Console
 
     from gradprobe.plots import PLOTS
@@ -290,7 +293,8 @@ def _report(run: Path, out: Path, copies: tuple[int, int] | None, reference: str
     show(ds, console, copies, reference)
     files = write(ds, out, copies, reference)
     for entry in (e for e in PLOTS if e.meta.get("report")):
-        PLOTS.get(entry.name)(ds, reference=reference, save=out / entry.name)
+        own = {name: value for name, value in options.items() if name in entry.meta.get("options", ())}
+        PLOTS.get(entry.name)(ds, reference=reference, save=out / entry.name, **own)
         files += [out / f"{entry.name}.{end}" for end in ("png", "pdf", "json")]
     for file in files:
         console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)

@@ -23,6 +23,7 @@ class Choice:
     level: float
     band: str
     law: bool
+    theory: bool = False
 
 
 def choose_estimators(ds: xr.Dataset, given: str | Sequence[str] | None) -> list[str]:

@@ -21,6 +21,8 @@ from gradprobe.plots._style import LETTER, MARKERS, NOTE_SIZE, TITLE_SIZE
 
 BAND_ALPHA = 0.16
 LAW_DASHES = (0, (2.6, 1.4))
+THEORY: dict[str, Any] = {"color": "0.55", "linewidth": 0.8}
+"""Look of the line that theory gives for random directions."""
 STRIP_GAP = 3.0
 """Points between a panel and its strip of ceilings."""
 _STRIPES = ((4, 4), (2, 6), (1, 7))
@@ -38,6 +40,8 @@ def marker(curve: Curve) -> dict[str, Any]:
 def draw_panel(axes: Axes, panel: Panel) -> None:
     """All curves of a panel."""
     count = len(panel.curves)
+    if panel.theory:
+        axes.plot(panel.theory["copies"], panel.theory["cosine"], zorder=1.9, gid="theory", **THEORY)
     for place, curve in enumerate(panel.curves):
         twins = sum(np.array_equal(curve.mean, c.mean, equal_nan=True) for c in panel.curves[:place])
         if np.isfinite(curve.mean).any():
@@ -206,6 +210,8 @@ def draw_legend(figure: Figure, panels: list[Panel], band: str) -> Legend:
         handles.append(Patch(facecolor=grey, alpha=2 * BAND_ALPHA, linewidth=0, label=band))
     if any(c.law for c in curves):
         handles.append(Line2D([], [], color=grey, linestyle=LAW_DASHES, linewidth=0.7, label="fitted law"))
+    if any(p.theory for p in panels):
+        handles.append(Line2D([], [], label="random directions, theory", **THEORY))
     if any(c.resolved for c in curves):
         handles.append(Line2D([], [], color=grey, marker="|", markersize=6, ls="none", label="ceiling"))
     return place_legend(figure, handles)

@@ -74,17 +74,20 @@ class Panel:
         over: ``layer`` or ``model``.
         numel: Number of weights.
         curves: One per method, in the order that was asked for.
+        theory: ``copies`` and ``cosine`` of random directions in all its weights; empty if not asked for.
     """
 
     name: str
     over: str
     numel: int
     curves: list[Curve]
+    theory: dict[str, Array] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
         curves = [c.to_dict() for c in self.curves]
-        return {"name": self.name, "over": self.over, "numel": self.numel, "methods": curves}
+        line = {"theory": self.theory} if self.theory else {}
+        return {"name": self.name, "over": self.over, "numel": self.numel, "methods": curves} | line
 
 
 def law_is_there(ds: xr.Dataset) -> bool:
@@ -98,10 +101,10 @@ def layer_panels(ds: xr.Dataset, estimators: list[str], layers: list[str], choic
     if not layers:
         return []
     found = _Numbers(ds, "layer", choice)
-    numel = found.bands["numel"]
+    numel = {name: int(found.bands["numel"].sel(layer=name)) for name in layers}
     return [
-        Panel(name, "layer", int(numel.sel(layer=name)), found.curves(ds, estimators, name))
-        for name in layers
+        Panel(name, "layer", d, found.curves(ds, estimators, name), _theory(ds, d, choice))
+        for name, d in numel.items()
     ]
 
 
@@ -109,7 +112,21 @@ def model_panel(ds: xr.Dataset, estimators: list[str], choice: Choice) -> Panel:
     """The panel of the whole model: everything that was probed, whatever layers are shown."""
     name = "model, unit gain" if choice.scale == "unit-gain" else "model"
     curves = _Numbers(ds, "model", choice).curves(ds, estimators, None)
-    return Panel(name, "model", int(ds["numel"].sum()), curves)
+    numel = int(ds["numel"].sum())
+    return Panel(name, "model", numel, curves, _theory(ds, numel, choice))
+
+
+def _theory(ds: xr.Dataset, numel: int, choice: Choice) -> dict[str, Array]:
+    if not choice.theory:
+        return {}
+    line = stats.theory(numel, thinned(ds["copies"].values))
+    return {"copies": line["copies"].values, "cosine": line.values}
+
+
+def thinned(grid: npt.NDArray[np.int64]) -> list[int]:
+    """The stored copies at which a smooth curve is drawn."""
+    keep = np.unique(np.geomspace(1, grid.size, min(LAW_POINTS, grid.size)).astype(int)) - 1
+    return [int(n) for n in grid[keep]]
 
 
 class _Numbers:
@@ -127,9 +144,7 @@ class _Numbers:
         if choice.law and law_is_there(ds):
             fit = stats.alignment(ds, over, choice.reference, scale)
             self.fit = fit[["ceiling", "ceiling_low", "ceiling_high", "state"]]
-            grid = ds["copies"].values
-            keep = np.unique(np.geomspace(1, grid.size, min(LAW_POINTS, grid.size)).astype(int)) - 1
-            self.law = stats.predict(fit, [int(n) for n in grid[keep]])
+            self.law = stats.predict(fit, thinned(ds["copies"].values))
 
     def curves(self, ds: xr.Dataset, estimators: list[str], layer: str | None) -> list[Curve]:
         """One curve per estimator; ``layer`` None: over the model."""

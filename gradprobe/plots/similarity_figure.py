@@ -24,6 +24,7 @@ _OPTIONS = {"xscale": ("log", "linear"), "band": ("interval", "std"), "scale": (
     "similarity",
     summary="cosine with the reference against copies, one panel per layer and one for the model",
     report=True,
+    options=["theory"],
 )
 def similarity(
     ds: xr.Dataset,
@@ -36,6 +37,7 @@ def similarity(
     level: float = 0.95,
     band: str = "interval",
     law: bool = True,
+    theory: bool = False,
     model: bool = True,
     width: str | float = "double",
     save: str | Path | None = None,
@@ -60,6 +62,7 @@ def similarity(
         level: Level of the interval over seeds.
         band: ``interval`` (t interval of the mean) or ``std`` (the paper's shadow: scatter of one run).
         law: Draw the law and its ceilings; left out by itself where the run has a single block.
+        theory: Draw what i.i.d. Gaussian directions in all weights of the layer (or model) reach by theory.
         model: Draw the model's panel.
         width: ``double`` (7 inches), ``single`` (3.4 inches), or inches.
         save: Path without ending: writes .png, .pdf and .json (with all numbers shown).
@@ -76,7 +79,7 @@ def similarity(
         if value not in _OPTIONS[kind]:
             raise unknown(kind, value, _OPTIONS[kind])
     size = inches(width)
-    choice = Choice(reference, scale, level, band, law)
+    choice = Choice(reference, scale, level, band, law, theory)
     labels, names = choose_estimators(ds, estimators), choose_layers(ds, layers)
     panels = layer_panels(ds, labels, names, choice) + ([model_panel(ds, labels, choice)] if model else [])
     if not panels or not labels:
@@ -84,7 +87,7 @@ def similarity(
     figure = _draw_all(panels, choice, xscale, size)
     figure.gradprobe_caption = caption(ds, panels, choice)
     given |= {"estimators": labels, "layers": names, "reference": reference, "level": level, "law": law}
-    given |= {"model": model, "width": width}
+    given |= {"theory": theory, "model": model, "width": width}
     record = {"figure": "similarity", "caption": figure.gradprobe_caption, "arguments": given}
     figure.gradprobe_record = plain(record | {"panels": [p.to_dict() for p in panels]} | made_from(ds))
     if save is not None:
@@ -148,6 +151,11 @@ def caption(ds: xr.Dataset, panels: list[Panel], choice: Choice) -> str:
     if any(c.law for c in curves):
         said.append(
             "Dashed: the fitted alignment law; marks at infinity: its ceiling with 95 % interval, where resolved."
+        )
+    if choice.theory:
+        said.append(
+            "Grey line: the pooled cosine sqrt(n/(n + D + 1)) that n random Gaussian directions in all D weights of "
+            "a panel reach, each with its exact slope."
         )
     surrogate = sorted({c.estimator for c in curves if c.open})
     if surrogate:

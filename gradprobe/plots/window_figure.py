@@ -90,7 +90,7 @@ def sigma_sweep(
 
 
 def _methods(found: xr.Dataset, given: str | Sequence[str] | None) -> list[str]:
-    known = [str(m) for m in found["method"].values]
+    known = [str(m) for m in found["estimator"].values]
     chosen = known if given is None else [given] if isinstance(given, str) else list(given)
     for name in chosen:
         if name not in known:
@@ -117,7 +117,7 @@ def _panels(
 def _numbers(values: xr.Dataset, methods: list[str]) -> list[dict[str, Any]]:
     out = []
     for name in methods:
-        one = values.sel(method=name)
+        one = values.sel(estimator=name)
         parts = {str(p): one["value"].sel(part=p).values for p in one["part"].values}
         about = {k: one[k].values for k in ("verdict", "excess", "excess_low", "excess_high", "state")}
         about |= {f"total_{k}": one[k].sel(part="total").values for k in ("low", "high")}
@@ -138,7 +138,7 @@ def _draw_all(
         for axis, (_, values), title in zip(axes, found, titles, strict=True):
             for i, method in enumerate(methods):
                 lane = -LANE * top * (i + 1)
-                _draw_method(axis, values.sel(method=method), looks[method], lane)
+                _draw_method(axis, values.sel(estimator=method), looks[method], lane)
             axis.set_title(title)
             axis.axhline(0, color="0.3", linewidth=0.5, zorder=1.5)
             axis.set(xscale="log", ylim=(bottom, top))
@@ -154,7 +154,7 @@ def _draw_all(
 
 
 def _look(values: xr.Dataset, method: str, rank: int) -> dict[str, Any]:
-    one = values.sel(method=method)
+    one = values.sel(estimator=method)
     color = str(one["color"].values)
     face = "white" if str(one["target"].values) == "surrogate" else color
     shape = {"marker": MARKERS[rank % len(MARKERS)], "markerfacecolor": face, "markeredgecolor": color}
@@ -170,10 +170,8 @@ def _draw_method(axis: Axes, values: xr.Dataset, look: dict[str, Any], lane: flo
     axis.fill_between(sigma, low, high, zorder=1, gid="band", **shade)
     axis.plot(sigma, total["value"].values[there], zorder=3, gid="total", **look)
     smooth = values["value"].sel(part="smoothing").values
-    dark = _draw.darker(look["color"])
-    axis.plot(
-        values["sigma"], smooth, color=dark, linestyle=SMOOTHING, linewidth=0.8, zorder=2, gid="smoothing"
-    )
+    dashes: dict[str, Any] = {"color": look["color"], "linestyle": SMOOTHING, "linewidth": 0.9}
+    axis.plot(values["sigma"], smooth, zorder=2, gid="smoothing", **dashes)
     if np.isfinite(best := float(values["best"])):
         ends = [float(values[k]) for k in ("window_low", "window_high")]
         bar: dict[str, Any] = {"solid_capstyle": "round", "clip_on": False, "gid": "window"}
@@ -182,9 +180,11 @@ def _draw_method(axis: Axes, values: xr.Dataset, look: dict[str, Any], lane: flo
 
 
 def _range(found: list[tuple[Panel, xr.Dataset]], methods: list[str]) -> tuple[float, float]:
-    """Room for all totals and the dashes, intervals up to a tenth beyond; below zero, lanes for the windows."""
-    values = [v.sel(method=methods) for _, v in found]
-    shown = np.concatenate([v["value"].sel(part=["total", "smoothing"]).values.ravel() for v in values])
+    """Room for all totals, dashes up to 1, intervals up to a tenth beyond; below zero, lanes for the windows."""
+    values = [v.sel(estimator=methods) for _, v in found]
+    shown = np.concatenate([v["value"].sel(part="total").values.ravel() for v in values])
+    smooth = np.concatenate([v["value"].sel(part="smoothing").values.ravel() for v in values])
+    shown = np.concatenate([shown, smooth[np.abs(smooth) <= 1]])
     edges = np.concatenate([v["high"].sel(part="total").values.ravel() for v in values])
     shown, edges = shown[np.isfinite(shown)], edges[np.isfinite(edges)]
     most = float(max(shown.max(initial=0.0), 0.01))
@@ -194,9 +194,10 @@ def _range(found: list[tuple[Panel, xr.Dataset]], methods: list[str]) -> tuple[f
 
 
 def _ticks(axis: Axes, sigmas: Any, room: float, top: float) -> None:
-    decades = np.log10(sigmas[-1] / sigmas[0])
+    margin = (sigmas[-1] / sigmas[0]) ** 0.08
+    axis.set_xlim(sigmas[0] / margin, sigmas[-1] * margin)
     axis.xaxis.set_major_locator(LogLocator(numticks=max(3, int(room / 0.3))))
-    axis.xaxis.set_minor_locator(FixedLocator(sigmas) if decades > 0 else FixedLocator([]))
+    axis.xaxis.set_minor_locator(FixedLocator(sigmas))
     axis.xaxis.set_minor_formatter(NullFormatter())
     ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(0, top)
     axis.yaxis.set_major_locator(FixedLocator([t for t in ticks if -1e-9 <= t <= top]))

@@ -66,9 +66,10 @@ def against_sigma(
         scale: ``raw`` (default) or ``unit-gain`` (model only; see ``cosine``).
 
     Returns:
-        Dataset: ``value low high`` over (method, sigma, parameter | layer, part); ``state smoothed_state verdict
-        excess excess_low excess_high`` over (method, sigma, parameter | layer); ``best window_low window_high``
-        (units of sigma) over (method, parameter | layer). Where a method lacks a sigma: NaN, and "" for words.
+        Dataset: ``value low high`` over (estimator, sigma, parameter | layer, part); ``state smoothed_state verdict
+        excess excess_low excess_high`` over (estimator, sigma, parameter | layer); ``best window_low window_high``
+        (units of sigma) over (estimator, parameter | layer). ``estimator`` holds labels without sigma. Where one
+        lacks a sigma: NaN, and "" for words.
 
     Raises:
         UsageError: No method has two sigmas, ``copies`` or ``tolerance`` is not positive, or as ``decompose``.
@@ -80,13 +81,13 @@ def against_sigma(
     law = alignment(with_both(ds), over, "bp", scale).transpose("estimator", ..., "seed")
     rest = tuple(str(d) for d in law["exact"].dims[1:])
     coords = {k: v for k, v in parts.coords.items() if "estimator" not in v.dims and k != "copies"}
-    coords |= {"method": table.methods, "sigma": table.sigmas}
-    coords |= {k: ("method", _first(table, ds[k].values)) for k in ("color", "target") if k in ds.coords}
+    coords |= {"estimator": table.methods, "sigma": table.sigmas}
+    coords |= {k: ("estimator", _first(table, ds[k].values)) for k in ("color", "target") if k in ds.coords}
     out = xr.Dataset(coords=coords, attrs=law.attrs | {"copies": n, "tolerance": limit})
     for name in ("value", "low", "high"):
-        out[name] = (("method", "sigma", *rest, "part"), table.spread(parts[name].values))
+        out[name] = (("estimator", "sigma", *rest, "part"), table.spread(parts[name].values))
     for name in ("state", "smoothed_state"):
-        out[name] = (("method", "sigma", *rest), table.spread(parts[name].values, ""))
+        out[name] = (("estimator", "sigma", *rest), table.spread(parts[name].values, ""))
     _add_window(out, [table.spread(law[k].values) for k in "AXTG"], rest, n, limit)
     return out
 
@@ -127,12 +128,12 @@ def _add_window(out: xr.Dataset, means: list[Array], rest: tuple[str, ...], n: f
     excess, low, high = (np.where(fine, v, np.nan) for v in (excess, low, high))
     verdict = np.select([high <= limit, low > limit, fine], ["inside", "outside", "unclear"], default="")
     first, last = _stretch(excess <= limit, best)
-    dims = ("method", "sigma", *rest)
+    dims = ("estimator", "sigma", *rest)
     for name, value in (("excess", excess), ("excess_low", low), ("excess_high", high), ("verdict", verdict)):
         out[name] = (dims, value)
     sigmas = np.asarray(out["sigma"].values, dtype=np.float64)
     for name, at in (("best", best), ("window_low", first), ("window_high", last)):
-        out[name] = (("method", *rest), np.where(known.any(1), sigmas[at], np.nan))
+        out[name] = (("estimator", *rest), np.where(known.any(1), sigmas[at], np.nan))
 
 
 def _excess(means: list[Array], best: npt.NDArray[np.int64], n: float) -> tuple[Array, Array, Array]:
