@@ -155,7 +155,7 @@ def caption(ds: xr.Dataset, panels: list[Panel], choice: Choice) -> str:
     if choice.theory:
         said.append(
             "Grey line: the pooled cosine sqrt(n/(n + D + 1)) that n random Gaussian directions in all D weights of "
-            "a panel reach, each with its exact slope."
+            "a panel reach, each with its exact slope; noise in one layer at a time has n directions in every layer."
         )
     surrogate = sorted({c.estimator for c in curves if c.open})
     if surrogate:

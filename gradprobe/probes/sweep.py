@@ -14,7 +14,8 @@ from gradprobe.estimators.base import Estimator, Labelled, make
 from gradprobe.probes.run import probe
 from gradprobe.problems.problem import Problem
 
-SIGMAS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+SIGMAS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""A network of order one loses its gradient to rounding near 1e-6 in float32, and to smoothing near 1."""
 
 _PER_LAYER = "sigma_sweep varies one sigma for all layers; probe sigma={layer: number} by gp.probe instead."
 
@@ -29,11 +30,13 @@ def sigma_sweep(
 ) -> xr.Dataset:
     """Probe estimators at several sizes of their noise, in one run.
 
-    Too large a sigma smooths the loss away: the mean direction is the gradient of another loss. Too small a sigma
-    drowns the change of the loss in its own rounding, which 1/sigma amplifies: in float32 a loss L is known to about
-    1e-7 L, so a copy's direction gets noise of about 1e-7 L sqrt(D)/sigma (D: coordinates of the noise) beside the
-    variance that it has anyway. ``gp.stats.decompose`` splits what is missing, ``gp.stats.against_sigma`` names the
-    window between the two and ``gp.plots.sigma_sweep`` draws it; all other statistics work on the run as on any.
+    Too large a sigma smooths the loss away: the mean direction is the gradient of another loss, and its curvature
+    adds variance. Too small a sigma drowns the change of the loss in its own rounding, which 1/sigma amplifies: in
+    float32 a loss L is known to about 1e-7 L, which adds noise of about 1e-7 L sqrt(D)/sigma (D: coordinates of the
+    noise) to a copy's direction; where sigma comes near the spacing of the floats that it is added to, rounding
+    is no longer like noise and turns the mean as well. ``gp.stats.decompose`` splits what is missing,
+    ``gp.stats.against_sigma`` names the window between the two and ``gp.plots.sigma_sweep`` draws it; all other
+    statistics work on the run as on any. ``Problem(precision="float64")`` moves the lower end far down.
 
     The noise of a block is the same for all sigmas up to its size (its key does not hold sigma), so that differences
     between sigmas are paired. The smoothed reference belongs to each sigma: each smooths another loss.
@@ -41,7 +44,8 @@ def sigma_sweep(
     Args:
         problem: The problem.
         estimators: Names with options, or instances; without a sigma of their own.
-        sigmas: Standard deviations of the noise, each for every estimator and layer; by default five decades.
+        sigmas: Standard deviations of the noise, each for every estimator and layer; by default every decade from
+            1e-6 to 1.
         reference: As for :func:`probe`; by default both, which the split into noise and bias needs.
         **options: Further arguments of :func:`probe` (``copies``, ``seeds``, ``out``, ...) and of the estimators.
 

@@ -45,10 +45,11 @@ def against_sigma(
 ) -> xr.Dataset:
     """Lay the parts of ``decompose`` out against sigma and name the window in which least is missing.
 
-    A large sigma costs ``smoothing``; a small one costs ``noise``, because the rounding of the loss is divided by
-    sigma. Between them lies the window. ``best`` is the sigma with the least total 1 - cos(n) among those of the
-    run; ``excess`` is the total at a sigma less that at the best one, with a 95 % interval by the jackknife over
-    seeds of both together: sigmas share their noise, so that most of it cancels. ``verdict`` of each sigma:
+    A large sigma costs ``smoothing``, and ``noise`` by the loss's curvature; a small one costs ``noise``, because the
+    rounding of the loss is divided by sigma, and at last ``encoding``, where rounding acts alike in all copies and
+    turns the mean. Between them lies the window. ``best`` is the sigma with the least total 1 - cos(n) among those
+    of the run; ``excess`` is the total at a sigma less that at the best one, with a 95 % interval by the jackknife
+    over seeds of both together: sigmas share their noise, so that most of it cancels. ``verdict`` of each sigma:
     "inside" (the whole interval of the excess is at most ``tolerance``), "outside" (the whole interval is above),
     else "unclear". ``window_low`` and ``window_high`` are the ends of the stretch of sigmas around the best one
     whose excess, as a value, is at most ``tolerance``; at the run's least or largest sigma the window may go on.

@@ -36,7 +36,8 @@ def theory(
 
     This is what weight noise gives (ES, AES) at small sigma without rounding, in all D coordinates at once. Noise on
     a layer's output (LR) has as many coordinates as that output, and each sample its own: LR may lie far above or
-    below the line of its weights. n orthonormal directions would reach sqrt(n/D).
+    below the line of its weights. Over a model, noise in one layer at a time gives n directions in *every* layer and
+    may lie above the line of all weights at once. n orthonormal directions would reach sqrt(n/D).
 
     The *mean* of measured cosines lies beside the pooled one. Mean less law by simulation (20,000 repeats): below it
     while n is small against D (n = 1: -0.030, -0.020, -0.006, -0.002 for D = 10, 100, 1000, 10000; n = 10: -0.004,
