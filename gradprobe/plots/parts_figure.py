@@ -132,7 +132,7 @@ def _mark(axis: Axes, total: dict[str, float], place: int) -> None:
     common: dict[str, Any] = {"color": "black", "zorder": 4, "solid_capstyle": "butt"}
     if np.isfinite(total["low"]):
         axis.plot([total["low"], total["high"]], [place] * 2, linewidth=0.6, gid="interval", **common)
-    axis.plot([total["value"]] * 2, [place - 0.37, place + 0.37], linewidth=1.0, gid="total", **common)
+    axis.plot([total["value"]] * 2, [place - 0.37, place + 0.37], linewidth=1.0, gid="mark", **common)
 
 
 def _range(found: list[Group]) -> tuple[float, float]:

@@ -60,7 +60,7 @@ def test_segments_are_the_parts_and_end_at_the_total(ds: xr.Dataset, figure: Fig
                 assert edge * np.sign(value) >= -1e-12
                 ends[place] += value
         total = want["value"].sel(part="total").values
-        marks = {round(np.mean(m.get_ydata())): m.get_xdata()[0] for m in of_kind(axes, "total")}
+        marks = {round(np.mean(m.get_ydata())): m.get_xdata()[0] for m in of_kind(axes, "mark")}
         assert marks == pytest.approx({i: t for i, t in enumerate(total) if np.isfinite(t)})
         np.testing.assert_allclose(ends, np.nan_to_num(total), atol=1e-12)
 

@@ -6,6 +6,7 @@ from gradprobe import stats
 
 PUBLIC = "accuracy alignment bands basins cosine cost coverage difference frontier predict progress".split()
 PUBLIC += "stability stability_floor success".split()
+PUBLIC += "against_sigma decompose theory".split()
 
 
 def test_public_names_are_there():
