@@ -28,6 +28,7 @@ METHODS = {
     "es": Truth(kappa=20_000.0),
 }
 RUN = {"copies": 60, "block": 5, "seeds": 4, "sigma": 0.5, "reference": "smoothed", "reference_copies": 40}
+MOMENTS = RUN | {"keep": "moments"}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def slow_parts(g: np.ndarray, drawn: list[np.ndarray], smooth: list[np.ndarray],
 @pytest.mark.parametrize("label", ["lr", "alr", "es"])
 def test_parts_and_intervals_are_those_of_loops_over_directions(label: str) -> None:
     problem = classifier()
-    ds = gp.probe(problem, [label], **RUN)
+    ds = gp.probe(problem, [label], **MOMENTS)
     g, drawn, smooth = raw(problem, label)
     copies = [20, 60, 500]
     for over in ("layer", "model"):
@@ -305,6 +306,8 @@ def test_zero_gradients_have_no_parts() -> None:
 def test_hybrids_take_each_layer_from_their_parts() -> None:
     ds = gp.probe(classifier(), ["lr", "es", "hybrid(es_layers=1)"], **RUN)
     found = stats.decompose(ds)
+    bias = found["value"].sel(part="encoding + smoothing")
+    np.testing.assert_allclose(bias, (1 - stats.alignment(ds)["ceiling"]).where(bias.notnull()), atol=1e-12)
     for layer, label in (("first", "es"), ("last", "lr")):
         mine, its = (
             found.sel(estimator=f"{e}sigma=0.5)", layer=layer) for e in ("hybrid(es_layers=1, ", f"{label}(")
