@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -88,6 +89,11 @@ class RunStore:
                 )
             info = info.joined(old)
         return info
+
+    def facts(self) -> dict[str, Any]:
+        """The facts of the run that is there; empty if there is none."""
+        old = self._existing()
+        return dict(old.facts) if old is not None else {}
 
     def engines(self) -> dict[str, str]:
         """The engines of the run that is there; empty if there is none."""

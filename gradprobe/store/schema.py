@@ -72,7 +72,7 @@ KEEP = ("moments", "products", "sums")
 KEPT, TOO_LARGE = "kept", "too large"
 """What became of the products of a draw and layer."""
 
-REFERENCES = ("bp", "smoothed")
+REFERENCES = ("bp", "smoothed", "dataset")
 REFERENCE_SCALARS = (
     "reference_sqnorm",
     "reference_block_sqnorm",
