@@ -20,6 +20,7 @@ from gradprobe.core.streams import seed_list
 from gradprobe.engine.memory import parse_memory, spare
 from gradprobe.engine.preflight import fastest
 from gradprobe.estimators.base import Estimator, Labelled, make_all
+from gradprobe.probes.batches import probe_batches
 from gradprobe.probes.checks import (
     DEFAULT_BLOCK,
     check_copies,
@@ -61,6 +62,7 @@ def probe(
     layers: str | Sequence[str] | None = None,
     reference: str | Sequence[str] = "bp",
     dataset: Any = None,
+    batches: Any = None,
     reference_copies: int | None = None,
     smoothed_by: str = "auto",
     root_seed: int = 0,
@@ -91,6 +93,10 @@ def probe(
         dataset: The data behind ``"dataset"``: a DataLoader, a list of batches (inputs, target), or a pair of
             tensors. By default the split that :func:`~gradprobe.load_problem` drew the batch from. One forward
             and one backward over all of it, batch by batch, at the start of each call.
+        batches: Probe several batches of equal size, each as a run of its own in ``out/batch-0``, ``out/batch-1``,
+            ...: how many in all (those that follow the problem's own in the split that ``load_problem`` drew it
+            from), or a list of the further ones (inputs, target). Their noise is independent; batch 0 is the run
+            without ``batches``. See :func:`gradprobe.stats.data_or_copies`.
         reference_copies: Copies behind a smoothed reference, for each seed. By default 64 of a pathwise one, and
             as many as ``copies`` of one by scores.
         smoothed_by: How a smoothed reference is made. ``"pathwise"``: backprop under noise, which is the gradient
@@ -130,13 +136,17 @@ def probe(
     ``attrs["doctor"]``.
 
     Returns:
-        Dataset as described in :mod:`gradprobe.store.schema`. After Ctrl-C (SIGINT) or SIGTERM the block at
+        Dataset as described in :mod:`gradprobe.store.schema`; with ``batches`` one of all of them, as described in
+        :mod:`gradprobe.store.batches`. After Ctrl-C (SIGINT) or SIGTERM the block at
         hand is finished and what there is is returned, with ``attrs["stopped"]`` 1; with ``out`` the same
         call goes on from there. A second signal stops at once.
 
     Raises:
         UsageError: Something unknown or impossible was asked for; nothing has been written then.
     """
+    given = {k: v for k, v in locals().items() if k not in ("problem", "batches", "options")} | options
+    if batches is not None:
+        return probe_batches(probe, problem, batches, **given)
     check_problem(problem)
     made = make_all(estimators, **options)
     _check_options(made, options)

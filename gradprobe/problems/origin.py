@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -91,8 +92,8 @@ def stream(problem: Problem, dataset: Any = None) -> tuple[Iterator[Batch], int 
     return (_pair(batch) for batch in dataset), None
 
 
-def further(problem: Problem, batches: Any) -> list[Problem]:
-    """The problem on several batches, its own first.
+def further(problem: Problem, batches: Any) -> list[Callable[[], Problem]]:
+    """What makes the problem on each of several batches, its own first; one at a time, since each has a model's twin.
 
     Args:
         problem: The problem.
@@ -100,13 +101,14 @@ def further(problem: Problem, batches: Any) -> list[Problem]:
             others.
 
     Returns:
-        At least two problems of as many samples each; each has its own batch's position in ``facts["source"]``.
+        At least two functions, whose problems have as many samples each; ``facts["source"]`` of each says where its
+        own batch is.
 
     Raises:
         UsageError: There are not that many, or they do not fit the problem.
     """
     check_mean(problem)
-    if isinstance(batches, (list, tuple)):
+    if isinstance(batches, Iterable) and not isinstance(batches, str):
         found = [_pair(batch) for batch in batches]
         sources: list[dict[str, Any]] = [{} for _ in found]
         origins: list[Origin | None] = [None for _ in found]
@@ -127,7 +129,14 @@ def further(problem: Problem, batches: Any) -> list[Problem]:
         origins = [Origin(origin.data, first) for first in firsts]
     if not found:
         raise UsageError("batches must hold at least one further batch (inputs, target).")
-    return [problem, *(_on(problem, *given) for given in zip(found, sources, origins, strict=True))]
+    for batch in found:
+        size, own = rows_of(problem, batch).size, problem.samples
+        if size != own:
+            raise UsageError(
+                f"a further batch has {size} samples and the problem's own {own}; give equal ones."
+            )
+    others = (partial(_on, problem, *given) for given in zip(found, sources, origins, strict=True))
+    return [lambda: problem, *others]
 
 
 def check_mean(problem: Problem) -> None:
@@ -163,9 +172,6 @@ def check_mean(problem: Problem) -> None:
 
 def _on(problem: Problem, batch: Batch, source: dict[str, Any], origin: Origin | None) -> Problem:
     """The problem on another batch of as many samples."""
-    size, own = rows_of(problem, batch).size, problem.samples
-    if size != own:
-        raise UsageError(f"a further batch has {size} samples and the problem's own {own}; give equal ones.")
     other = problem.with_batch(batch)
     other.origin = origin
     if "source" in other.facts:
