@@ -19,7 +19,6 @@ from gradprobe.stats.alignment_law import Triple
 from gradprobe.stats.prediction import check_positive
 
 STATES = ("resolved", "bounded", "unresolved", "too few batches")
-_ABOUT = ("color", "target", "stochastic", "summary")
 _NOTHING = ("too few copies", "missing", "undefined", "refused", "gain unresolved")
 _LONG = {
     "crossover": "copies beyond which more data would help more than more copies",
@@ -96,9 +95,7 @@ def data_or_copies(
     given = last if copies is None else copies
     asked = check_positive(given)
     like = laws[0]["exact"]
-    part = like.isel(estimator=0).drop_vars(
-        [n for n, c in like.coords.items() if n in ("estimator", *_ABOUT)]
-    )
+    part = like.isel(estimator=0).drop_vars([n for n, c in like.coords.items() if "estimator" in c.dims])
     out = xr.Dataset()
     with np.errstate(all="ignore"):
         crossover, state = sides.crossover()
