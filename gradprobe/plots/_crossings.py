@@ -10,6 +10,8 @@ import xarray as xr
 
 from gradprobe import stats
 
+_NOTHING = ("too few copies", "missing", "undefined", "refused", "gain unresolved")
+
 Ends = tuple[float, float, float]
 """Value, low and high; NaN where there is none."""
 
@@ -38,7 +40,7 @@ class Line:
     def note(self) -> str:
         """Why there is no line, or no crossing; "" if all is well."""
         if not np.isfinite(self.variance[0]):
-            return self.state if self.state != "bounded" else "unresolved"
+            return self.state if self.state in _NOTHING else "variance unresolved"
         return "crossing unresolved" if self.state == "unresolved" else ""
 
     def to_dict(self) -> dict[str, Any]:

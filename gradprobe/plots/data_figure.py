@@ -194,7 +194,8 @@ def _draw_crossing(axis: Axes, line: Line, row: int, y: float, share: float, spa
         )
     if np.isfinite(value) and value >= span[0]:
         axis.plot([value], [y], ls="none", transform=where, zorder=4, gid="crossover", **look)
-        axis.plot([value], [share], ls="none", zorder=4, gid="meeting", **look)
+        if np.isfinite(line.variance[0]):
+            axis.plot([value], [share], ls="none", zorder=4, gid="meeting", **look)
 
 
 def _look(line: Line, row: int) -> dict[str, Any]:
