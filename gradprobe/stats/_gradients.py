@@ -51,9 +51,12 @@ def read_gradients(ds: xr.Dataset, over: str) -> Gradients:
             raise UsageError(
                 "one batch is done so far; at least two are needed, or reference=('bp', 'dataset')."
             )
-        table = ds["batch_product"].transpose("parameter", "batch", "other_batch").values
+        chosen = ds["batch_product"].sel(other_batch=ds["batch"].values)
+        table = chosen.transpose("parameter", "batch", "other_batch").values
         product = np.stack([table[g].sum(0) for g in groups])
-        return Gradients(np.einsum("pbb->pb", product), product, dot, full, share)
+        if dot is None:
+            return Gradients(np.einsum("pbb->pb", product), product)
+        return Gradients(_summed(_known(ds, "reference_sqnorm", "bp"), groups), product, dot, full, share)
     if dot is None:
         raise UsageError(
             "one batch alone does not say how batches differ; probe with batches=8, or reference=('bp', 'dataset')."

@@ -133,7 +133,7 @@ def _sides(laws: Sequence[xr.Dataset], gradients: Gradients) -> _Sides:
         for name in "AXTG"
     )
     states = each("state")
-    valid = np.isfinite(a + x + t + g) & ~np.isin(states, _NOTHING)
+    valid = np.isfinite(a + x + t + g + gradients.sqnorm) & ~np.isin(states, _NOTHING)
     fitted = np.where(valid, each("fitted_copies"), np.inf).min(-1)
     price = (each("price_low")[..., 0], each("price_high")[..., 0])
     return _Sides(gradients, valid, a, x, t, states[..., 0], fitted, price)
