@@ -80,6 +80,22 @@ def data_noise(gradients: Gradients, weights: Array) -> tuple[Array, Array]:
         return np.maximum(square - signal, 0.0), signal
 
 
+def along_signal(gradients: Gradients, along: Array, along_data: Array, weights: Array) -> Array:
+    """<mu_b, G> averaged over batches, ``[..., rest]``; NaN where it was not measured for each of them.
+
+    <mu_b, G> = (<mu_b, G_N> - <mu_b, g_b> B/N) / (1 - B/N), since the batch is part of the data.
+
+    Args:
+        gradients: The gradients.
+        along: <mu_b, g_b>, ``[..., batch]``.
+        along_data: <mu_b, G_N>, likewise.
+        weights: ``[..., rest, batch]``.
+    """
+    unknown = ((weights > 0) & ~np.isfinite(along_data)[..., None, :]).any(-1)
+    found = (mean_of(along_data, weights) - gradients.share * mean_of(along, weights)) / (1 - gradients.share)
+    return np.where(unknown, np.nan, found)
+
+
 def jackknifed(values: Array, valid: npt.NDArray[np.bool_], p: float) -> tuple[Array, Array, Array]:
     """Value and ends of an interval by the delete-one-batch jackknife, with Student's t; NaN below three batches.
 

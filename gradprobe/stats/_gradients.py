@@ -13,16 +13,17 @@ from gradprobe.stats.alignment_law import alignment
 from gradprobe.store.assemble import attribute
 
 
-def law_of_each(ds: xr.Dataset, over: str, scale: str) -> list[xr.Dataset]:
+def law_of_each(ds: xr.Dataset, over: str, scale: str, reference: str = "bp") -> list[xr.Dataset]:
     """The alignment law of each batch, or of the only one.
 
     Args:
         ds: Results, with or without a dimension ``batch``.
         over: ``parameter``, ``layer`` or ``model``.
         scale: ``raw`` or ``unit-gain``.
+        reference: What it is held against.
     """
     runs = [ds.isel(batch=b) for b in range(ds.sizes["batch"])] if "batch" in ds.dims else [ds]
-    return [alignment(run, over=over, scale=scale) for run in runs]
+    return [alignment(run, over=over, reference=reference, scale=scale) for run in runs]
 
 
 def read_gradients(ds: xr.Dataset, over: str) -> Gradients:

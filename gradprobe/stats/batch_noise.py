@@ -11,7 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from gradprobe.stats import register
-from gradprobe.stats._batches import LEAST, Gradients, data_noise, jackknifed, kept, mean_of
+from gradprobe.stats._batches import LEAST, Gradients, along_signal, data_noise, jackknifed, kept, mean_of
 from gradprobe.stats._gradients import law_of_each, read_gradients
 from gradprobe.stats._intervals import Array, mean_se
 from gradprobe.stats._law import TWO_SIDED
@@ -25,6 +25,7 @@ _LONG = {
     "copies_variance": "variance of one copy / squared length of a batch's gradient, at unit gain",
     "data_share": "share of a batch's squared gradient that is noise of the data",
     "data_variance": "variance of a batch's gradient / squared length of the data's",
+    "gain_ratio": "gain along the data's gradient / gain along the batch's",
     "cosine": "cosine of n copies of one batch with the gradient of unlimited data",
 }
 
@@ -53,10 +54,11 @@ def data_or_copies(
 
         1/cos^2 = (1/rho^2 + price/n) / (1 - data_share),
 
-    that is cos = (cosine with the batch's own gradient) x sqrt(1 - data_share): the errors are taken as orthogonal,
-    on average over batches. For an exact estimator (LR, ES without smoothing bias) they are. Where the bias of an
-    encoded one (ALR) points along G or along the data's noise it is not; the measured cosine with a data set's
-    gradient is ``alignment(ds, reference="dataset")``.
+    that is the cosine with the batch's own gradient x sqrt(1 - data_share), if the estimator has the same gain along
+    G as along g_b: **gain_ratio** 1. An exact estimator has. A bias (of signs) may follow the data's noise instead;
+    with a data set the ratio is measured, and so is the cosine: mean <mu_b, G> / sqrt(|G|^2 (mean |mu_b|^2 + tau/n)).
+    Where the ratio r is below 1, more of the data's noise comes through than c^2 V, and n* is at most
+    crossover x (s / (1 - r (1 - s)))^2, s = data_share.
 
     **Data**: from the batches' products (two batches or more, taken as independent), or, if the run has the reference
     "dataset" of N samples, from |g_b - G_N|^2 of as few as one batch, corrected for the batch being part of the data
@@ -80,17 +82,18 @@ def data_or_copies(
         copies: Where to give ``cosine``; the last stored by default. NaN beyond the run where it is not resolved.
 
     Returns:
-        Dataset: ``crossover copies_variance`` over (estimator, parameter | layer), ``data_share data_variance`` over
-        (parameter | layer), ``cosine`` over (estimator, parameter | layer[, copies]), each with ``_low`` and
-        ``_high``; ``state`` and ``batches`` (how many are behind it). Copies in copies, everything else without
-        unit. ``attrs``: over, scale, batches, batch_size, data ("batches" or "dataset"), level.
+        Dataset: ``crossover copies_variance gain_ratio`` over (estimator, parameter | layer), ``data_share
+        data_variance`` over (parameter | layer), ``cosine`` over (estimator, parameter | layer[, copies]), each with
+        ``_low`` and ``_high``; ``state`` and ``batches`` (how many are behind it). Copies in copies, everything else
+        without unit. ``attrs``: over, scale, batches, batch_size, data ("batches" or "dataset"), level.
 
     Raises:
         UsageError: There is one batch and no reference "dataset", or a name is unknown.
     """
     gradients = read_gradients(ds, over)
     laws = law_of_each(ds, over, scale)
-    sides = _sides(laws, gradients)
+    measured = gradients.dot is not None and scale == "raw"
+    sides = _sides(laws, law_of_each(ds, over, scale, "dataset") if measured else None, gradients)
     last = max(int(law.attrs["copies"]) for law in laws)
     given = last if copies is None else copies
     asked = check_positive(given)
@@ -101,6 +104,7 @@ def data_or_copies(
         crossover, state = sides.crossover()
         _put(out, "crossover", crossover, like)
         _put(out, "copies_variance", sides.copies_variance(), like)
+        _put(out, "gain_ratio", sides.gain_ratio(), like)
         for name, triple in sides.data().items():
             _put(out, name, triple, part)
         ends = [np.stack(values, axis=-1) for values in zip(*(sides.cosine(n) for n in asked), strict=True)]
@@ -120,7 +124,9 @@ def _put(out: xr.Dataset, name: str, triple: Triple, like: xr.DataArray) -> None
         out[name + end] = xr.DataArray(data, like.coords, like.dims, attrs={"long_name": _LONG[name]})
 
 
-def _sides(laws: Sequence[xr.Dataset], gradients: Gradients) -> _Sides:
+def _sides(
+    laws: Sequence[xr.Dataset], over_data: Sequence[xr.Dataset] | None, gradients: Gradients
+) -> _Sides:
     def cells(values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         stacked = np.stack(values, axis=-1)
         return stacked.reshape(stacked.shape[0], -1, len(laws))  # the model has no axis of its own
@@ -128,15 +134,16 @@ def _sides(laws: Sequence[xr.Dataset], gradients: Gradients) -> _Sides:
     def each(name: str) -> npt.NDArray[Any]:
         return cells([law[name].transpose("estimator", ...).values for law in laws])
 
-    a, x, t, g = (
-        cells([mean_se(law[name].transpose("estimator", ..., "seed").values)[0] for law in laws])
-        for name in "AXTG"
-    )
+    def means(name: str, of: Sequence[xr.Dataset]) -> Array:
+        return cells([mean_se(law[name].transpose("estimator", ..., "seed").values)[0] for law in of])
+
+    a, x, t, g = (means(name, laws) for name in "AXTG")
+    along_data = means("A", over_data) if over_data is not None else None
     states = each("state")
     valid = np.isfinite(a + x + t + g + gradients.sqnorm) & ~np.isin(states, _NOTHING)
     fitted = np.where(valid, each("fitted_copies"), np.inf).min(-1)
     price = (each("price_low")[..., 0], each("price_high")[..., 0])
-    return _Sides(gradients, valid, a, x, t, states[..., 0], fitted, price)
+    return _Sides(gradients, valid, a, along_data, x, t, states[..., 0], fitted, price)
 
 
 @dataclass
@@ -147,6 +154,7 @@ class _Sides:
         gradients: Of the batches.
         valid: Which batches count, ``[estimator, part, batch]``.
         a: A of each, over its seeds, likewise; ``x`` and ``t`` alike.
+        along_data: The same with the data set's gradient; None where that is not measured.
         x: X.
         t: T.
         first_state: State of the first batch's law, ``[estimator, part]``.
@@ -157,6 +165,7 @@ class _Sides:
     gradients: Gradients
     valid: npt.NDArray[np.bool_]
     a: Array
+    along_data: Array | None
     x: Array
     t: Array
     first_state: npt.NDArray[Any]
@@ -168,6 +177,12 @@ class _Sides:
         a, x, t = (mean_of(v, weights) for v in (self.a, self.x, self.t))
         noise, signal = data_noise(self.gradients, weights)
         self.means = (a, x, t, mean_of(self.gradients.sqnorm, weights), noise, signal)
+        self.signal = None
+        if self.along_data is not None and self.gradients.dot is not None:
+            self.signal = (
+                along_signal(self.gradients, self.a, self.along_data, weights),
+                along_signal(self.gradients, self.gradients.sqnorm, self.gradients.dot, weights),
+            )
         self.some = self.valid.any(-1)
         self.many = self.valid.sum(-1) >= LEAST
         self.silent = self.some & (t[..., 0] == 0)
@@ -208,6 +223,17 @@ class _Sides:
         value = np.where(np.isinf(high), np.nan, ends[0])
         return self._shown(value), self._shown(low), self._shown(high)
 
+    def gain_ratio(self) -> Triple:
+        """Gain along G over gain along g_b; NaN where it is not measured, or the batches do not show G."""
+        if self.signal is None:
+            nothing = np.full(self.some.shape, np.nan)
+            return nothing, nothing, nothing
+        (along, backprop), (a, _, _, own, _, _) = self.signal, self.means
+        least = self.interval(backprop)[1]
+        seen = self.some & np.where(self.many, least > 0, backprop[..., 0] > 0)
+        value, low, high = (np.where(seen, v, np.nan) for v in self.interval(along / backprop / (a / own)))
+        return value, low, high
+
     def data(self) -> dict[str, Triple]:
         """Share and relative variance of the data, ``[part]``, from all batches."""
         there = np.isfinite(self.gradients.sqnorm) & (self.gradients.sqnorm > 0)
@@ -221,16 +247,21 @@ class _Sides:
 
     def cosine(self, n: float) -> Triple:
         """Cosine with G at n copies, ``[estimator, part]``; without a value where |G|^2 or |mu|^2 is not resolved."""
-        a, x, t, own, _, signal = self.means
+        a, x, t, own, noise, signal = self.means
         spread = x + t / n
-        values = a / own * np.sqrt(np.maximum(signal, 0.0) / spread)
+        from_batch = a / np.sqrt(own * spread)
+        values = from_batch * np.sqrt(np.maximum(signal, 0.0) / (noise + signal))
+        if self.signal is not None:
+            values = self.signal[0] / np.sqrt(np.where(signal > 0, signal, np.nan) * spread)
         value, low, high = self.interval(values)
         _, least, most = self.interval(signal)
         seen = np.where(self.many, least > 0, signal[..., 0] > 0)
         inside = (n <= self.fitted) | (self.interval(spread)[1] > 0) | self.silent
-        bound = np.maximum((a / own)[..., 0], 0.0) * np.sqrt(np.maximum(most, 0.0) / spread[..., 0])
-        low, high = np.where(seen, low, 0.0), np.where(seen, high, bound)
-        low = np.where(self.many, low, np.nan)
+        bound = np.maximum(from_batch[..., 0], 0.0) * np.sqrt(
+            np.maximum(most, 0.0) / (noise + signal)[..., 0]
+        )
+        edges = (np.nan, np.nan) if self.signal is not None else (np.where(self.many, 0.0, np.nan), bound)
+        low, high = np.where(seen, low, edges[0]), np.where(seen, high, edges[1])
         shown = inside & self.some
         return (
             np.where(shown & seen, value, np.nan),

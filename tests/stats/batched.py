@@ -50,6 +50,7 @@ def make_batches(
     blocks: int = 10,
     block: int = 8,
     dataset: int = 0,
+    passes: Mapping[str, tuple[float, float]] | None = None,
 ) -> Batched:
     """Draw a run of several batches.
 
@@ -62,13 +63,20 @@ def make_batches(
         seeds: S.
         blocks: K.
         block: Copies in a block.
-        dataset: N > 0 adds the reference "dataset" of so many samples, whose gradient is drawn around G too.
+        dataset: N > 0 adds the reference "dataset" of so many samples, whose gradient is drawn around G too (for
+            all samples but the batches', which are few).
+        passes: Label -> gains along G and along g_b - G, for an estimator whose mean is just these.
     """
     whole = {name: d**-0.5 * rng.standard_normal(d) for name, d in layers.items()}
     worlds, runs = [], {}
     for number in range(batches):
         g = {k: x + _noise(rng, x, noise) for k, x in whole.items()}
         world = make_world(rng, layers, estimators, seeds, blocks, block, g)
+        for label, (along, noisy) in (passes or {}).items():
+            for layer, x in whole.items():
+                shift = along * x + noisy * (g[layer] - x) - world.mu[label, layer]
+                for seed in range(seeds):
+                    world.blocks[label, seed][layer] += shift
         worlds.append(world)
         runs[number] = make_run(
             rng, layers=layers, estimators=estimators, seeds=seeds, blocks=blocks, block=block, world=world
@@ -77,11 +85,23 @@ def make_batches(
     ds = join_batches(runs, {p: [[a[p] @ b[p] for b in parts] for a in parts] for p in parts[0]})
     if dataset:
         whole = {k: x + _noise(rng, x, noise * BATCH_SIZE / dataset) for k, x in whole.items()}
-        ds = with_dataset(ds, parts, _named_parts(whole), dataset)
+        ds = _with_dataset(ds, parts, _named_parts(whole), dataset)
+        for at, world in enumerate(worlds):
+            for (label, seed), blocks in world.blocks.items():
+                for p, b in _named_parts(blocks).items():
+                    means = np.cumsum(b, axis=0) / np.arange(1, len(b) + 1)[:, None]
+                    where = {
+                        "batch": at,
+                        "estimator": label,
+                        "seed": seed,
+                        "reference": "dataset",
+                        "parameter": p,
+                    }
+                    ds["dot"].loc[where] = means @ _named_parts(whole)[p]
     return Batched(whole, worlds, ds)
 
 
-def with_dataset(
+def _with_dataset(
     ds: xr.Dataset, parts: list[dict[str, np.ndarray]], whole: dict[str, np.ndarray], samples: int
 ) -> xr.Dataset:
     """Results with the reference "dataset" as far as ``data_or_copies`` reads it."""
@@ -100,11 +120,11 @@ def _noise(rng: np.random.Generator, x: np.ndarray, share: float) -> np.ndarray:
 
 
 def _named_parts(g: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """By parameter, as ``tests.synthetic`` cuts layers."""
+    """By parameter, as ``tests.synthetic`` cuts layers along the last axis."""
     found = {}
     for layer, x in g.items():
-        cut = x.size - x.size // 8
-        found |= {f"{layer}.weight": x[:cut], f"{layer}.bias": x[cut:]}
+        cut = x.shape[-1] - x.shape[-1] // 8
+        found |= {f"{layer}.weight": x[..., :cut], f"{layer}.bias": x[..., cut:]}
     return found
 
 

@@ -43,14 +43,24 @@ def slow(
     else:
         noise = g.var(axis=0, ddof=1).sum()
         signal = np.mean([g[i] @ g[j] for i, j in itertools.permutations(range(len(g)), 2)])
-    gain = np.mean(a) / (g**2).sum(1).mean()
+    square = (g**2).sum(1).mean()
+    gain = np.mean(a) / square
+    ratio = 1.0
+    if dataset:
+        share = BATCH_SIZE / N
+        along = np.mean([(made.blocks(label, s, layer)[chosen].mean(1) @ whole).mean() for s in range(SEEDS)])
+        ratio = (along - share * np.mean(a)) / ((g @ whole).mean() - share * square) / gain
+    spread = np.mean(x) + np.mean(t) / copies
+    cosine = np.mean(a) / np.sqrt(square * spread) * np.sqrt(signal / (noise + signal))
+    if dataset:
+        cosine = (along - share * np.mean(a)) / (1 - share) / np.sqrt(signal * spread)
     return {
+        "gain_ratio": ratio,
         "crossover": np.mean(t) / gain**2 / noise,
         "copies_variance": np.mean(t) / gain**2 / (noise + signal),
         "data_share": noise / (noise + signal),
         "data_variance": noise / signal,
-        "cosine": gain * np.sqrt(signal / (np.mean(x) + np.mean(t) / copies)),
-        "signal": signal,
+        "cosine": cosine,
     }
 
 
@@ -88,10 +98,10 @@ def test_values_and_intervals_are_those_of_loops(dataset: bool) -> None:
         assert triple(found, "data_variance")[1:] == pytest.approx(
             [max(s, 0) / (1 - s) for s in np.clip(share, 0, 1)]
         )
-        half, _ = jackknife([r["cosine"] for r in rest])
-        assert triple(found, "cosine")[1:] == pytest.approx(
-            [full["cosine"] + sign * half for sign in (-1, 1)]
-        )
+        for name in ("cosine", "gain_ratio") if dataset else ("cosine",):
+            half, _ = jackknife([r[name] for r in rest])
+            assert triple(found, name) == pytest.approx([full[name], full[name] - half, full[name] + half])
+        assert np.isfinite(found["gain_ratio"]) == dataset
 
 
 def test_both_ways_are_without_bias_in_a_finite_population() -> None:
@@ -140,6 +150,39 @@ def test_known_truth_is_found_and_the_cosine_is_that_of_the_vectors() -> None:
             error = float(at["cosine_high"] - at["cosine_low"]) / 2 / q
             assert error < 0.03
             assert abs(float(at["cosine"]) - pooled) < 5 * error
+
+
+def test_a_method_that_follows_the_noise_of_the_data_is_found_out() -> None:
+    """Gains 0.2 along G and 1 along the noise, V = |G|^2: the gain along g_b is 0.6, their ratio 1/3.
+
+    n* is tau/V for the method's own scatter, 0.36 of what its gain along g_b says: the docstring's bound.
+    """
+    rng, passes = np.random.default_rng(12), {"odd": (0.2, 1.0), "lr": (1.0, 1.0)}
+    truth = {"odd": Truth(kappa=40.0), "lr": Truth(kappa=40.0)}
+    made = make_batches(
+        rng, truth, batches=60, noise=1.0, layers={"fc": 300}, dataset=100_000, passes=passes, blocks=12
+    )
+    found = stats.data_or_copies(made.ds).isel(layer=0)
+    whole, q = made.whole["fc"], sps.t.ppf(0.975, 59)
+    for label, ratio in (("odd", 1 / 3), ("lr", 1.0)):
+        one = found.sel(estimator=label)
+        value, low, high = triple(one, "gain_ratio")
+        assert abs(value - ratio) < 5 * (high - low) / 2 / q
+        assert high - low < 0.2
+        means = np.stack([made.blocks(label, s, "fc").mean(1) for s in range(SEEDS)])
+        pooled = (means @ whole).mean() / np.sqrt((whole @ whole) * (means**2).sum(-1).mean())
+        assert abs(float(one["cosine"]) - pooled) < 5 * float(one["cosine_high"] - one["cosine_low"]) / 2 / q
+    odd = found.sel(estimator="odd")
+    share, r = float(odd["data_share"]), float(odd["gain_ratio"])
+    scatter = (
+        np.stack([made.blocks("odd", s, "fc").mean(1) for s in range(SEEDS)])
+        .mean(0)
+        .var(axis=0, ddof=1)
+        .sum()
+    )
+    tau = np.mean([BLOCK * made.blocks("odd", s, "fc").var(axis=1, ddof=1).sum() / 60 for s in range(SEEDS)])
+    own = tau / (scatter - tau / (12 * BLOCK * SEEDS))
+    assert float(odd["crossover"]) * (share / (1 - r * (1 - share))) ** 2 == pytest.approx(own, rel=0.1)
 
 
 def test_intervals_cover() -> None:
