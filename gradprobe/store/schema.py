@@ -31,6 +31,9 @@ Everything numeric is additive over parameters, so layers, groups and the model 
 unit and not to a parameter (forwards, seconds, non-finite copies, ...) is therefore booked on the first
 parameter that the unit serves and is 0 on its others; ``booked_on`` names it ("" where nothing was computed).
 
+References: "bp", backprop on the clean loss of the batch; "smoothed", its mean under the draw's noise; "dataset",
+backprop on the mean loss over the whole data (``attrs["dataset"]``: how many samples, their loss and digest).
+
 Coordinates: ``layer``, ``numel`` and ``order`` (execution order) on ``parameter``; ``color``, ``target``,
 ``stochastic`` and ``summary`` on ``estimator``. An estimator may end at fewer copies than another (NaN
 after). A deterministic estimator is stored once and broadcast on reading. A unit that is being computed, or
