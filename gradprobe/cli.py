@@ -296,12 +296,15 @@ def _report(run: Path, out: Path, copies: tuple[int, int] | None, reference: str
 
     ds = open_run(run)
     console = Console(width=None if sys.stdout.isatty() else 150)
-    over_data = show_batches(ds, console, out)
+    files = show_batches(ds, console, out)
+    if files:
+        PLOTS.get("data_or_copies")(ds, save=out / "data_or_copies")
+        files += [out / f"data_or_copies.{end}" for end in ("png", "pdf", "json")]
     ds = ds.isel(batch=0) if "batch" in ds.dims else ds
     show(ds, console, copies, reference)
-    files = write(ds, out, copies, reference)
+    files += write(ds, out, copies, reference)
     for entry in (e for e in PLOTS if e.meta.get("report")):
         PLOTS.get(entry.name)(ds, reference=reference, save=out / entry.name)
         files += [out / f"{entry.name}.{end}" for end in ("png", "pdf", "json")]
-    for file in [*files, *over_data]:
+    for file in files:
         console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)

@@ -10,7 +10,7 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from gradprobe import plots, stats
+from gradprobe import stats
 from gradprobe.report.text import MOST_ROWS, interval
 
 MODEL = "whole model"
@@ -46,7 +46,7 @@ def data_table(ds: xr.Dataset) -> pd.DataFrame:
 
 
 def show_batches(ds: xr.Dataset, console: Console, folder: Path) -> list[Path]:
-    """Print the table of data and copies, write it and draw its figure; nothing where one batch is all that is known.
+    """Print the table of data and copies and write it; nothing where one batch is all that is known.
 
     Args:
         ds: Results.
@@ -77,8 +77,7 @@ def show_batches(ds: xr.Dataset, console: Console, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "data-or-copies.csv"
     table.to_csv(file, index=False)
-    plots.data_or_copies(ds, save=folder / "data_or_copies")
-    return [file, *(folder / f"data_or_copies.{end}" for end in ("png", "pdf", "json"))]
+    return [file]
 
 
 def _printed(table: pd.DataFrame, title: str) -> Table:
