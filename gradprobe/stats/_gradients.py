@@ -39,6 +39,8 @@ def read_gradients(ds: xr.Dataset, over: str) -> Gradients:
     """
     if not isinstance(ds, xr.Dataset) or "reference_dot" not in ds:
         raise UsageError("data_or_copies needs the results of gp.probe(..., batches=...).")
+    if not isinstance(over, str):
+        raise UsageError("data_or_copies is over 'parameter', 'layer' or 'model', not over groups of layers.")
     groups = _groups(ds, over)
     dot = full = None
     share = 0.0
