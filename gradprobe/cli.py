@@ -123,7 +123,13 @@ def probe(
     sigma: Annotated[str | None, typer.Option(help="Standard deviation of the noise.")] = None,
     block: Annotated[int | None, typer.Option(help="Copies that share one noise key.")] = None,
     layers: Annotated[str | None, typer.Option(help="Names, globs or class names, comma-separated.")] = None,
-    reference: Annotated[str | None, typer.Option(help="bp, or bp,smoothed.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="bp, bp,smoothed, or bp,dataset: the gradient over the whole split.")
+    ] = None,
+    batches: Annotated[
+        int | None,
+        typer.Option(help="Probe so many batches: this one and those that follow it in the split."),
+    ] = None,
     reference_copies: Annotated[
         int | None, typer.Option(help="Copies behind the smoothed reference.")
     ] = None,
@@ -169,7 +175,7 @@ def probe(
 def report(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     copies: Annotated[str | None, typer.Option(help="Range for Acc. and Sta., such as 100:1000.")] = None,
-    reference: Annotated[str, typer.Option(help="bp or smoothed.")] = "bp",
+    reference: Annotated[str, typer.Option(help="bp, smoothed or dataset.")] = "bp",
     out: Annotated[
         Path | None, typer.Option(help="Folder for tables and figures; RUN/report by default.")
     ] = None,
@@ -224,6 +230,7 @@ def _probe(configuration: dict[str, Any]) -> None:
     from gradprobe.probes.run import probe as run_probe
     from gradprobe.problems.load import load_problem
     from gradprobe.store.assemble import attribute
+    from gradprobe.store.batches import folder_of
 
     known = [*PROBLEM_KEYS, *_probe_options(), "sigma", "scheduler"]
     for key in configuration:
@@ -245,7 +252,8 @@ def _probe(configuration: dict[str, Any]) -> None:
     if "workers" in rest and "scheduler" in configuration:
         raise UsageError("give --workers or --scheduler, not both: a scheduler has workers of its own.")
     shared = rest.get("workers", 1) > 1 or "scheduler" in configuration
-    threads = set_threads(problem, configuration.get("threads"), Path(rest["out"]), 1 if shared else None)
+    first = Path(rest["out"]) if rest.get("batches") is None else folder_of(Path(rest["out"]), 0)
+    threads = set_threads(problem, configuration.get("threads"), first, 1 if shared else None)
     if shared:
         rest["threads"] = threads
     with _executor(configuration) as executor, shown(Console(stderr=True)) as progress:
@@ -277,7 +285,7 @@ def _executor(configuration: dict[str, Any]) -> AbstractContextManager[Any]:
 def _probe_options() -> list[str]:
     from gradprobe.probes.run import probe as function
 
-    inner = ("problem", "progress", "executor", "options")
+    inner = ("problem", "progress", "executor", "dataset", "options")
     return [n for n in inspect.signature(function).parameters if n not in inner]
 
 
@@ -285,13 +293,19 @@ def _report(run: Path, out: Path, copies: tuple[int, int] | None, reference: str
     from rich.console import Console
 
     from gradprobe.plots import PLOTS
+    from gradprobe.report.batches import show_batches
     from gradprobe.report.text import show, write
     from gradprobe.store.run import open_run
 
     ds = open_run(run)
     console = Console(width=None if sys.stdout.isatty() else 150)
+    files = show_batches(ds, console, out)
+    if files:
+        PLOTS.get("data_or_copies")(ds, save=out / "data_or_copies")
+        files += [out / f"data_or_copies.{end}" for end in ("png", "pdf", "json")]
+    ds = ds.isel(batch=0) if "batch" in ds.dims else ds
     show(ds, console, copies, reference)
-    files = write(ds, out, copies, reference)
+    files += write(ds, out, copies, reference)
     for entry in (e for e in PLOTS if e.meta.get("report")):
         own = {name: value for name, value in options.items() if name in entry.meta.get("options", ())}
         PLOTS.get(entry.name)(ds, reference=reference, save=out / entry.name, **own)

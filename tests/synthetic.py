@@ -67,11 +67,13 @@ def make_world(
     seeds: int,
     blocks: int,
     block: int,
+    g: Mapping[str, np.ndarray] | None = None,
 ) -> World:
-    """Draw references, mean directions and i.i.d. isotropic Gaussian block directions."""
-    world = World(
-        {name: _with_norm(rng.standard_normal(d), 1.0 + i) for i, (name, d) in enumerate(layers.items())}
-    )
+    """Draw references (unless they are given), mean directions and i.i.d. isotropic Gaussian block directions."""
+    drawn_g = {
+        name: _with_norm(rng.standard_normal(d), 1.0 + i) for i, (name, d) in enumerate(layers.items())
+    }
+    world = World(dict(g) if g is not None else drawn_g)
     for label, truth in estimators.items():
         for layer, g in world.g.items():
             world.mu[label, layer] = _mean(rng, g, truth.of("rho", layer), truth.of("gain", layer))

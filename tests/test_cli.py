@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -88,6 +89,26 @@ def test_more_copies_go_on_from_kept_sums(tmp_path: Path) -> None:
     assert len(list((tmp_path / "run" / "sums").iterdir())) == 6
 
 
+def test_several_batches_and_their_report(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ["--checkpoint", "early", "--estimators", "lr,bp", *QUICK, "--reference", "bp,dataset"]
+    done = command("probe", *words, "--batches", "3", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    ds = gp.open_run(out)
+    assert ds["batch"].values.tolist() == [0, 1, 2]
+    report = command("report", str(out), "--out", str(tmp_path / "report"))
+    assert report.returncode == 0, report.stderr
+    for word in ("Data or copies, 3 batches of 8", "n*", "is of the first of 3 batches", "whole model"):
+        assert word in report.stdout
+    names = {f.name for f in (tmp_path / "report").iterdir()}
+    assert {"data-or-copies.csv", "data_or_copies.png", "data_or_copies.json", "layers.csv"} <= names
+    table = pd.read_csv(tmp_path / "report" / "data-or-copies.csv")
+    found = gp.stats.data_or_copies(ds)
+    assert table["crossover"][0] == pytest.approx(float(found["crossover"].sel(estimator="lr", layer="fc")))
+    configuration = json.loads((out / "batch-2" / "run.json").read_text())["configuration"]
+    assert configuration["first"] == 16
+
+
 def test_a_failure_behind_older_copies_exits_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["probe", "--checkpoint", "trained", "--estimators", "lr", *QUICK, "--out", str(tmp_path / "run")]
     assert command(*words).returncode == 0
@@ -123,6 +144,8 @@ WRONG = [
     (["--reference", "smooth"], "Did you mean 'smoothed'"),
     (["--keep", "sum"], "Did you mean 'sums'"),
     (["--batch-size", "100000"], "does not fit"),
+    (["--batches", "1"], "batches must be a whole number from 2 on"),
+    (["--batches", "9999"], "use fewer or smaller batches"),
     (["--model", "nowhere.py:Net"], "there is no file 'nowhere.py'"),
     (["--model", "nowhere:Net"], "there is no module 'nowhere'"),
     (["--model", "resnet5.py"], "lacks a name"),

@@ -175,10 +175,14 @@ def draw_title(axes: Axes, title: str, panel: Panel, room: float) -> float:
     Returns:
         Height of both, in inches.
     """
+    return put_title(axes, title, [(c.note, c.estimator) for c in panel.curves if c.note], room)
+
+
+def put_title(axes: Axes, title: str, notes: list[tuple[str, str]], room: float) -> float:
+    """A title over notes (what is missing, of which method); as :func:`draw_title`."""
     said: dict[str, list[str]] = {}
-    for curve in panel.curves:
-        if curve.note:
-            said.setdefault(curve.note, []).append(curve.estimator)
+    for note, estimator in notes:
+        said.setdefault(note, []).append(estimator)
     letters = max(int(room * 72 / (LETTER * NOTE_SIZE)), 12)
     lines = [x for note, names in said.items() for x in textwrap.wrap(f"{', '.join(names)}: {note}", letters)]
     if lines:

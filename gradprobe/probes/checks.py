@@ -75,7 +75,7 @@ def references(given: str | Sequence[str]) -> tuple[str, ...]:
     """
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, Iterable):
-        raise UsageError(f"reference must be 'bp', 'smoothed' or both, not {given!r}.")
+        raise UsageError(f"reference must be one or more of {', '.join(REFERENCES)}, not {given!r}.")
     names = list(names)
     for name in names:
         one_of("reference", name, REFERENCES)

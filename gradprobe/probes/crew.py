@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Protocol
-
-import torch
 
 from gradprobe.core.errors import UsageError, whole
 from gradprobe.probes.foreign import Foreign
@@ -17,6 +15,7 @@ from gradprobe.probes.local import Local
 from gradprobe.probes.messages import Answer, Job, TorchState
 from gradprobe.probes.parcel import pack
 from gradprobe.probes.plan import Task
+from gradprobe.probes.references import Known
 from gradprobe.problems.problem import Problem
 
 
@@ -80,7 +79,7 @@ def make_crew(
     executor: Executor | None,
     threads: int | None,
     problem: Problem,
-    gradient: Mapping[str, torch.Tensor],
+    known: Known,
     tasks: Sequence[Task],
 ) -> Crew | None:
     """The workers that a user asks for, with the problem packed for them; None: this process.
@@ -90,7 +89,7 @@ def make_crew(
         executor: The user's own, or None.
         threads: Threads of torch in each worker; one by default.
         problem: The problem.
-        gradient: Its backprop gradient.
+        known: Its references without noise.
         tasks: What is to be computed.
 
     Raises:
@@ -98,7 +97,7 @@ def make_crew(
     """
     if executor is None and workers in (None, 1):
         return None
-    parcel = pack(problem, gradient, tasks)
+    parcel = pack(problem, known, tasks)
     state = TorchState.here(threads or 1)
     if executor is not None:
         return Foreign(executor, parcel, state)

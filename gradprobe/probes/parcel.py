@@ -1,10 +1,10 @@
-"""What every unit needs, as bytes that travel to a worker once: the problem and its gradient."""
+"""What every unit needs, as bytes that travel to a worker once: the problem and its references."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from gradprobe.core.errors import UsageError
 from gradprobe.engine.noise import NOISE
 from gradprobe.layers import RULES, rule_name
 from gradprobe.probes.plan import Task
+from gradprobe.probes.references import Known
 from gradprobe.problems.problem import Problem
 
 HERE = "or use workers=1"
@@ -22,7 +23,7 @@ HERE = "or use workers=1"
 
 @dataclass(frozen=True)
 class Parcel:
-    """A problem and its gradient, packed.
+    """A problem and its references, packed.
 
     Attributes:
         data: The bytes.
@@ -33,12 +34,12 @@ class Parcel:
     digest: str
 
 
-def pack(problem: Problem, gradient: Mapping[str, torch.Tensor], tasks: Sequence[Task]) -> Parcel:
-    """Pack a problem with its backprop gradient.
+def pack(problem: Problem, known: Known, tasks: Sequence[Task]) -> Parcel:
+    """Pack a problem with its references.
 
     Args:
         problem: The problem.
-        gradient: Backprop gradient by parameter.
+        known: References without noise, which all units share.
         tasks: What will be computed; one of each kind goes along, so that unpacking tells whether a worker
             knows the estimators.
 
@@ -48,14 +49,14 @@ def pack(problem: Problem, gradient: Mapping[str, torch.Tensor], tasks: Sequence
     kinds = list({(task.key.source, task.key.layer): task for task in tasks}.values())
     rules = sorted({rule_name(module) for module in problem.twin.modules()})
     try:
-        data = _bytes((problem, dict(gradient), kinds, rules))
+        data = _bytes((problem, {name: dict(g) for name, g in known.items()}, kinds, rules))
     except Exception as error:
         raise _refused(problem, kinds, error) from error
     return Parcel(data, hashlib.sha256(data).hexdigest())
 
 
-def unpack(data: bytes, worker: int = 0) -> tuple[Problem, dict[str, torch.Tensor]]:
-    """The problem and its gradient.
+def unpack(data: bytes, worker: int = 0) -> tuple[Problem, Known]:
+    """The problem and its references.
 
     Args:
         data: Bytes of a :class:`Parcel`.
@@ -73,7 +74,7 @@ def unpack(data: bytes, worker: int = 0) -> tuple[Problem, dict[str, torch.Tenso
 
     try:
         # not a file that a user was given: the bytes come from the process that started this one
-        problem, gradient, kinds, rules = torch.load(io.BytesIO(data), map_location=place, weights_only=False)
+        problem, known, kinds, rules = torch.load(io.BytesIO(data), map_location=place, weights_only=False)
     except UsageError:
         raise
     except Exception as error:
@@ -87,7 +88,7 @@ def unpack(data: bytes, worker: int = 0) -> tuple[Problem, dict[str, torch.Tenso
             raise UsageError(
                 f"a worker does not know the {what} {name!r}; install what registers it, {HERE}."
             )
-    return problem, gradient
+    return problem, known
 
 
 def gpu_of(location: str, worker: int, gpus: int) -> int | None:

@@ -42,6 +42,10 @@ class Task:
         """Names of the parameters of its layers."""
         return tuple(p for layer in self.layers for p in layer.parameters)
 
+    def held(self, references: Sequence[str]) -> tuple[str, ...]:
+        """Those of the references that there are for it: what has no draw has nothing to smooth."""
+        return tuple(name for name in references if name != "smoothed" or self.draw is not None)
+
     @property
     def fixed(self) -> bool:
         """Whether one block says it all: the estimator uses no noise."""

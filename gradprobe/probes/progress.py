@@ -26,7 +26,8 @@ def shown(console: Console) -> Iterator[Callable[[int, int, str], None]]:
         console: Where to.
 
     Yields:
-        A function of (copies done, copies in all, what is running).
+        A function of (copies done, copies in all, what is running); as long as no copies are due (0 in all),
+        what is running is shown.
     """
     if console.is_terminal:
         from rich.progress import (
@@ -48,7 +49,8 @@ def shown(console: Console) -> Iterator[Callable[[int, int, str], None]]:
 
             def update(done: int, total: int, label: str) -> None:
                 speed.note(done)
-                bar.update(task, completed=done, total=total, speed=speed.text(total - done))
+                text = speed.text(total - done) if total else label
+                bar.update(task, completed=done, total=total or None, speed=text)
 
             yield update
         return
@@ -57,9 +59,9 @@ def shown(console: Console) -> Iterator[Callable[[int, int, str], None]]:
     def line(done: int, total: int, label: str) -> None:
         nonlocal last
         speed.note(done)
-        if done == total or time.monotonic() - last >= EVERY:
+        if 0 < total == done or time.monotonic() - last >= EVERY:
             last = time.monotonic()
-            parts = (f"{done:,} of {total:,} copies", speed.text(total - done))
+            parts = (f"{done:,} of {total:,} copies", speed.text(total - done)) if total else (label,)
             console.print(", ".join(filter(None, parts)), highlight=False)
 
     yield line

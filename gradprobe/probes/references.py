@@ -22,6 +22,9 @@ from gradprobe.probes.plan import Plan, Task
 from gradprobe.probes.settings import Settings, engine_key
 from gradprobe.problems.problem import Problem
 
+Known = Mapping[str, Mapping[str, torch.Tensor]]
+"""References without noise, each by parameter: ``"bp"``, and ``"dataset"`` if it was asked for."""
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -36,24 +39,27 @@ def make_references(
     problem: Problem,
     task: Task,
     parameters: Sequence[str],
-    gradient: Mapping[str, torch.Tensor],
+    known: Known,
     settings: Settings,
     tick: Callable[[int], None] = lambda copies: None,
 ) -> dict[str, Reference]:
-    """The references of a task by name, backprop first.
+    """The references of a task by name, in the order of the run's, backprop first.
 
     Args:
         problem: The problem.
         task: What is computed.
         parameters: Names of its parameters.
-        gradient: Backprop gradient by parameter.
+        known: References without noise, which all units share.
         settings: What all units share.
         tick: Called with 0 after each block of a smoothed reference; it may raise to stop.
     """
-    own = {p: gradient[p].double() for p in parameters}
-    squares = np.array([float((g * g).sum()) for g in own.values()])
-    found = {"bp": Reference(own, squares, 1)}
-    if "smoothed" in settings.references and task.draw is not None:
+    found = {}
+    for name, gradient in known.items():
+        own = {p: gradient[p].double() for p in parameters}
+        squares = np.array([float((g * g).sum()) for g in own.values()])
+        found[name] = Reference(own, squares, 1)
+    held = task.held(settings.references)
+    if task.draw is not None and "smoothed" in held:
         copies = settings.copies_behind(task.key.group)
         size = reference_block(copies, settings.block, task.draw.antithetic)
         moments = Moments(parameters, {})
@@ -62,7 +68,7 @@ def make_references(
             tick(0)
         blocks = moments.arrays()["block_sqnorm"]
         found["smoothed"] = Reference(moments.mean(), blocks[:, -1], blocks.shape[-1])
-    return found
+    return {name: found[name] for name in held}
 
 
 def _smoothed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -12,6 +12,7 @@ from gradprobe.core.streams import NOISE_VERSION, Block, Streams
 from gradprobe.estimators.bp import BP
 from gradprobe.probes.checks import layers_of, unused_layers
 from gradprobe.probes.plan import Plan
+from gradprobe.probes.references import Known
 from gradprobe.probes.settings import Settings
 from gradprobe.problems.device import device_name
 from gradprobe.problems.problem import Problem
@@ -41,7 +42,7 @@ def backprop(problem: Problem, layers: Sequence[Layer]) -> dict[str, torch.Tenso
 def run_info(
     problem: Problem,
     chosen: Sequence[Layer],
-    gradient: Mapping[str, torch.Tensor],
+    known: Known,
     plan: Plan,
     settings: Settings,
     seeds: list[int],
@@ -52,7 +53,7 @@ def run_info(
     Args:
         problem: The problem.
         chosen: The layers that are probed.
-        gradient: Backprop gradient by parameter.
+        known: References without noise.
         plan: What is computed.
         settings: What all units share.
         seeds: The seeds.
@@ -74,7 +75,7 @@ def run_info(
         "root_seed": settings.root_seed,
         "engine": settings.engine,
     }
-    squares = {name: float((g.double() ** 2).sum()) for name, g in gradient.items()}
+    squares = {name: float((g.double() ** 2).sum()) for name, g in known["bp"].items()}
     facts = {k: v for k, v in problem.facts.items() if k != "source"} | {
         "problem": problem.name,
         "loss_per": problem.loss_per,
@@ -84,6 +85,12 @@ def run_info(
         "gradient_sqnorm": squares,
         "total_reference_sqnorm": sum(squares.values()),
     }
+    if "dataset" in known:
+        whole = known["dataset"]
+        facts["dataset_sqnorm"] = {name: float((g.double() ** 2).sum()) for name, g in whole.items()}
+        facts["dataset_dot"] = {
+            name: float((g.double() * whole[name]).sum()) for name, g in known["bp"].items()
+        }
     names = [layer.name for layer in chosen]
     return RunInfo(
         identity,

@@ -13,12 +13,14 @@ from typing import Any
 import torch
 import xarray as xr
 
-from gradprobe.core.errors import one_of, unknown, whole
+from gradprobe.core.errors import UsageError, one_of, unknown, whole
 from gradprobe.core.hooks import untouched_globals
+from gradprobe.core.layer import Layer
 from gradprobe.core.streams import seed_list
 from gradprobe.engine.memory import parse_memory, spare
 from gradprobe.engine.preflight import fastest
 from gradprobe.estimators.base import Estimator, Labelled, make_all
+from gradprobe.probes.batches import probe_batches
 from gradprobe.probes.checks import (
     DEFAULT_BLOCK,
     check_copies,
@@ -29,11 +31,12 @@ from gradprobe.probes.checks import (
 )
 from gradprobe.probes.consult import preflight
 from gradprobe.probes.crew import check_crew, make_crew
+from gradprobe.probes.dataset import Whole, check_same, whole_gradient
 from gradprobe.probes.equivalents import with_shares
 from gradprobe.probes.interrupt import Stop, Stopped, on_signals
 from gradprobe.probes.keep import Groups, plan_products
 from gradprobe.probes.plan import OWN, Plan, Task, make_plan
-from gradprobe.probes.references import SMOOTHED_BY, smoothed_ways
+from gradprobe.probes.references import SMOOTHED_BY, Known, smoothed_ways
 from gradprobe.probes.request import backprop, run_info
 from gradprobe.probes.running import wanted
 from gradprobe.probes.settings import Settings, engine_key
@@ -58,6 +61,8 @@ def probe(
     block: int = DEFAULT_BLOCK,
     layers: str | Sequence[str] | None = None,
     reference: str | Sequence[str] = "bp",
+    dataset: Any = None,
+    batches: Any = None,
     reference_copies: int | None = None,
     smoothed_by: str = "auto",
     root_seed: int = 0,
@@ -84,7 +89,14 @@ def probe(
         block: Copies that share one noise key; the unit of noise and of storage. ``copies`` is a multiple.
         layers: Names, globs or class names of layers; all by default.
         reference: What to hold estimates against besides ``"bp"``: ``"smoothed"``, the backprop gradient
-            averaged over the draw's noise.
+            averaged over the draw's noise; ``"dataset"``, the gradient of the mean loss over the whole data.
+        dataset: The data behind ``"dataset"``: a DataLoader, a list of batches (inputs, target), or a pair of
+            tensors. By default the split that :func:`~gradprobe.load_problem` drew the batch from. One forward
+            and one backward over all of it, batch by batch, at the start of each call.
+        batches: Probe several batches of equal size, each as a run of its own in ``out/batch-0``, ``out/batch-1``,
+            ...: how many in all (those that follow the problem's own in the split that ``load_problem`` drew it
+            from), or a list of the further ones (inputs, target). Their noise is independent; batch 0 is the run
+            without ``batches``. See :func:`gradprobe.stats.data_or_copies`.
         reference_copies: Copies behind a smoothed reference, for each seed. By default 64 of a pathwise one, and
             as many as ``copies`` of one by scores.
         smoothed_by: How a smoothed reference is made. ``"pathwise"``: backprop under noise, which is the gradient
@@ -124,13 +136,17 @@ def probe(
     ``attrs["doctor"]``.
 
     Returns:
-        Dataset as described in :mod:`gradprobe.store.schema`. After Ctrl-C (SIGINT) or SIGTERM the block at
+        Dataset as described in :mod:`gradprobe.store.schema`; with ``batches`` one of all of them, as described in
+        :mod:`gradprobe.store.batches`. After Ctrl-C (SIGINT) or SIGTERM the block at
         hand is finished and what there is is returned, with ``attrs["stopped"]`` 1; with ``out`` the same
         call goes on from there. A second signal stops at once.
 
     Raises:
         UsageError: Something unknown or impossible was asked for; nothing has been written then.
     """
+    given = {k: v for k, v in locals().items() if k not in ("problem", "batches", "options")} | options
+    if batches is not None:
+        return probe_batches(probe, problem, batches, **given)
     check_problem(problem)
     made = make_all(estimators, **options)
     _check_options(made, options)
@@ -155,6 +171,8 @@ def probe(
         plan = make_plan(problem, chosen, made, numbers)
         store = RunStore(out)
         held = store.references(asked)
+        whole_data = _whole(problem, found, held, dataset, store, progress)
+        known = {"bp": gradient} | ({"dataset": whole_data.gradient} if whole_data is not None else {})
         todo = _missing(plan, block, copies, held, store)
         settings = Settings(
             block,
@@ -170,7 +188,8 @@ def probe(
         ways = _smoothed(problem, plan, smoothed_by, store) if "smoothed" in held else {}
         settings = replace(settings, scored=frozenset(k for k, way in ways.items() if way == "score"))
         check_plan(problem, plan, settings, found)
-        info = run_info(problem, chosen, gradient, plan, settings, numbers, layers)
+        info = run_info(problem, chosen, known, plan, settings, numbers, layers)
+        info.facts |= {} if whole_data is None else {"dataset": whole_data.facts}
         info.facts["doctor"] = preflight(problem, made, chosen, gradient, size) if todo else []
         info.configuration["keep"] = store.keep(keep)
         info.products = plan_products(plan, settings, info.keep)
@@ -178,7 +197,7 @@ def probe(
         info.engines = _engines(problem, plan, settings, store.engines())
         info.smoothed = ways
         settings = with_shares(settings, problem, plan) if todo else settings
-        hired = make_crew(workers, executor, threads, problem, gradient, todo) if todo else None
+        hired = make_crew(workers, executor, threads, problem, known, todo) if todo else None
         with hired or nullcontext() as crew:
             settings = replace(settings, engines=store.begin(info).engines)
             with on_signals() as stop, suppress(Stopped):
@@ -187,12 +206,32 @@ def probe(
                 if crew is not None:
                     share_out(crew, todo, settings, store, groups, report, stop)
                 else:
-                    compute_here(problem, todo, gradient, settings, store, groups, report, stop)
+                    compute_here(problem, todo, known, settings, store, groups, report, stop)
                 store.tidy()
     ds = store.dataset()
     if stop.asked:
         ds.attrs["stopped"] = 1
     return ds
+
+
+def _whole(
+    problem: Problem,
+    layers: Sequence[Layer],
+    references: Sequence[str],
+    dataset: Any,
+    store: RunStore,
+    progress: Progress | None,
+) -> Whole | None:
+    """The gradient over the data set, if it is among the references."""
+    if "dataset" not in references:
+        if dataset is not None:
+            raise UsageError("dataset= is for the reference 'dataset'; add reference=('bp', 'dataset').")
+        return None
+    found = whole_gradient(
+        problem, layers, dataset, lambda label: None if progress is None else progress(0, 0, label)
+    )
+    check_same(found, store.facts().get("dataset"), store.path)
+    return found
 
 
 def _smoothed(problem: Problem, plan: Plan, wish: str, store: RunStore) -> dict[str, str]:
@@ -234,8 +273,7 @@ def _missing(plan: Plan, block: int, copies: int, references: Sequence[str], sto
     found = []
     for task in plan.tasks:
         names = list(task.readouts) or [OWN]
-        held = references if task.draw is not None else ("bp",)
-        done = store.done(task.key, names, block if task.fixed else copies, held)
+        done = store.done(task.key, names, block if task.fixed else copies, task.held(references))
         if not set(names) <= done:
             readouts = {name: r for name, r in task.readouts.items() if name not in done}
             found.append(replace(task, readouts=readouts))
@@ -245,7 +283,7 @@ def _missing(plan: Plan, block: int, copies: int, references: Sequence[str], sto
 def compute_here(
     problem: Problem,
     tasks: Sequence[Task],
-    gradient: Mapping[str, torch.Tensor],
+    known: Known,
     settings: Settings,
     store: RunStore,
     groups: Groups,
@@ -270,7 +308,7 @@ def compute_here(
         for task in tasks:
             label = str(task.key)
             saver = store.saver(wanted(task, settings), settings.blocks)
-            unit = compute(problem, task, gradient, settings, tick, saver)
+            unit = compute(problem, task, known, settings, tick, saver)
             store.add(unit)
             if unit.status == "ok":
                 saver.stored()

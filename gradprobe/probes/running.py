@@ -28,7 +28,7 @@ def wanted(task: Task, settings: Settings) -> Wanted:
         parameters=task.parameters,
         sizes=tuple(int(np.prod(shape)) for layer in task.layers for shape in layer.shapes),
         block=settings.block,
-        references=settings.references if task.draw is not None else ("bp",),
+        references=task.held(settings.references),
         reference_copies=settings.copies_behind(task.key.group) if smoothed else 0,
     )
 

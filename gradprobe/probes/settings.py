@@ -21,7 +21,7 @@ class Settings:
         block: Copies in a block.
         copies: Copies in all.
         root_seed: Root of all noise keys.
-        references: ``("bp",)`` or ``("bp", "smoothed")``.
+        references: Names of the references, ``"bp"`` first.
         reference_copies: Copies behind a smoothed reference; None for the usual number.
         scored: Draws and layers (``UnitKey.group``) whose smoothed reference comes from scores.
         engine: ``"auto"``, or an engine as text.

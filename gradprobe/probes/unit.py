@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 
 import numpy as np
@@ -17,7 +17,7 @@ from gradprobe.estimators.blockread import Read, Reading
 from gradprobe.estimators.draws import read_blocks
 from gradprobe.probes.interrupt import Stopped
 from gradprobe.probes.plan import Task
-from gradprobe.probes.references import make_references, room
+from gradprobe.probes.references import Known, make_references, room
 from gradprobe.probes.running import Running, wanted
 from gradprobe.probes.settings import Settings, engine_key
 from gradprobe.problems.problem import Problem
@@ -30,7 +30,7 @@ Tick = Callable[[int], None]
 def compute(
     problem: Problem,
     task: Task,
-    gradient: Mapping[str, torch.Tensor],
+    known: Known,
     settings: Settings,
     tick: Tick = lambda copies: None,
     saver: Saver | None = None,
@@ -40,7 +40,7 @@ def compute(
     Args:
         problem: The problem.
         task: What to compute.
-        gradient: Backprop gradient by parameter.
+        known: References without noise, which all units share.
         settings: What all units share.
         tick: Called after each block with the number of copies in it, and first of all with those that the
             saver had. If it raises, the state is saved; Stopped after the last block is ignored, since the
@@ -54,12 +54,12 @@ def compute(
     saver = saver if not task.fixed else None
     start = time.perf_counter()
     problem.limit_memory(spare(problem.device, settings.memory, settings.sharers))
-    references = make_references(problem, task, task.parameters, gradient, settings, tick)
+    references = make_references(problem, task, task.parameters, known, settings, tick)
     spent = time.perf_counter() - start
     running = Running(task, wanted(task, settings), references, share=_share(task, settings))
     state = saver.load() if saver is not None else None
     if state is not None:
-        running.resume(state, gradient)
+        running.resume(state, known["bp"])
         tick(running.blocks * settings.block)
     count = 1 if task.fixed else settings.blocks
     with peak_memory(problem.device) as peak:

@@ -22,6 +22,7 @@ from gradprobe.probes.allocator import tune_allocator
 from gradprobe.probes.interrupt import Stopped
 from gradprobe.probes.messages import Answer, Job, Signals, TorchState
 from gradprobe.probes.parcel import unpack
+from gradprobe.probes.references import Known
 from gradprobe.probes.running import wanted
 from gradprobe.probes.unit import compute
 from gradprobe.problems.problem import Problem
@@ -40,7 +41,7 @@ class _Here:
         self.turn = threading.Lock()  # torch's global switches serve one unit at a time
         self.digest = ""
         self.problem: Problem | None = None
-        self.gradient: dict[str, torch.Tensor] = {}
+        self.known: Known = {}
         self.frozen = ExitStack()
         self.index = 0
         self.signals: Signals | None = None
@@ -53,7 +54,7 @@ class _Here:
             assert data is not None
             self.frozen.close()
             self.problem = None
-            self.problem, self.gradient = unpack(data, self.index)
+            self.problem, self.known = unpack(data, self.index)
             self.digest = digest
             self.frozen.enter_context(self.problem.frozen())  # for good: nobody changes its values here
             self.problem.clean_losses()
@@ -138,7 +139,7 @@ def work(job: Job, digest: str, state: TorchState, data: bytes | None = None) ->
         if run is not None:
             saver = run.saver(wanted(task, job.settings), job.settings.blocks, job.final)
         _count(-1)
-        unit = compute(problem, task, _here.gradient, job.settings, _count, saver)
+        unit = compute(problem, task, _here.known, job.settings, _count, saver)
         answers.append(Answer(unit, final=saver.final if job.final and run is None else None))
     return answers[0] if answers else Answer(state=saver.state)
 

@@ -16,6 +16,7 @@ from gradprobe.problems.data import Data
 from gradprobe.problems.lazy import LazyData
 from gradprobe.problems.made import RANDOM, Made
 from gradprobe.problems.objects import is_python_file, split_place
+from gradprobe.problems.origin import Origin
 from gradprobe.problems.problem import Problem
 from gradprobe.problems.seeded import seeded
 
@@ -225,4 +226,6 @@ def load_problem(
     with seeded():
         batch = found.batch(batch_size, first)
     chosen |= {"weights": found.weights, "mode": mode, "precision": precision, "name": name, "facts": facts}
-    return Problem(made.module, batch, loss or made.loss or "cross_entropy", **chosen)
+    problem = Problem(made.module, batch, loss or made.loss or "cross_entropy", **chosen)
+    problem.origin = Origin(found, first)
+    return problem

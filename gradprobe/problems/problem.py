@@ -88,6 +88,7 @@ class Problem:
         self.mode = mode
         self.name = name or type(self.module).__name__
         self.facts = dict(facts or {})
+        self.origin: Any = None  # gradprobe.problems.origin.Origin, which needs this class
         self.samples_run = 0
         self.rows = Rows(1)
         self.overrides: Tensors = {}
@@ -220,6 +221,11 @@ class Problem:
         return self._wish
 
     @property
+    def has_weights(self) -> bool:
+        """Whether the user gave weights of the samples."""
+        return self._given_weights is not None
+
+    @property
     def kept_apart(self) -> tuple[str, ...]:
         """Names of parameters, buffers and attributes that a forward changes; they are put back after each."""
         return (*self._changing, *self._kept.names)
@@ -285,10 +291,38 @@ class Problem:
             if self._given_weights is None
             else torch.as_tensor(self._given_weights, dtype=torch.float64).to(there)
         )
-        other = Problem(
+        other = self._again(
             copy.deepcopy(self.module).to(there),
             (map_tensors(moved, self.inputs), map_tensors(moved, self.target)),
             copy.deepcopy(self.loss).to(there) if isinstance(self.loss, nn.Module) else self.loss,
+            weights,
+        )
+        other.origin = self.origin
+        return other.at(map_tensors(moved, self.overrides)) if self.overrides else other
+
+    def with_batch(self, batch: tuple[Any, Any]) -> Problem:
+        """The same problem on another batch; where its samples come from is not known of it.
+
+        Args:
+            batch: Inputs and target; they are moved to where the problem is.
+
+        Raises:
+            UsageError: The problem has weights (they are those of its own samples), or the batch does not fit.
+        """
+        if self.has_weights:
+            raise UsageError("the problem's weights are those of its own batch's samples.")
+        inputs, target = map_tensors(lambda t: t.to(self.device), tuple(batch))
+        other = self._again(self.module, (inputs, target), self.loss, None)
+        return other.at(self.overrides) if self.overrides else other
+
+    def _again(
+        self, module: nn.Module, batch: tuple[Any, Any], loss: str | Loss, weights: torch.Tensor | None
+    ) -> Problem:
+        """A problem with the same options."""
+        return Problem(
+            module,
+            batch,
+            loss,
             loss_per=self._wish,
             weights=weights,
             mode=self.mode,
@@ -298,7 +332,6 @@ class Problem:
             name=self.name,
             facts=self.facts,
         )
-        return other.at(map_tensors(moved, self.overrides)) if self.overrides else other
 
     def evaluate(
         self,
@@ -343,14 +376,33 @@ class Problem:
         def backward() -> list[torch.Tensor | None]:
             losses = self._evaluate(1, sample)
             total = self.total(losses) if sample is None else (losses * self._weight(sample)).sum()
-            if not total.requires_grad:
-                return [None] * len(leaves)
-            # inside: a checkpointed model runs again during backward, and must see the same values
-            return list(torch.autograd.grad(total, list(leaves), allow_unused=True))
+            return _slopes(total, leaves)
 
         with torch.enable_grad():
-            found = self._within(parameters, backward)
-        return [g.to_dense() if g is not None and g.is_sparse else g for g in found]
+            return self._within(parameters, backward)
+
+    def gradient_of(
+        self, batch: tuple[Any, Any], parameters: Mapping[str, torch.Tensor], leaves: Sequence[torch.Tensor]
+    ) -> tuple[float, list[torch.Tensor | None]]:
+        """Mean loss of another batch, of any size, and its gradient as :meth:`gradient` gives it.
+
+        Args:
+            batch: Inputs and target, where the problem is.
+            parameters: Values that replace the model's own, made of the leaves.
+            leaves: What to differentiate with respect to.
+        """
+
+        def backward() -> tuple[float, list[torch.Tensor | None]]:
+            mean = self._losses(*batch).double().mean()
+            return float(mean.detach()), _slopes(mean, leaves)
+
+        with torch.enable_grad(), _told("the model or its loss fails on a batch of the data"):
+            return self._within(parameters, backward)
+
+    def mean_loss(self, batch: tuple[Any, Any]) -> float:
+        """Mean loss of another batch, of any size."""
+        with torch.no_grad():
+            return float(self._run(*batch).double().mean())
 
     def count(self, forwards: int) -> None:
         """Count forward passes that did not go through :meth:`evaluate`."""
@@ -452,9 +504,10 @@ class Problem:
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: module and twin with the tensors they share, the batch, what was found out.
 
-        What is remembered stays behind. The batch is cloned: a slice of a data set would take all of it along.
+        What is remembered stays behind, and the data set. The batch is cloned: a slice of a data set would take all
+        of it along.
         """
-        state = self.__dict__ | {"_cache": None, "_structure": {}}
+        state = self.__dict__ | {"_cache": None, "_structure": {}, "origin": None}
         del state["_loss"]
         with torch.no_grad():
             state["inputs"], state["target"] = copied(self.inputs), copied(self.target)
@@ -509,6 +562,14 @@ def _told(what: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{what}: {type(error).__name__}: {reason}") from error
+
+
+def _slopes(total: torch.Tensor, leaves: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+    """Dense gradients; inside what computed the total: a checkpointed model runs again and must see its values."""
+    if not total.requires_grad:
+        return [None] * len(leaves)
+    found = torch.autograd.grad(total, list(leaves), allow_unused=True)
+    return [g.to_dense() if g is not None and g.is_sparse else g for g in found]
 
 
 def _channels_last(t: torch.Tensor) -> torch.Tensor:

@@ -67,7 +67,7 @@ def _summary_table(table: pd.DataFrame, title: str) -> Table:
     for quantity in table.columns:
         out.add_column(quantity, justify="right")
     for method, row in table.iterrows():
-        out.add_row(str(method), *(_cell(str(name), value) for name, value in row.items()))
+        out.add_row(str(method), *(cell(str(name), value) for name, value in row.items()))
     return out
 
 
@@ -89,20 +89,22 @@ def _layer_table(table: pd.DataFrame) -> Table:
         layer, method = row["layer"], row["method"]
         if before not in (None, layer):
             out.add_section()
-        intervals = [_interval(row, name) for name in ("ceiling", "half_copies")]
-        plain = [_cell(name, row[name]) for name in ("price", "gain", "state")]
+        intervals = [interval(row, name) for name in ("ceiling", "half_copies")]
+        plain = [cell(name, row[name]) for name in ("price", "gain", "state")]
         shown = "" if layer == before else str(layer)
-        out.add_row(shown, str(method), _cell("cosine", row["cosine"]), *intervals, *plain)
+        out.add_row(shown, str(method), cell("cosine", row["cosine"]), *intervals, *plain)
         before = layer
     return out
 
 
-def _interval(row: Mapping[Hashable, Any], name: str) -> str:
-    value, low, high = (_cell(name, row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+def interval(row: Mapping[Hashable, Any], name: str, kind: str = "") -> str:
+    """A value with its ends; ``kind`` says how they are written if the name does not."""
+    value, low, high = (cell(kind or name, row[f"{name}{end}"]) for end in ("", "_low", "_high"))
     return f"{value} ({low} to {high})".strip() if low or high else value
 
 
-def _cell(name: str, value: Any) -> str:
+def cell(name: str, value: Any) -> str:
+    """A number as it is written in a table: copies whole, others to three digits, nothing for NaN."""
     if isinstance(value, str):
         return value
     if value is None or math.isnan(value):

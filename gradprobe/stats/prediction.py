@@ -43,9 +43,7 @@ def predict(alignment: xr.Dataset, copies: float | Sequence[float]) -> xr.Datase
     lost = [name for name in _NEEDED if name not in alignment]
     if lost:
         raise UsageError(f"predict needs the result of gp.stats.alignment(ds); this one lacks {lost[0]!r}.")
-    n = np.atleast_1d(np.asarray(copies, dtype=np.float64))
-    if n.ndim != 1 or not n.size or not (np.isfinite(n) & (n > 0)).all():
-        raise UsageError(f"copies={copies!r} must be a positive number or a list of them.")
+    n = check_positive(copies)
     a, x, t, g = (alignment[k].transpose(..., "seed").values for k in "AXTG")
     reached, exact = alignment["fitted_copies"].values, alignment["exact"].values.astype(bool)
     found = Fit(a, x, t, g, reached, exact, np.zeros_like(exact))
@@ -59,6 +57,18 @@ def predict(alignment: xr.Dataset, copies: float | Sequence[float]) -> xr.Datase
         labelled = labelled.assign_coords(copies=np.atleast_1d(copies))
         out[name] = labelled.isel(copies=0) if np.ndim(copies) == 0 else labelled
     return out
+
+
+def check_positive(copies: float | Sequence[float]) -> Array:
+    """Numbers of copies as an array ``[copies]``.
+
+    Raises:
+        UsageError: One is not positive.
+    """
+    n = np.atleast_1d(np.asarray(copies, dtype=np.float64))
+    if n.ndim != 1 or not n.size or not (np.isfinite(n) & (n > 0)).all():
+        raise UsageError(f"copies={copies!r} must be a positive number or a list of them.")
+    return n
 
 
 def _predict_one(found: Fit, n: float) -> tuple[Array, Array, Array]:

@@ -39,7 +39,7 @@ def assemble(
         references: Names along ``reference``.
         facts: JSON-able facts about the run; kept in ``attrs`` (nested ones as JSON text). The entry
             ``gradient_sqnorm``, |g_bp|^2 by parameter, fills the reference of layers that an estimator does
-            not serve, so that the whole model's norm is known.
+            not serve, so that the whole model's norm is known; ``dataset_sqnorm`` and ``dataset_dot`` alike.
         copies: Copies that were asked for: the grid reaches at least this far.
         products: Products of seeds.
 
@@ -52,9 +52,12 @@ def assemble(
     parameters = [p for layer in layers for p in layer.parameters]
     ds = _empty(layers, views, _grid(views, by_key, block, copies), seeds, references)
     facts = dict(facts or {})
-    squares = facts.pop("gradient_sqnorm", {})
+    squares, dots = facts.pop("gradient_sqnorm", {}), facts.pop("dataset_dot", {})
+    whole = facts.pop("dataset_sqnorm", {})
     for p, name in enumerate(parameters):
-        _fill_gradient(ds, p, squares.get(name, np.nan))
+        own, over_data = squares.get(name, np.nan), whole.get(name, np.nan)
+        _fill_reference(ds, "bp", p, own, own)
+        _fill_reference(ds, "dataset", p, over_data, dots.get(name, np.nan))
     notes: dict[str, dict[str, str]] = {}
     failed: set[str] = set()
     for e, view in enumerate(views):
@@ -138,11 +141,13 @@ def _empty(
     return ds
 
 
-def _fill_gradient(ds: xr.Dataset, parameter: int, square: float) -> None:
-    own = list(ds["reference"].values).index("bp") if "bp" in ds["reference"].values else None
+def _fill_reference(ds: xr.Dataset, reference: str, parameter: int, square: float, dot: float) -> None:
+    """What is known of a reference without noise, whoever serves the layer."""
+    own = list(ds["reference"].values).index(reference) if reference in ds["reference"].values else None
     if own is not None:
-        for name in ("reference_sqnorm", "reference_block_sqnorm", "reference_dot"):
+        for name in ("reference_sqnorm", "reference_block_sqnorm"):
             ds[name].values[own, :, parameter] = square
+        ds["reference_dot"].values[own, :, parameter] = dot
         ds["reference_blocks"].values[own, :, parameter] = 1.0
 
 

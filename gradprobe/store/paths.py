@@ -129,11 +129,16 @@ def matched_fields(path: xr.Dataset, field: xr.Dataset) -> dict[str, str]:
 
 
 def check_probed(ds: xr.Dataset) -> None:
-    """Refuse a path or a field where the results of a probe are meant.
+    """Refuse a path, a field or several batches where the results of a probe of one batch are meant.
 
     Raises:
         UsageError: It is one.
     """
+    if "batch" in ds.dims:
+        raise UsageError(
+            f"these are results of {ds.sizes['batch']} batches; choose one, ds.isel(batch=0), or ask "
+            "gp.stats.data_or_copies(ds)."
+        )
     kind = ds.attrs.get("kind")
     if kind in MAKERS:
         raise UsageError(f"this needs the results of gp.probe(...), not the {kind} of {MAKERS[kind]}(...).")

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
 from gradprobe.core.errors import UsageError
 from gradprobe.core.spec import digest
 from gradprobe.store.assemble import assemble
+from gradprobe.store.batches import begun, folder_of, join_batches, read_batches
 from gradprobe.store.export import read_export
 from gradprobe.store.files import (
     TEMPORARY,
@@ -88,6 +90,11 @@ class RunStore:
                 )
             info = info.joined(old)
         return info
+
+    def facts(self) -> dict[str, Any]:
+        """The facts of the run that is there; empty if there is none."""
+        old = self._existing()
+        return dict(old.facts) if old is not None else {}
 
     def engines(self) -> dict[str, str]:
         """The engines of the run that is there; empty if there is none."""
@@ -231,13 +238,18 @@ def open_run(path: str | Path) -> xr.Dataset:
         path: The directory, or a file that ``export`` wrote.
 
     Returns:
-        Dataset as described in :mod:`gradprobe.store.schema`.
+        Dataset as described in :mod:`gradprobe.store.schema`; of a folder of batches, as described in
+        :mod:`gradprobe.store.batches`.
 
     Raises:
         UsageError: There is no run, or it was written by a newer version.
     """
     if Path(path).is_file():
         return read_export(path)
+    found = read_batches(Path(path))
+    if found is not None:
+        runs = {b: open_run(folder_of(Path(path), b)) for b in begun(Path(path))}
+        return join_batches(runs, found.products)
     store = RunStore(path)
     store.info = read_info(Path(path))
     return store.dataset()

@@ -31,6 +31,9 @@ Everything numeric is additive over parameters, so layers, groups and the model 
 unit and not to a parameter (forwards, seconds, non-finite copies, ...) is therefore booked on the first
 parameter that the unit serves and is 0 on its others; ``booked_on`` names it ("" where nothing was computed).
 
+References: "bp", backprop on the clean loss of the batch; "smoothed", its mean under the draw's noise; "dataset",
+backprop on the mean loss over the whole data (``attrs["dataset"]``: how many samples, their loss and digest).
+
 Coordinates: ``layer``, ``numel`` and ``order`` (execution order) on ``parameter``; ``color``, ``target``,
 ``stochastic``, ``summary``, ``sigma`` (standard deviation of its noise; NaN if it has none, or several) and
 ``method`` (label without sigma) on ``estimator``. An estimator may end at fewer copies than another (NaN
@@ -76,7 +79,7 @@ KEEP = ("moments", "products", "sums")
 KEPT, TOO_LARGE = "kept", "too large"
 """What became of the products of a draw and layer."""
 
-REFERENCES = ("bp", "smoothed")
+REFERENCES = ("bp", "smoothed", "dataset")
 REFERENCE_SCALARS = (
     "reference_sqnorm",
     "reference_block_sqnorm",

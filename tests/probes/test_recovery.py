@@ -151,7 +151,7 @@ def test_who_computes_elsewhere_hands_the_states_over() -> None:
     problem, settings = classifier(), Settings(block=4, copies=12)
     layers, done = layers_of(problem), 0
     (task, *_) = make_plan(problem, layers, make_all("lr,alr"), [0]).tasks
-    gradient = gp.estimate(problem, "bp", copies=1)
+    known = {"bp": gp.estimate(problem, "bp", copies=1)}
 
     def tick(copies: int) -> None:
         nonlocal done
@@ -161,18 +161,18 @@ def test_who_computes_elsewhere_hands_the_states_over() -> None:
 
     first = Saver()
     with pytest.raises(Stopped):
-        unit_file.compute(problem, task, gradient, settings, tick, first)
+        unit_file.compute(problem, task, known, settings, tick, first)
     assert first.state is not None
     assert (first.state.blocks, first.final) == (2, None)
     second, whole = Saver(first.state), Saver()
-    units = [unit_file.compute(problem, task, gradient, settings, saver=saver) for saver in (second, whole)]
+    units = [unit_file.compute(problem, task, known, settings, saver=saver) for saver in (second, whole)]
     assert second.final is not None
     assert whole.final is not None
     for name in ("dot", "sqnorm", "block_sqnorm", "nonfinite", "forwards", "reference_sqnorm"):
         assert np.array_equal(getattr(units[0], name), getattr(units[1], name))
     assert np.array_equal(second.final.sums, whole.final.sums)
     assert np.array_equal(second.final.squares, whole.final.squares)
-    assert unit_file.compute(problem, task, gradient, settings).status == "ok"  # and without any saver
+    assert unit_file.compute(problem, task, known, settings).status == "ok"  # and without any saver
 
 
 @pytest.mark.usefixtures("often")

@@ -1,0 +1,235 @@
+"""Several batches: each is a run of its own with noise of its own, and one Dataset holds them all."""
+
+from __future__ import annotations
+
+import copy
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import xarray as xr
+
+import gradprobe as gp
+from gradprobe.core.errors import UsageError
+from gradprobe.core.streams import Streams
+from gradprobe.probes import batches as batches_file
+from gradprobe.probes.batches import root_of
+from gradprobe.store.assemble import attribute
+from tests.problems_tiny import classifier
+from tests.store.test_run import equal
+
+SMALL: dict[str, Any] = {"copies": 8, "block": 4, "seeds": 2}
+NAMES = ["lr", "alr", "es", "bp"]
+
+
+def other_batches(count: int, samples: int = 8) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(5)
+    return [
+        (torch.randn(samples, 4, generator=generator), torch.randint(0, 3, (samples,), generator=generator))
+        for _ in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def unbroken() -> xr.Dataset:
+    return gp.probe(classifier(), NAMES, batches=other_batches(2), **SMALL)
+
+
+def test_each_batch_is_the_run_that_it_would_be_alone(unbroken: xr.Dataset) -> None:
+    assert unbroken["batch"].values.tolist() == [0, 1, 2]
+    assert unbroken.attrs["batches"] == 3
+    first = gp.probe(classifier(), NAMES, **SMALL)
+    equal(unbroken.isel(batch=0).drop_vars(["batch", "batch_product", "other_batch"]), first)
+    problem = classifier()
+    for number, batch in enumerate(other_batches(2), start=1):
+        alone = gp.Problem(problem.module, batch)
+        ds = gp.probe(alone, NAMES, root_seed=root_of(0, number), **SMALL)
+        equal(unbroken.isel(batch=number).drop_vars(["batch", "batch_product", "other_batch"]), ds)
+
+
+def test_noise_is_independent_between_batches() -> None:
+    roots = [root_of(root, batch) for root in (0, 1, 2) for batch in range(50)]
+    assert len(set(roots)) == len(roots)
+    assert [root_of(7, 0), root_of(0, 0)] == [7, 0]
+    draws = [
+        Streams(root_of(0, b), 0).generator("gaussian", "activations", "fc", 0, 0).standard_normal(4000)
+        for b in range(6)
+    ]
+    # 15 correlations of 4000 normal numbers: |r| > 5 / sqrt(4000) has probability 15 * 6e-7
+    correlations = np.corrcoef(draws)[np.triu_indices(6, 1)]
+    assert np.abs(correlations).max() < 5 / np.sqrt(4000)
+
+
+def test_products_are_those_of_naive_gradients(unbroken: xr.Dataset) -> None:
+    problem = classifier()
+    gradients = []
+    for inputs, target in [(problem.inputs, problem.target), *other_batches(2)]:
+        module = copy.deepcopy(problem.module).double()
+        F.cross_entropy(module(inputs.double()), target).backward()
+        gradients.append({name: p.grad.numpy() for name, p in module.named_parameters()})
+    for p in unbroken["parameter"].values:
+        for b, c in np.ndindex(3, 3):
+            value = float(unbroken["batch_product"].sel(parameter=p, batch=b, other_batch=c))
+            assert value == pytest.approx((gradients[b][p] * gradients[c][p]).sum(), rel=1e-4, abs=1e-9)
+
+
+def test_a_number_means_those_that_follow_in_the_split() -> None:
+    options: dict[str, Any] = {"layers": "fc", **SMALL}
+    problem = gp.load_problem(checkpoint="early", batch_size=8, first=16)
+    ds = gp.probe(problem, ["lr", "bp"], batches=3, reference=("bp", "dataset"), **options)
+    for number, first in enumerate((16, 24, 32)):
+        alone = gp.load_problem(checkpoint="early", batch_size=8, first=first)
+        expected = gp.probe(alone, ["lr", "bp"], root_seed=root_of(0, number), **options)
+        xr.testing.assert_allclose(
+            ds["dot"].sel(batch=number, reference="bp", drop=True),
+            expected["dot"].sel(reference="bp", drop=True),
+        )
+    whole = ds["reference_sqnorm"].sel(reference="dataset")
+    assert np.allclose(whole, whole.isel(batch=0))
+    with pytest.raises(UsageError, match="there are 179 batches of 8 samples from position 0 on, not 180"):
+        gp.probe(gp.load_problem(checkpoint="early", batch_size=8), "lr", batches=180, **options)
+
+
+def test_a_folder_gives_what_memory_gives(unbroken: xr.Dataset, tmp_path: Path) -> None:
+    kept = gp.probe(classifier(), NAMES, batches=other_batches(2), out=tmp_path / "run", **SMALL)
+    equal(kept, unbroken)
+    xr.testing.assert_identical(gp.open_run(tmp_path / "run"), kept)
+    assert {f.name for f in (tmp_path / "run").iterdir()} == {"batches.json", "batch-0", "batch-1", "batch-2"}
+    one = gp.open_run(tmp_path / "run" / "batch-1")
+    xr.testing.assert_identical(one["dot"], kept["dot"].sel(batch=1, drop=True))
+    assert attribute(one, "configuration")["root_seed"] == root_of(0, 1)
+    assert kept.attrs["path"] == str(tmp_path / "run")
+
+
+class Broken(BaseException):
+    """A process that dies; nothing may catch it."""
+
+
+@pytest.mark.parametrize("ending", ["death", "signal"])
+def test_what_is_broken_off_goes_on_to_the_same_bits(
+    ending: str, unbroken: xr.Dataset, tmp_path: Path
+) -> None:
+    """In the second batch, after 20 of its 40 copies; what there is can be opened."""
+    out = tmp_path / "run"
+    asked: dict[str, Any] = {"batches": other_batches(2), "out": out, **SMALL}
+    said: list[tuple[int, int, str]] = []
+
+    def press(done: int, total: int, label: str) -> None:
+        said.append((done, total, label))
+        if done == total // 3 + 20:
+            if ending == "death":
+                raise Broken
+            signal.raise_signal(signal.SIGINT)
+
+    if ending == "death":
+        with pytest.raises(Broken):
+            gp.probe(classifier(), NAMES, progress=press, **asked)
+    else:
+        assert gp.probe(classifier(), NAMES, progress=press, **asked).attrs["stopped"] == 1
+    assert said[-1][2].startswith("batch 1: ")
+    part = gp.open_run(out)
+    assert part["batch"].values.tolist() == [0, 1]
+    assert {"ok", "missing"} <= set(np.unique(part["status"].sel(batch=1)))
+    np.testing.assert_array_equal(part["batch_product"], unbroken["batch_product"].values[:, :2, :2])
+    files = {f: f.stat().st_mtime_ns for f in (out / "batch-0" / "units").iterdir()}
+    equal(gp.probe(classifier(), NAMES, **asked), unbroken)
+    assert all(f.stat().st_mtime_ns == t for f, t in files.items())
+
+
+def test_estimators_layers_and_batches_can_be_added(unbroken: xr.Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    gp.probe(classifier(), "lr", batches=other_batches(1), layers="last", out=out, **SMALL)
+    gp.probe(classifier(), "lr", batches=other_batches(2), layers="last", out=out, **SMALL)
+    part = gp.probe(classifier(), NAMES, batches=other_batches(1), out=out, **SMALL)
+    assert part["batch"].values.tolist() == [0, 1, 2]
+    assert (part["status"].sel(batch=2, estimator="es") == "missing").all()
+    assert (part["color"] == unbroken["color"]).all()
+    known = part["batch_product"].sel(parameter="first.weight").values
+    assert np.isfinite(known[:2, :2]).all()
+    assert np.isnan(known[2]).all()
+    equal(gp.probe(classifier(), NAMES, batches=other_batches(2), out=out, **SMALL), unbroken)
+
+
+def test_statistics_and_figures_of_one_batch_say_what_to_do(unbroken: xr.Dataset) -> None:
+    for call in (gp.stats.cosine, gp.stats.alignment, gp.stats.coverage, gp.plots.similarity):
+        with pytest.raises(
+            UsageError, match=r"results of 3 batches; choose one, ds.isel\(batch=0\)"
+        ) as caught:
+            call(unbroken)
+        assert "\n" not in str(caught.value)
+    alone = gp.probe(classifier(), NAMES, **SMALL)
+    xr.testing.assert_equal(
+        gp.stats.cosine(unbroken.isel(batch=0)).drop_vars("batch", errors="ignore"), gp.stats.cosine(alone)
+    )
+
+
+REFUSED: list[tuple[Any, dict[str, Any], str]] = [
+    (3, {}, "nothing is known of the data behind this problem's one batch; give a list of further batches"),
+    (1, {}, "batches must be a whole number from 2 on"),
+    ("two", {}, "batches must be a whole number from 2 on"),
+    ([], {}, "at least one further batch"),
+    (other_batches(1, samples=7), {}, "has 7 samples and the problem's own 8"),
+    ([torch.zeros(8, 4)], {}, "each batch must be a pair"),
+    (other_batches(1), {"copies": 9}, "not a multiple of the block"),
+    (other_batches(1), {"layers": "lst"}, "Did you mean 'last'"),
+    (other_batches(1), {"estimators": "lrr"}, "Did you mean 'lr'"),
+]
+
+
+@pytest.mark.parametrize(("batches", "options", "says"), REFUSED)
+def test_refusals_are_one_sentence_and_write_nothing(
+    batches: Any, options: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    asked = {"estimators": "lr", "batches": batches, "out": tmp_path / "run", **SMALL, **options}
+    with pytest.raises(UsageError, match=says) as caught:
+        gp.probe(classifier(), **asked)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_runs_are_not_touched(tmp_path: Path) -> None:
+    one, many = tmp_path / "one", tmp_path / "many"
+    gp.probe(classifier(), "bp", out=one, **SMALL)
+    gp.probe(classifier(), "bp", batches=other_batches(2), out=many, **SMALL)
+    before = json.loads((many / "batches.json").read_text())
+    with pytest.raises(UsageError, match="the run of a single batch"):
+        gp.probe(classifier(), "bp", batches=other_batches(1), out=one, **SMALL)
+    with pytest.raises(UsageError, match="is not a gradprobe run"):
+        gp.probe(classifier(), "bp", out=many, **SMALL)
+    with pytest.raises(UsageError, match="with other batches"):
+        gp.probe(classifier(), "bp", batches=other_batches(2)[::-1], out=many, **SMALL)
+    with pytest.raises(UsageError, match="with other model"):
+        gp.probe(classifier(seed=1), "bp", batches=other_batches(2), out=many, **SMALL)
+    with pytest.raises(UsageError, match="with other root_seed"):
+        gp.probe(classifier(), "bp", batches=other_batches(2), root_seed=3, out=many, **SMALL)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "diary.txt").touch()
+    with pytest.raises(UsageError, match="is no folder of batches"):
+        gp.probe(classifier(), "bp", batches=other_batches(2), out=tmp_path / "notes", **SMALL)
+    assert json.loads((many / "batches.json").read_text()) == before
+    (many / "batches.json").write_text("{")
+    with pytest.raises(UsageError, match="damaged"):
+        gp.open_run(many)
+
+
+def test_the_data_are_read_once_for_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+    true = batches_file.whole_gradient
+
+    def counted(*given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return true(*given)
+
+    monkeypatch.setattr(batches_file, "whole_gradient", counted)
+    data = iter(other_batches(4))  # can be read once only
+    ds = gp.probe(
+        classifier(), "bp", batches=other_batches(2), reference=("bp", "dataset"), dataset=data, **SMALL
+    )
+    assert calls == 1
+    assert np.isfinite(ds["reference_dot"].sel(reference="dataset")).all()
