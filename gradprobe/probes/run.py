@@ -63,6 +63,7 @@ def probe(
     root_seed: int = 0,
     engine: str = "auto",
     keep: str = "products",
+    per_sample: bool = False,
     memory: str | int | None = None,
     device: str | torch.device | None = None,
     noise_on: str = "device",
@@ -101,6 +102,9 @@ def probe(
             (``seed_product``), from their sums, which are scratch. ``"sums"``: the sums themselves too, so that
             the same call with more copies goes on from there. ``"moments"``: nothing else. A run that is
             there keeps at least what it kept.
+        per_sample: Store what each sample contributes too (``sample_sqnorm``, ``sample_product``,
+            ``sample_loss``), as :func:`gradprobe.stats.allocate` needs it; no further forwards. Layers must credit
+            each sample with its own loss. A run that has it keeps it; of one that lacks it, units are computed anew.
         memory: What a probe may use besides the model, such as ``"2GiB"`` or a number of bytes; half of what
             is free by default. ``workers`` share it; each worker of an ``executor`` may use that much. Fewer
             copies run at once where it is little (blocks are read in parts); the numbers stay the same up to
@@ -155,7 +159,8 @@ def probe(
         plan = make_plan(problem, chosen, made, numbers)
         store = RunStore(out)
         held = store.references(asked)
-        todo = _missing(plan, block, copies, held, store)
+        apart = store.per_sample(per_sample)
+        todo = _missing(plan, block, copies, held, store, apart)
         settings = Settings(
             block,
             copies,
@@ -166,6 +171,7 @@ def probe(
             memory=size,
             sharers=max(min(workers or 1, len(todo)), 1),
             drawn_on=noise_on,
+            per_sample=apart,
         )
         ways = _smoothed(problem, plan, smoothed_by, store) if "smoothed" in held else {}
         settings = replace(settings, scored=frozenset(k for k, way in ways.items() if way == "score"))
@@ -229,13 +235,16 @@ def _engines(problem: Problem, plan: Plan, settings: Settings, known: Mapping[st
     return found
 
 
-def _missing(plan: Plan, block: int, copies: int, references: Sequence[str], store: RunStore) -> list[Task]:
+def _missing(
+    plan: Plan, block: int, copies: int, references: Sequence[str], store: RunStore, per_sample: bool
+) -> list[Task]:
     """What of a plan is not stored yet."""
     found = []
     for task in plan.tasks:
         names = list(task.readouts) or [OWN]
         held = references if task.draw is not None else ("bp",)
-        done = store.done(task.key, names, block if task.fixed else copies, held)
+        extras = task.extras(per_sample)
+        done = store.done(task.key, names, block if task.fixed else copies, held, extras)
         if not set(names) <= done:
             readouts = {name: r for name, r in task.readouts.items() if name not in done}
             found.append(replace(task, readouts=readouts))
