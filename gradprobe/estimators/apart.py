@@ -109,10 +109,12 @@ class ApartRead(BlockRead):
                 score = readout.score(step.outcome.family, step.outcome.noise[layer.name, number][step.at])
                 key = (*readout.cotangent, name)
                 if self.draw.share == "batch":
-                    self.shared.setdefault(("score", *key), []).append(score.flatten(1))
+                    self.shared.setdefault(("score", *key), []).append(score.reshape(len(score), -1))
                     self.shared.setdefault(("factor", *key), []).append(halves)
                 else:
-                    each = torch.einsum("khb,kbd->bhd", halves.to(score.dtype), score.flatten(2))
+                    each = torch.einsum(
+                        "khb,kbd->bhd", halves.to(score.dtype), score.reshape(*score.shape[:2], -1)
+                    )
                     self._sum(("halves", *key), each)
 
     def _accumulate(self, key: Any, factor: torch.Tensor, noise: torch.Tensor, score: Score) -> None:
@@ -126,18 +128,18 @@ class ApartRead(BlockRead):
         self, step: Step, readout: ReadOut, layer: Layer, site: Site, cotangents: torch.Tensor
     ) -> None:
         super()._pull_each(step, readout, layer, site, cotangents)
-        first = self.first[-1].to(cotangents.device)
         for segment in step.outcome.segments:
-            mine, ones = cotangents[segment.copies], first[segment.copies]
+            mine, ones = cotangents[segment.copies], self.first[-1][segment.copies]
             rows = Rows(self.problem.batch_size * len(mine), layer.axis)
             inputs = cleared(segment.inputs[site], step.kept[segment.copies], rows)
             axes = sample_axes(inputs, rows)
             for k in range(len(mine)):
                 own = some_samples(inputs, axes, k * self.problem.batch_size, self.problem.batch_size)
-                halves = torch.stack([mine[k] * ones[k], mine[k] * ~ones[k]])
                 for encode in self._encodings(readout):
-                    for name, value in pull_apart(self.problem, layer, own, axes, halves, encode).items():
-                        self._sum(("halves", *readout.cotangent, encode, name), value.flatten(2))
+                    pulled = pull_apart(self.problem, layer, own, axes, mine[k, None], encode)
+                    for name, value in pulled.items():
+                        key = ("half", int(not ones[k]), *readout.cotangent, encode, name)
+                        self._sum(key, value.reshape(len(value), -1))
 
     def _encodings(self, readout: ReadOut) -> set[bool]:
         return {r.encodes_input for r in self.readouts if r.cotangent == readout.cotangent}
@@ -169,9 +171,10 @@ class ApartRead(BlockRead):
             count = min(step, size - start)
             halves: dict[str, torch.Tensor] = {}
             for name in layer.parameters:
-                noisy = self.sums.get(("halves", *readout.cotangent, readout.encodes_input, name))
-                if noisy is not None:
-                    halves[name] = noisy[start : start + count]
+                which = (*readout.cotangent, readout.encodes_input, name)
+                if ("half", 1, *which) in self.sums:
+                    noisy = [self.sums["half", half, *which][start : start + count] for half in (0, 1)]
+                    halves[name] = torch.stack(noisy, 1)
             if total is not None and inputs is not None:
                 axes = sample_axes(inputs, Rows(size, layer.axis))
                 first = self.sums.get(("first", key), torch.zeros_like(total))
@@ -179,7 +182,7 @@ class ApartRead(BlockRead):
                 own = some_samples(inputs, axes, start, count)
                 pulled = pull_apart(self.problem, layer, own, axes, both, readout.encodes_input)
                 for name, value in pulled.items():
-                    halves[name] = halves.get(name, 0) + value.flatten(2)
+                    halves[name] = halves.get(name, 0) + value.reshape(count, 2, -1)
             nothing = torch.zeros(count, 2, 1, dtype=torch.float64, device=self.problem.device)
             found.append(torch.stack([self._moments(halves.get(p, nothing)) for p in layer.parameters], 1))
         return torch.cat(found, 2)

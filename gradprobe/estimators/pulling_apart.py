@@ -139,6 +139,6 @@ def check_apart(problem: Problem, layer: Layer, encode: bool) -> None:
 
     if not problem.once(("adds up", layer.name, encode), adds_up):
         raise UsageError(
-            f"per_sample=True cannot tell the samples of layer {layer.name!r} apart: one by one they do not add up to "
-            "the batch; leave the layer out with layers=, or probe without per_sample."
+            f"per_sample=True cannot tell the samples of layer {layer.name!r} apart: one by one they do not add up "
+            "to the batch; leave the layer out with layers=, or probe without per_sample."
         )
