@@ -150,13 +150,15 @@ class ApartRead(BlockRead):
         for name in layer.parameters:
             key = (*readout.cotangent, name)
             if self.draw.share == "sample":
-                found.append(self._moments(self.sums["halves", *key]))
+                halves = self.sums["halves", *key]
+                found.append(self._moments(self._pair(halves[:, 0], halves[:, 1]).transpose(0, 1)))
                 continue
             score = torch.cat(self.shared["score", *key])
             gram = (score @ score.T).double()
-            one, two = self._scaled(torch.cat(self.shared["factor", *key]).movedim(0, -1))  # [B, m] each
-            apart = one - two
-            found.append(self._combined(((one @ gram) * two).sum(1), ((apart @ gram) * apart).sum(1)))
+            factor = torch.cat(self.shared["factor", *key])  # [m, 2, B]
+            one, apart = self._pair(factor[:, 0].T, factor[:, 1].T)
+            product = ((one @ gram) * (one - apart)).sum(1)
+            found.append(self._combined(product, ((apart @ gram) * apart).sum(1)))
         return torch.stack(found, 1)
 
     def _of_activations(self, readout: ReadOut, layer: Layer) -> torch.Tensor:
@@ -169,36 +171,34 @@ class ApartRead(BlockRead):
         found = []
         for start in range(0, size, step):
             count = min(step, size - start)
-            halves: dict[str, torch.Tensor] = {}
+            pairs: dict[str, torch.Tensor] = {}
             for name in layer.parameters:
                 which = (*readout.cotangent, readout.encodes_input, name)
                 if ("half", 1, *which) in self.sums:
                     noisy = [self.sums["half", half, *which][start : start + count] for half in (0, 1)]
-                    halves[name] = torch.stack(noisy, 1)
+                    pairs[name] = self._pair(noisy[0], noisy[1]).transpose(0, 1)
             if total is not None and inputs is not None:
                 axes = sample_axes(inputs, Rows(size, layer.axis))
                 first = self.sums.get(("first", key), torch.zeros_like(total))
-                both = torch.stack([first, total - first]).narrow(1 + layer.axis, start, count)
+                both = self._pair(first, total - first).narrow(1 + layer.axis, start, count)
                 own = some_samples(inputs, axes, start, count)
                 pulled = pull_apart(self.problem, layer, own, axes, both, readout.encodes_input)
                 for name, value in pulled.items():
-                    halves[name] = halves.get(name, 0) + value.reshape(count, 2, -1)
+                    flat = value.reshape(count, 2, -1)
+                    pairs[name] = pairs[name] + flat if name in pairs else flat
             nothing = torch.zeros(count, 2, 1, dtype=torch.float64, device=self.problem.device)
-            found.append(torch.stack([self._moments(halves.get(p, nothing)) for p in layer.parameters], 1))
+            found.append(torch.stack([self._moments(pairs.get(p, nothing)) for p in layer.parameters], 1))
         return torch.cat(found, 2)
 
-    def _moments(self, halves: torch.Tensor) -> torch.Tensor:
-        """Moments ``[2, B]`` from sums over the halves of the block ``[B, 2, D]``."""
-        one, two = self._scaled(halves.movedim(1, 0))
-        apart = one - two
-        return self._combined(
-            torch.linalg.vecdot(one, two).double(), torch.linalg.vecdot(apart, apart).double()
-        )
+    def _pair(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """H1 and H1 - H2 from what two halves add to the mean of the block, along a new first axis."""
+        one, two = (half * (self.copies / n) for half, n in zip((first, second), self.halves, strict=True))
+        return torch.stack([one, one - two])
 
-    def _scaled(self, halves: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Means of two halves from what they add to the mean of the block, the first axis."""
-        one, two = (half * (self.copies / count) for half, count in zip(halves, self.halves, strict=True))
-        return one, two
+    def _moments(self, pairs: torch.Tensor) -> torch.Tensor:
+        """Moments ``[2, B]`` from H1 and H1 - H2, ``[B, 2, D]``."""
+        gram = torch.bmm(pairs, pairs.transpose(1, 2)).double()
+        return self._combined(gram[:, 0, 0] - gram[:, 0, 1], gram[:, 1, 1])
 
     def _combined(self, product: torch.Tensor, apart: torch.Tensor) -> torch.Tensor:
         """``sample_sqnorm`` and ``sample_product`` from <H1, H2> and |H1 - H2|^2."""

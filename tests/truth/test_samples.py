@@ -16,7 +16,15 @@ from gradprobe.estimators.readout import ReadOut, refusal
 from gradprobe.layers.find import find_layers
 from tests.problems_small import build
 from tests.truth import naive
-from tests.truth.checks import READOUTS, SEED, flat
+from tests.truth.checks import SEED, flat
+
+READOUTS = {
+    "activations": [
+        *(ReadOut("clean", "exact"), ReadOut("none", "sign"), ReadOut("mean", "sign-noise")),
+        ReadOut("clean", "sign-input"),
+    ],
+    "weights": [ReadOut("clean", "exact"), ReadOut("none", "sign"), ReadOut("mean", "exact")],
+}
 
 DRAWS = [
     Draw(sigma=0.3),
