@@ -148,6 +148,7 @@ def probe(
     one_of("noise_on", noise_on, ("device", "cpu"))
     numbers = seed_list(seeds)
     one_of("keep", keep, KEEP)
+    one_of("per_sample", per_sample, (True, False))
     check_crew(workers, executor, threads)
     size = parse_memory(memory)
     problem = problem if device is None else problem.to(device)

@@ -12,6 +12,7 @@ from torch import nn
 
 import gradprobe as gp
 from gradprobe.store.schema import SAMPLE_MOMENTS
+from tests.probes.test_probe import probe_unlucky
 from tests.problems_small import build
 from tests.problems_tiny import classifier
 
@@ -118,6 +119,21 @@ def test_more_samples_than_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     some = gp.probe(classifier(), ["lr", "lr(injection=joint)"], per_sample=True, **SMALL)
     for name in SAMPLE_MOMENTS:
         assert np.allclose(some[name], whole[name], rtol=1e-5, atol=1e-12)
+
+
+def test_copies_that_are_left_out_contribute_nothing() -> None:
+    _, ds = probe_unlucky(0.28, per_sample=True)
+    assert ds["nonfinite"].isel(copies=-1).sum() > 0
+    for name in SAMPLE_MOMENTS:
+        assert ds[name].notnull().all()
+    _, gone = probe_unlucky(0.0, per_sample=True)
+    assert gone["sample_sqnorm"].sel(parameter="first.weight").isnull().all()
+    assert gone["sample_sqnorm"].sel(parameter="last.weight").notnull().all()
+
+
+def test_what_is_neither_true_nor_false_is_refused() -> None:
+    with pytest.raises(gp.UsageError, match="per_sample"):
+        gp.probe(classifier(), ["lr"], per_sample="first", **SMALL)
 
 
 @pytest.mark.parametrize(
