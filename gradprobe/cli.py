@@ -141,6 +141,9 @@ def probe(
     keep: Annotated[
         str | None, typer.Option(help="products (of seeds), moments alone, or sums to add copies later.")
     ] = None,
+    per_sample: Annotated[
+        bool | None, typer.Option("--per-sample", help="Store what each sample contributes, for allocate.")
+    ] = None,
     memory: Annotated[
         str | None, typer.Option(help="What may be used, such as 2GiB; half of what is free.")
     ] = None,

@@ -44,7 +44,7 @@ class OneCopy:
         current, kept = dict(zip(self.sites, eps, strict=True)), Kept()
         if draw.where == "weights":
             values = shifted(problem, draw, layers, current)
-            return problem.total(problem.evaluate(values, copies=copies, layout=layout)), kept
+            return problem.evaluate(values, copies=copies, layout=layout), kept
 
         def edit(call: Call, output: Any) -> Any:
             if self.forward.later(call):

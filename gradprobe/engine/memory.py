@@ -96,6 +96,7 @@ def room_for(
     directions: int,
     memory: int | None,
     sharers: int = 1,
+    extra: int = 0,
 ) -> int | None:
     """Copies that fit into memory at once.
 
@@ -106,13 +107,14 @@ def room_for(
         directions: How many directions of the layers' parameters are held meanwhile (sums, references).
         memory: Bytes; by default half of what is free.
         sharers: Processes that share it.
+        extra: Bytes that are needed besides, however many copies there are.
 
     Raises:
         UsageError: Not even one copy fits into the memory that was given.
     """
     device = problem.device
     weights = sum(layer.numel for layer in layers)
-    each, fixed = bytes_per_copy(problem, draw, layers), 8 * weights * (directions + 2)
+    each, fixed = bytes_per_copy(problem, draw, layers), 8 * weights * (directions + 2) + extra
     room = memory // sharers if memory is not None else _default(device, sharers)
     least = 2 if draw.antithetic else 1
     if memory is not None and room < fixed + least * each:

@@ -8,7 +8,7 @@ the noise alone, so that what runs before the noisy layer runs once, and needs a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,6 +46,8 @@ class Outcome:
         noise: Site -> unit noise ``[n, *shape]`` in the model's dtype; axis 1 has length 1 if one noise
             serves the batch.
         losses: ``[n, B]``, or ``[n]`` where there is one loss for each copy; float64.
+        apart: The samples' losses ``[n, B]`` where ``losses`` are their weighted sums (weight noise that the batch
+            shares); None elsewhere.
         segments: Inputs of the calls whose input carries noise.
     """
 
@@ -53,6 +55,11 @@ class Outcome:
     noise: dict[Site, torch.Tensor]
     losses: torch.Tensor
     segments: list[Segment]
+    apart: torch.Tensor | None = None
+
+    def only_losses(self) -> Outcome:
+        """Its losses alone, without noise and inputs."""
+        return replace(self, noise={}, segments=[])
 
     @property
     def family(self) -> Family:
@@ -86,12 +93,25 @@ def run(
     engine = Engine.parse(engine) if isinstance(engine, str) else engine
     noise = in_layout(make_noise(problem, draw, layers, copies, streams), engine.layout)
     forward = Forward(problem, draw, layers, noise, {(layers[0].name, 0)}, graph, engine.layout)
-    losses, segments = execute(forward, engine)
-    return Outcome(draw, noise, losses, segments)
+    found, segments = _executed(forward, engine)
+    losses = _charged(forward, found)
+    return Outcome(draw, noise, losses, segments, None if losses is found else found)
 
 
 def execute(forward: Forward, engine: Engine) -> tuple[torch.Tensor, list[Segment]]:
     """Losses ``[n, B]`` or ``[n]`` (float64) and noisy inputs of a forward whose noise is there."""
+    losses, segments = _executed(forward, engine)
+    return _charged(forward, losses), segments
+
+
+def _charged(forward: Forward, losses: torch.Tensor) -> torch.Tensor:
+    """The losses that noise is credited with: of weight noise that the batch shares, the copies'."""
+    shared = forward.draw.where == "weights" and forward.draw.share == "batch"
+    return forward.problem.total(losses) if shared and losses.ndim > 1 else losses
+
+
+def _executed(forward: Forward, engine: Engine) -> tuple[torch.Tensor, list[Segment]]:
+    """Losses of the samples ``[n, B]``, or of the copies ``[n]`` where samples have none; noisy inputs."""
     with torch.no_grad():
         if engine.name == "vmap":
             losses, segments = vectorised(forward)
@@ -153,8 +173,7 @@ def _perturbed(forward: Forward) -> torch.Tensor:
 
     if draw.share == "batch":
         moved = (shifted(problem, draw, layers, eps) for eps in each())
-        losses = (problem.evaluate(values, layout=forward.layout) for values in moved)
-        return torch.stack([problem.total(found).double() for found in losses])
+        return torch.stack([problem.evaluate(values, layout=forward.layout) for values in moved])
 
     def sample(eps: dict[Site, torch.Tensor], b: int) -> torch.Tensor:
         own = {site: e[b] for site, e in eps.items()}

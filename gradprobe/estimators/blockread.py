@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from gradprobe.core.layer import Layer
@@ -32,10 +33,12 @@ class Read:
     Attributes:
         directions: For each read-out, parameter -> mean direction over the block.
         nonfinite: Copies that count as 0 because a loss was not finite.
+        extras: For each read-out further numbers of the block ``[P, ...]`` by name, P its parameters in order.
     """
 
     directions: list[Directions]
     nonfinite: int
+    extras: list[dict[str, np.ndarray]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Reading:
         layers: The layers that are noisy together, in execution order.
         readouts: How to read it.
         streams: Noise of the seed.
+        per_sample: Whether what each sample contributes is read too.
     """
 
     problem: Problem
@@ -55,10 +59,11 @@ class Reading:
     layers: Sequence[Layer]
     readouts: Sequence[ReadOut]
     streams: Streams
+    per_sample: bool = False
 
 
 @dataclass(frozen=True)
-class _Step:
+class Step:
     """Copies that come in together: those at ``at`` of an outcome, and which of them count ``[m]``."""
 
     outcome: Outcome
@@ -75,16 +80,16 @@ class BlockRead:
     Args:
         reading: What is read; its problem is frozen.
         copies: Copies in the block.
-        losses: The losses of every step to come, where a centre needs them all beforehand.
+        known: The losses of every step to come, where a centre needs them all beforehand.
         layout: Memory layout of images.
     """
 
     def __init__(
-        self, reading: Reading, copies: int, losses: Sequence[torch.Tensor] = (), layout: str = ""
+        self, reading: Reading, copies: int, known: Sequence[Outcome] = (), layout: str = ""
     ) -> None:
         self.problem, self.draw = reading.problem, reading.draw
         self.layers, self.readouts = reading.layers, reading.readouts
-        self.copies, self.losses, self.layout = copies, list(losses), layout
+        self.copies, self.known, self.layout = copies, list(known), layout
         self.clean = clean_losses(self.problem, self.draw)
         self.steps = self.seen = self.lost = 0
         self.sums: dict[Any, torch.Tensor] = {}
@@ -99,10 +104,11 @@ class BlockRead:
     def add(self, outcome: Outcome, at: slice) -> None:
         """Add the copies at ``at`` of an outcome."""
         losses = outcome.losses[at]
-        step = _Step(outcome, at, kept_copies(losses, self.draw.antithetic))
+        step = Step(outcome, at, kept_copies(losses, self.draw.antithetic))
         read = self._weights if self.draw.where == "weights" else self._activations
         for readout in {readout.cotangent: readout for readout in self.readouts}.values():
-            read(step, readout, self._centred(readout, losses, step.kept) / self.copies)
+            centred = self._centred(readout, losses, step.kept, [o.losses for o in self.known], self.clean)
+            read(step, readout, centred / self.copies)
         self.steps, self.seen = self.steps + 1, self.seen + len(losses)
         self.lost += int((~step.kept).sum())
 
@@ -111,15 +117,23 @@ class BlockRead:
         pulled = self._pulled_weights if self.draw.where == "weights" else self._pulled_activations
         return Read([pulled(readout) for readout in self.readouts], self.lost)
 
-    def _centred(self, readout: ReadOut, losses: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    def _centred(
+        self,
+        readout: ReadOut,
+        losses: torch.Tensor,
+        kept: torch.Tensor,
+        steps: Sequence[torch.Tensor],
+        clean: torch.Tensor,
+    ) -> torch.Tensor:
+        """Losses of a step minus their centre; ``steps`` are those of all steps, where the centre needs them."""
         paired = self.draw.antithetic
         if readout.centre != "mean" or len(losses) == self.copies:
-            return readout.centred(losses, self.clean, kept, paired)
-        every = _in_order(self.losses, paired)
-        centred = readout.centred(every, self.clean, kept_copies(every, paired), paired)
-        return _out_of_order(centred, [len(x) for x in self.losses], paired)[self.steps]
+            return readout.centred(losses, clean, kept, paired)
+        every = _in_order(steps, paired)
+        centred = readout.centred(every, clean, kept_copies(every, paired), paired)
+        return _out_of_order(centred, [len(x) for x in steps], paired)[self.steps]
 
-    def _weights(self, step: _Step, readout: ReadOut, centred: torch.Tensor) -> None:
+    def _weights(self, step: Step, readout: ReadOut, centred: torch.Tensor) -> None:
         """Centred loss x score of the weights' noise, summed over copies (and samples)."""
         if self.draw.share == "sample":
             assert self.problem.weights is not None
@@ -130,7 +144,7 @@ class BlockRead:
                 factor = (centred * readout.scale(self.draw, layer.name)).to(score.dtype)
                 self._sum((*readout.cotangent, name), torch.tensordot(factor, score, dims=factor.ndim))
 
-    def _activations(self, step: _Step, readout: ReadOut, centred: torch.Tensor) -> None:
+    def _activations(self, step: Step, readout: ReadOut, centred: torch.Tensor) -> None:
         """Cotangents of each call: summed where the input is clean, pulled back where it is noisy."""
         noisy = step.outcome.segments[0].inputs
         for layer in self.layers:
@@ -146,7 +160,7 @@ class BlockRead:
                     self._accumulate((*readout.cotangent, site), factor, noise, score)
 
     def _pull_each(
-        self, step: _Step, readout: ReadOut, layer: Layer, site: Site, cotangents: torch.Tensor
+        self, step: Step, readout: ReadOut, layer: Layer, site: Site, cotangents: torch.Tensor
     ) -> None:
         alike = {r.encodes_input for r in self.readouts if r.cotangent == readout.cotangent}
         for segment in step.outcome.segments:

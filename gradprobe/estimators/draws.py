@@ -14,12 +14,11 @@ from gradprobe.engine.memory import bytes_per_copy, free_unused, is_out_of_memor
 from gradprobe.engine.parts import Part, calls
 from gradprobe.engine.preflight import agrees, choose_engine, traced
 from gradprobe.engine.run import Outcome, run
+from gradprobe.estimators.apart import ApartRead
 from gradprobe.estimators.blockread import BlockRead, Directions, Read, Reading
 from gradprobe.problems.problem import Problem
 
 if TYPE_CHECKING:
-    import torch
-
     from gradprobe.estimators.base import Assignment, Estimator
 
 
@@ -130,16 +129,17 @@ def _attempt(reading: Reading, blocks: Sequence[int], copies: int, how: Engine, 
     def outcome(parts: list[Part]) -> Outcome:
         return run(problem, draw, layers, parts, reading.streams, how, graph)
 
+    kind = ApartRead if reading.per_sample else BlockRead
     begun: BlockRead | None = None
     for parts in calls(list(blocks), copies, draw.antithetic, room):
-        known: list[torch.Tensor] = []
+        known: list[Outcome] = []
         if begun is None and twice:  # the centre is the mean of losses that are yet to come
             steps = calls([parts[0].block], copies, draw.antithetic, room)
-            known = [outcome(step).losses for step in steps]
+            known = [outcome(step).only_losses() for step in steps]
         found = outcome(parts)
         start = 0
         for part in parts:
-            begun = begun or BlockRead(reading, copies, known, how.layout)
+            begun = begun or kind(reading, copies, known, how.layout)
             begun.add(found, slice(start, start + part.copies))
             start += part.copies
             if begun.full:

@@ -57,6 +57,40 @@ class ConvRule(SignOfInput):
             )
         return {name: found[1] if name == "weight" else found[2] for name in own}
 
+    def pull_back_apart(
+        self,
+        module: nn.Module,
+        own: Sequence[str],
+        values: Tensors,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        cotangents: torch.Tensor,
+        axes: Sequence[int | None],
+        axis: int,
+        encode: bool = False,
+    ) -> dict[str, torch.Tensor]:
+        """As :meth:`Generic.pull_back_apart`; where the call is plain, products with the patches under the kernel."""
+        x = args[0] if len(args) == 1 and not kwargs else None
+        known = isinstance(module, nn.Conv2d) and module.groups == 1 and axis == 0
+        if not known or not isinstance(x, torch.Tensor) or not _plain(module, own, values, x):
+            return super().pull_back_apart(module, own, values, args, kwargs, cotangents, axes, axis, encode)
+        return _by_patches(module, own, values, torch.sign(x) if encode else x, cotangents)
+
+
+def _by_patches(
+    module: nn.Module, own: Sequence[str], values: Tensors, x: torch.Tensor, cotangents: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Gradients of each sample ``[B, n, *param]`` from its patches ``[in * kernel, positions]``."""
+    with torch.no_grad():
+        geometry: dict[str, Any] = {n: getattr(module, n) for n in ("dilation", "padding", "stride")}
+        patches = nn.functional.unfold(x, tuple(values["weight"].shape[2:]), **geometry)
+        each = cotangents.to(x.dtype).transpose(0, 1)
+        found = {"bias": each.sum((3, 4))}
+        if "weight" in own:
+            products = each.flatten(1, 2).flatten(2) @ patches.transpose(1, 2)
+            found["weight"] = products.view(*each.shape[:2], *values["weight"].shape)
+    return {name: found[name] for name in own}
+
 
 def _plain(module: nn.Module, own: Sequence[str], values: Tensors, x: torch.Tensor) -> bool:
     """Whether the module does nothing but torch's convolution of its own weight and bias, without hooks."""

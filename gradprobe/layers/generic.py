@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call
 
 from gradprobe.core.errors import UsageError
-from gradprobe.core.hooks import copied, first_tensor
+from gradprobe.core.hooks import copied, first_tensor, map_tensors, tensors
 from gradprobe.layers import register
 
 Tensors = Mapping[str, torch.Tensor]
@@ -68,6 +68,55 @@ class Generic:
             name: torch.zeros_like(values[name]) if g is None else g.to_dense() if g.is_sparse else g
             for name, g in zip(own, found, strict=True)
         }
+
+    def pull_back_apart(
+        self,
+        module: nn.Module,
+        own: Sequence[str],
+        values: Tensors,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        cotangents: torch.Tensor,
+        axes: Sequence[int | None],
+        axis: int,
+        encode: bool = False,
+    ) -> dict[str, torch.Tensor]:
+        """``J_b^T cotangent`` of each sample b on its own, for several cotangents; all samples at once.
+
+        Args:
+            module: The module, as for :meth:`pull_back`; so are ``own``, ``values``, ``args`` and ``kwargs``.
+            own: Local names of the layer's parameters.
+            values: Parameters and buffers by local name.
+            args: Positional arguments of the call.
+            kwargs: Keyword arguments of the call.
+            cotangents: ``[n, *output]``.
+            axes: Axis of the B samples in each tensor among the arguments; None where it has none.
+            axis: Axis of the samples in the output.
+            encode: Replace J by sign(J).
+
+        Returns:
+            Local parameter name -> ``[B, n, *param]``. What torch cannot vectorise raises any error.
+        """
+        if encode:
+            args, kwargs = self.encoded(module, args, kwargs)
+        given = tensors((args, kwargs))
+        leaves = {name: values[name] for name in own}
+
+        def one(cotangent: torch.Tensor, *mine: torch.Tensor) -> dict[str, torch.Tensor]:
+            left = iter(t if a is None else t.unsqueeze(a) for t, a in zip(mine, axes, strict=True))
+            given_args, given_kwargs = map_tensors(lambda _: next(left).clone(), (args, kwargs))
+
+            def output(own_values: Tensors) -> torch.Tensor:
+                found = first_tensor(_called(module, {**values, **own_values}, given_args, given_kwargs))
+                assert found is not None
+                return found
+
+            made, back = torch.func.vjp(output, leaves)[:2]
+            alone = cotangent.unsqueeze(1 + axis).to(made.dtype)
+            each = [back(c)[0] for c in alone]
+            return {name: torch.stack([found[name] for found in each]) for name in own}
+
+        return torch.func.vmap(one, in_dims=(1 + axis, *axes))(cotangents, *given)
 
     def encoded(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -44,18 +44,53 @@ class NormRule(Generic):
         encode: bool = False,
     ) -> dict[str, torch.Tensor]:
         """As :meth:`Generic.pull_back`; with ``encode`` the normalised input is replaced by its sign."""
-        neutral = {
-            n: torch.full_like(v, float(n == "weight")) if n in own else v.clone() for n, v in values.items()
-        }
-        with torch.no_grad():
-            normalised = functional_call(module, neutral, args, dict(kwargs), tie_weights=False)
-        if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
-            axes = list(range(cotangent.ndim - values["weight"].ndim))
-        else:
-            axes = [axis for axis in range(cotangent.ndim) if axis != 1]
-        factor = torch.sign(normalised) if encode else normalised
+        factor = _factor(module, own, values, args, kwargs, encode)
+        axes = _axes(module, values, cotangent.ndim)
         found = {"weight": _summed(cotangent * factor, axes)}
         return found | ({"bias": _summed(cotangent, axes)} if "bias" in own else {})
+
+    def pull_back_apart(
+        self,
+        module: nn.Module,
+        own: Sequence[str],
+        values: Tensors,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        cotangents: torch.Tensor,
+        axes: Sequence[int | None],
+        axis: int,
+        encode: bool = False,
+    ) -> dict[str, torch.Tensor]:
+        """As :meth:`Generic.pull_back_apart`: the same products, summed over all axes but the samples'."""
+        factor = _factor(module, own, values, args, kwargs, encode)
+        others = [1 + a for a in _axes(module, values, cotangents.ndim - 1) if a != axis]
+        found = {"weight": _summed(cotangents * factor, others)}
+        found |= {"bias": _summed(cotangents, others)} if "bias" in own else {}
+        return {name: value.transpose(0, 1) for name, value in found.items()}
+
+
+def _factor(
+    module: nn.Module,
+    own: Sequence[str],
+    values: Tensors,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    encode: bool,
+) -> torch.Tensor:
+    """The normalised input, or its sign."""
+    neutral = {
+        n: torch.full_like(v, float(n == "weight")) if n in own else v.clone() for n, v in values.items()
+    }
+    with torch.no_grad():
+        normalised = functional_call(module, neutral, args, dict(kwargs), tie_weights=False)
+    return torch.sign(normalised) if encode else normalised
+
+
+def _axes(module: nn.Module, values: Tensors, ndim: int) -> list[int]:
+    """Axes of an output of so many axes along which one weight is used again."""
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        return list(range(ndim - values["weight"].ndim))
+    return [axis for axis in range(ndim) if axis != 1]
 
 
 def _summed(t: torch.Tensor, axes: list[int]) -> torch.Tensor:

@@ -8,8 +8,10 @@ from gradprobe.core.errors import UsageError, one_of
 from gradprobe.core.layer import Layer
 from gradprobe.engine.engines import Engine
 from gradprobe.engine.preflight import ENGINES, choose_engine
+from gradprobe.estimators.apart import apart_refusal
+from gradprobe.estimators.pulling_apart import check_apart
 from gradprobe.layers.find import find_layers
-from gradprobe.probes.plan import Plan
+from gradprobe.probes.plan import Plan, Task
 from gradprobe.probes.references import reference_block, room
 from gradprobe.probes.settings import Settings
 from gradprobe.problems.problem import Problem
@@ -102,7 +104,24 @@ def check_plan(problem: Problem, plan: Plan, settings: Settings, layers: Sequenc
             if "smoothed" in settings.references:
                 copies = settings.copies_behind(task.key.group)
                 reference_block(copies, settings.block, task.draw.antithetic)
+            if settings.per_sample:
+                _check_apart(problem, task, settings.block)
             if settings.memory is not None:
                 room(problem, task, settings)
             if settings.engine not in ("auto", "loop"):
                 choose_engine(problem, task.draw, task.layers, settings.engine)
+
+
+def _check_apart(problem: Problem, task: Task, block: int) -> None:
+    """Refuse a task whose samples cannot be told apart."""
+    assert task.draw is not None
+    for layer in task.layers:
+        why = apart_refusal(problem, layer, task.draw, block)
+        if why:
+            raise UsageError(
+                f"per_sample=True cannot tell the samples of layer {layer.name!r} apart: {why}; leave the layer out "
+                "with layers=, or probe without per_sample."
+            )
+        if task.draw.where == "activations":
+            for encode in {readout.encodes_input for readout in task.readouts.values()}:
+                check_apart(problem, layer, encode)

@@ -13,7 +13,7 @@ from gradprobe.estimators.base import Estimator, Labelled
 from gradprobe.estimators.draws import noisy_together
 from gradprobe.estimators.readout import ReadOut
 from gradprobe.problems.problem import Problem
-from gradprobe.store.schema import UnitKey, View
+from gradprobe.store.schema import SAMPLE_MOMENTS, UnitKey, View
 
 OWN = "own"
 """Name of the read-out of an estimator that is no read-out of a draw."""
@@ -45,6 +45,10 @@ class Task:
     def held(self, references: Sequence[str]) -> tuple[str, ...]:
         """Those of the references that there are for it: what has no draw has nothing to smooth."""
         return tuple(name for name in references if name != "smoothed" or self.draw is not None)
+
+    def extras(self, per_sample: bool) -> tuple[str, ...]:
+        """Names of what is stored besides moments of directions."""
+        return SAMPLE_MOMENTS if per_sample and self.draw is not None else ()
 
     @property
     def fixed(self) -> bool:

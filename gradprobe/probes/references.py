@@ -14,6 +14,7 @@ from gradprobe.engine.continuity import pathwise_holds
 from gradprobe.engine.engines import Engine
 from gradprobe.engine.memory import room_for
 from gradprobe.engine.pathwise import pathwise
+from gradprobe.estimators.apart import apart_bytes
 from gradprobe.estimators.blockread import Reading
 from gradprobe.estimators.draws import read_blocks
 from gradprobe.estimators.readout import ReadOut
@@ -128,8 +129,11 @@ def room(problem: Problem, task: Task, settings: Settings) -> int | None:
     """
     if task.draw is None:
         return None
-    directions = len(task.readouts) + len(settings.references)
-    return room_for(problem, task.draw, task.layers, directions, settings.memory, settings.sharers)
+    directions, extra = len(task.readouts) + len(settings.references), 0
+    if settings.per_sample:
+        readouts = list(task.readouts.values())
+        extra = apart_bytes(problem, task.draw, task.layers, readouts, settings.block)
+    return room_for(problem, task.draw, task.layers, directions, settings.memory, settings.sharers, extra)
 
 
 def reference_block(copies: int, block: int, paired: bool) -> int:

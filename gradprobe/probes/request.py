@@ -64,17 +64,21 @@ def run_info(
         "root_seed": settings.root_seed,
         "noise_version": _noise_version(problem, settings),
     }
-    configuration = dict(problem.facts.get("source", {})) | {
-        "estimators": [view.label for view in plan.views],
-        "copies": settings.copies,
-        "seeds": seeds,
-        "block": settings.block,
-        "layers": layers if layers is None or isinstance(layers, str) else list(layers),
-        "reference": list(settings.references),
-        "reference_copies": settings.reference_copies,
-        "root_seed": settings.root_seed,
-        "engine": settings.engine,
-    }
+    configuration = (
+        dict(problem.facts.get("source", {}))
+        | {
+            "estimators": [view.label for view in plan.views],
+            "copies": settings.copies,
+            "seeds": seeds,
+            "block": settings.block,
+            "layers": layers if layers is None or isinstance(layers, str) else list(layers),
+            "reference": list(settings.references),
+            "reference_copies": settings.reference_copies,
+            "root_seed": settings.root_seed,
+            "engine": settings.engine,
+        }
+        | ({"per_sample": True} if settings.per_sample else {})
+    )
     squares = {name: float((g.double() ** 2).sum()) for name, g in known["bp"].items()}
     facts = {k: v for k, v in problem.facts.items() if k != "source"} | {
         "problem": problem.name,
@@ -91,6 +95,8 @@ def run_info(
         facts["dataset_dot"] = {
             name: float((g.double() * whole[name]).sum()) for name, g in known["bp"].items()
         }
+    if settings.per_sample and problem.loss_per == "sample":
+        facts["sample_loss"] = problem.clean_losses().tolist()
     names = [layer.name for layer in chosen]
     return RunInfo(
         identity,

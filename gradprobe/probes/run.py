@@ -68,6 +68,7 @@ def probe(
     root_seed: int = 0,
     engine: str = "auto",
     keep: str = "products",
+    per_sample: bool = False,
     memory: str | int | None = None,
     device: str | torch.device | None = None,
     noise_on: str = "device",
@@ -113,6 +114,9 @@ def probe(
             (``seed_product``), from their sums, which are scratch. ``"sums"``: the sums themselves too, so that
             the same call with more copies goes on from there. ``"moments"``: nothing else. A run that is
             there keeps at least what it kept.
+        per_sample: Store what each sample contributes too (``sample_sqnorm``, ``sample_product``,
+            ``sample_loss``), as :func:`gradprobe.stats.allocate` needs it; no further forwards. Layers must credit
+            each sample with its own loss. A run that has it keeps it; of one that lacks it, units are computed anew.
         memory: What a probe may use besides the model, such as ``"2GiB"`` or a number of bytes; half of what
             is free by default. ``workers`` share it; each worker of an ``executor`` may use that much. Fewer
             copies run at once where it is little (blocks are read in parts); the numbers stay the same up to
@@ -160,6 +164,7 @@ def probe(
     one_of("noise_on", noise_on, ("device", "cpu"))
     numbers = seed_list(seeds)
     one_of("keep", keep, KEEP)
+    one_of("per_sample", per_sample, (True, False))
     check_crew(workers, executor, threads)
     size = parse_memory(memory)
     problem = problem if device is None else problem.to(device)
@@ -173,7 +178,8 @@ def probe(
         held = store.references(asked)
         whole_data = _whole(problem, found, held, dataset, store, progress)
         known = {"bp": gradient} | ({"dataset": whole_data.gradient} if whole_data is not None else {})
-        todo = _missing(plan, block, copies, held, store)
+        apart = store.per_sample(per_sample)
+        todo = _missing(plan, block, copies, held, store, apart)
         settings = Settings(
             block,
             copies,
@@ -184,6 +190,7 @@ def probe(
             memory=size,
             sharers=max(min(workers or 1, len(todo)), 1),
             drawn_on=noise_on,
+            per_sample=apart,
         )
         ways = _smoothed(problem, plan, smoothed_by, store) if "smoothed" in held else {}
         settings = replace(settings, scored=frozenset(k for k, way in ways.items() if way == "score"))
@@ -268,12 +275,15 @@ def _engines(problem: Problem, plan: Plan, settings: Settings, known: Mapping[st
     return found
 
 
-def _missing(plan: Plan, block: int, copies: int, references: Sequence[str], store: RunStore) -> list[Task]:
+def _missing(
+    plan: Plan, block: int, copies: int, references: Sequence[str], store: RunStore, per_sample: bool
+) -> list[Task]:
     """What of a plan is not stored yet."""
     found = []
     for task in plan.tasks:
         names = list(task.readouts) or [OWN]
-        done = store.done(task.key, names, block if task.fixed else copies, task.held(references))
+        held, extras = task.held(references), task.extras(per_sample)
+        done = store.done(task.key, names, block if task.fixed else copies, held, extras)
         if not set(names) <= done:
             readouts = {name: r for name, r in task.readouts.items() if name not in done}
             found.append(replace(task, readouts=readouts))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from gradprobe.estimators.blockread import Read
 from gradprobe.probes.moments import Moments
 from gradprobe.probes.plan import OWN, Task
 from gradprobe.probes.references import Reference
@@ -30,6 +31,7 @@ def wanted(task: Task, settings: Settings) -> Wanted:
         block=settings.block,
         references=task.held(settings.references),
         reference_copies=settings.copies_behind(task.key.group) if smoothed else 0,
+        extras=task.extras(settings.per_sample),
     )
 
 
@@ -79,6 +81,7 @@ class Running:
         forwards: For an estimator that is no read-out, forward passes up to the end of each block.
         seconds: Time that earlier processes took.
         share: Of a forward that a copy of a draw needs.
+        extras: Sums over blocks of further numbers ``[R, P, ...]``, by name.
     """
 
     task: Task
@@ -88,6 +91,7 @@ class Running:
     forwards: list[float] = field(default_factory=list)
     seconds: float = 0.0
     share: float = 1.0
+    extras: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         directions = {name: r.direction for name, r in self.references.items()}
@@ -98,11 +102,14 @@ class Running:
         """Blocks so far."""
         return len(self.nonfinite)
 
-    def add(self, directions: Sequence[Directions], nonfinite: int, forwards: float) -> None:
-        """Add the next block: a direction for each read-out, lost copies, forwards up to its end."""
-        for moments, found in zip(self._moments, directions, strict=True):
+    def add(self, read: Read, forwards: float) -> None:
+        """Add the next block, with forwards up to its end."""
+        for moments, found in zip(self._moments, read.directions, strict=True):
             moments.add(found)
-        self.nonfinite.append(nonfinite)
+        for name in self.of.extras:
+            new = np.stack([extras[name] for extras in read.extras])
+            self.extras[name] = self.extras[name] + new if name in self.extras else new
+        self.nonfinite.append(read.nonfinite)
         self.forwards.append(forwards)
 
     def resume(self, state: State, like: Directions) -> None:
@@ -114,6 +121,7 @@ class Running:
         self.nonfinite = [int(n) for n in np.diff(u.nonfinite, prepend=0.0)]
         self.forwards = [float(n) for n in u.forwards]
         self.seconds = u.seconds
+        self.extras = dict(state.extras)
 
     def state(self, unit: Unit) -> State:
         """The state, with the unit so far."""
@@ -123,6 +131,7 @@ class Running:
             squares=np.stack([m.squares() for m in self._moments]),
             sizes=self.of.sizes,
             reference_copies=self.of.reference_copies,
+            extras=self.extras,
         )
 
     def unit(self, status: str, note: str, seconds: float, count: int) -> Unit:
@@ -141,6 +150,7 @@ class Running:
             known["equivalents"] = known["forwards"] * (3 if self.task.estimator.uses_backward else 1)
         if status == "failed":
             return failed_unit(self.of, count, note, **known)
+        known["extras"] = {name: value / self.blocks for name, value in self.extras.items()}
         return _unit(self.of, status, note, **known, **self._arrays())
 
     def _arrays(self) -> dict[str, Any]:

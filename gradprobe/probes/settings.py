@@ -31,6 +31,7 @@ class Settings:
         memory: Bytes that were given; None for half of what is free.
         sharers: Processes that share the memory; each computes one unit at a time.
         drawn_on: Where noise is drawn: ``"device"`` or ``"cpu"``.
+        per_sample: Whether moments of samples are stored.
     """
 
     block: int
@@ -46,6 +47,7 @@ class Settings:
     memory: int | None = None
     sharers: int = 1
     drawn_on: str = "device"
+    per_sample: bool = False
 
     @property
     def blocks(self) -> int:

@@ -98,7 +98,7 @@ def _run(
                 read = next(reads)
             except UsageError as error:
                 return str(error)
-            running.add(read.directions, read.nonfinite, problem.forwards - before)
+            running.add(read, problem.forwards - before)
             last = running.blocks == count
             try:
                 tick(settings.block)
@@ -138,7 +138,7 @@ def _reads(problem: Problem, task: Task, blocks: range, settings: Settings) -> G
     chosen = settings.engines.get(engine_key(task.draw, task.layers))
     engine = settings.engine if chosen is None else Engine.parse(chosen)
     most = room(problem, task, settings)
-    reading = Reading(problem, task.draw, task.layers, readouts, streams)
+    reading = Reading(problem, task.draw, task.layers, readouts, streams, settings.per_sample)
     yield from read_blocks(reading, blocks, settings.block, engine, most)
 
 

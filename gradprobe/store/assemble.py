@@ -11,7 +11,15 @@ import xarray as xr
 
 from gradprobe.core.spec import canonical_json
 from gradprobe.store.products import Products, fill_products
-from gradprobe.store.schema import REFERENCE_SCALARS, SCHEMA_VERSION, LayerInfo, Unit, UnitKey, View
+from gradprobe.store.schema import (
+    REFERENCE_SCALARS,
+    SAMPLE_MOMENTS,
+    SCHEMA_VERSION,
+    LayerInfo,
+    Unit,
+    UnitKey,
+    View,
+)
 
 _BY_COPIES = ("forwards", "equivalents", "nonfinite")
 _BY_UNIT = ("seconds", "peak_bytes")
@@ -40,6 +48,7 @@ def assemble(
         facts: JSON-able facts about the run; kept in ``attrs`` (nested ones as JSON text). The entry
             ``gradient_sqnorm``, |g_bp|^2 by parameter, fills the reference of layers that an estimator does
             not serve, so that the whole model's norm is known; ``dataset_sqnorm`` and ``dataset_dot`` alike.
+            ``sample_loss`` becomes a variable, and moments of samples are there if it is.
         copies: Copies that were asked for: the grid reaches at least this far.
         products: Products of seeds.
 
@@ -54,6 +63,7 @@ def assemble(
     facts = dict(facts or {})
     squares, dots = facts.pop("gradient_sqnorm", {}), facts.pop("dataset_dot", {})
     whole = facts.pop("dataset_sqnorm", {})
+    _add_samples(ds, facts.pop("sample_loss", []))
     for p, name in enumerate(parameters):
         own, over_data = squares.get(name, np.nan), whole.get(name, np.nan)
         _fill_reference(ds, "bp", p, own, own)
@@ -141,6 +151,15 @@ def _empty(
     return ds
 
 
+def _add_samples(ds: xr.Dataset, losses: Sequence[float]) -> None:
+    if losses:
+        ds.coords["sample"] = np.arange(len(losses))
+        ds["sample_loss"] = ("sample", np.array(losses, dtype=np.float64))
+        dims = ("estimator", "parameter", "seed", "sample")
+        for name in SAMPLE_MOMENTS:
+            ds[name] = (dims, np.full([ds.sizes[d] for d in dims], np.nan))
+
+
 def _fill_reference(ds: xr.Dataset, reference: str, parameter: int, square: float, dot: float) -> None:
     """What is known of a reference without noise, whoever serves the layer."""
     own = list(ds["reference"].values).index(reference) if reference in ds["reference"].values else None
@@ -165,7 +184,12 @@ def _find(
     serving = [u for u in candidates if readout in u.readouts]
     if not serving:
         return None
-    best = max(serving, key=lambda u: (u.status != "failed", u.copies, u.status == "ok", len(u.references)))
+
+    def worth(unit: Unit) -> tuple[bool, int, bool, int, int]:
+        whole = unit.status == "ok"
+        return unit.status != "failed", unit.copies, whole, len(unit.references), len(unit.extras)
+
+    best = max(serving, key=worth)
     return best, best.readouts.index(readout), _hidden(serving, best)
 
 
@@ -197,6 +221,9 @@ def _fill(
     refs = [list(ds["reference"].values).index(x) for x in unit.references if x in ds["reference"].values]
     for name in ("sqnorm", "block_sqnorm"):
         ds[name].values[e, where, s, n] = getattr(unit, name)[r, rows]
+    for name, value in unit.extras.items():
+        if name in ds:
+            ds[name].values[e, where, s] = value[r, rows]
     for i in refs:
         j = unit.references.index(str(ds["reference"].values[i]))
         ds["dot"].values[i, e, where, s, n] = unit.dot[j, r][rows]

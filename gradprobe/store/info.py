@@ -89,6 +89,8 @@ class RunInfo:
         if set(merged["selected"]) != set(self.selected):
             configuration["layers"] = merged["selected"]
         configuration["keep"] = max(self.keep, older.keep, key=KEEP.index)
+        if older.configuration.get("per_sample"):
+            configuration["per_sample"] = True
         configuration["copies"] = max(
             self.configuration.get("copies", 0), older.configuration.get("copies", 0)
         )

@@ -116,8 +116,20 @@ class RunStore:
         old = self._existing()
         return max(least, old.keep, key=KEEP.index) if old is not None else least
 
-    def done(self, key: UnitKey, readouts: Sequence[str], copies: int, references: Sequence[str]) -> set[str]:
-        """The read-outs of a unit that are stored already, with enough copies and references."""
+    def per_sample(self, asked: bool) -> bool:
+        """Whether the run stores moments of samples: if that is asked for, or if it did before."""
+        old = self._existing()
+        return asked or (old is not None and bool(old.configuration.get("per_sample", False)))
+
+    def done(
+        self,
+        key: UnitKey,
+        readouts: Sequence[str],
+        copies: int,
+        references: Sequence[str],
+        extras: Sequence[str] = (),
+    ) -> set[str]:
+        """The read-outs of a unit that are stored already, with enough copies, references and extras."""
         found: set[str] = set()
         if self._by_key is None:
             self._by_key = {}
@@ -125,6 +137,7 @@ class RunStore:
                 self._by_key.setdefault(unit.key, []).append(unit)
         for unit in self._by_key.get(key, []):
             enough = unit.copies >= copies and set(references) <= set(unit.references)
+            enough = enough and set(extras) <= set(unit.extras)
             if enough and unit.status == "ok":
                 found |= set(unit.readouts) & set(readouts)
         return found
@@ -134,7 +147,7 @@ class RunStore:
         if self.path is None:
             self._units.append(unit)
             return
-        name = digest([str(unit.key), unit.readouts, unit.copies, unit.references])[:32]
+        name = digest([str(unit.key), unit.readouts, unit.copies, unit.references, *unit.extras])[:32]
         write_atomically(self._units_folder() / f"{name}.npz", packed(unit_meta(unit), unit_arrays(unit)))
 
     def saver(self, wanted: Wanted, blocks: int) -> Saver:
@@ -208,7 +221,8 @@ class RunStore:
         """Forget what a process that was killed could not forget."""
 
         def stored(unit: Unit) -> bool:
-            return set(unit.readouts) <= self.done(unit.key, unit.readouts, unit.copies, unit.references)
+            held = self.done(unit.key, unit.readouts, unit.copies, unit.references, tuple(unit.extras))
+            return set(unit.readouts) <= held
 
         self.kept.tidy(stored)
         if self.path is not None:

@@ -25,6 +25,9 @@ peak_bytes               estimator, parameter, seed                    peak memo
 nonfinite                estimator, parameter, seed, copies            copies that count as 0: loss not finite
 status                   estimator, parameter, seed                    ok, partial, failed, refused or missing
 booked_on                estimator, parameter                          parameter with what belongs to its unit
+sample_sqnorm            estimator, parameter, seed, sample            with ``per_sample``: see below
+sample_product           estimator, parameter, seed, sample            likewise
+sample_loss              sample                                        likewise: losses without noise
 ======================== ============================================= ==================================
 
 Everything numeric is additive over parameters, so layers, groups and the model are sums. What belongs to a
@@ -53,6 +56,12 @@ times each if it runs backward. Runs written before this was so have a whole for
 deterministic estimators, where only moments were kept, for pairs of seeds that did not end at the same copies
 or whose sums were not there together, and for units that are not finished. Its mean over pairs of different
 seeds is an unbiased estimate of |mu|^2, mu the mean direction, whatever the dependence between blocks.
+
+**Samples** (only in runs with ``per_sample``): a direction is a sum over samples b of what each contributes. Over the
+blocks of the unit, ``sample_product`` is the mean of <H1, H2>, H1 and H2 the mean contributions of sample b in two
+halves of a block: an unbiased estimate of |mu_b|^2. ``sample_sqnorm`` is the mean of (|H1|^2 + |H2|^2)/2, so that
+(block/2)(sample_sqnorm - sample_product) is an unbiased estimate of tau_b, the sample's variance per copy (see
+:mod:`gradprobe.estimators.apart`). NaN for estimators that are no read-outs of a draw.
 """
 
 from __future__ import annotations
@@ -78,6 +87,9 @@ KEEP = ("moments", "products", "sums")
 
 KEPT, TOO_LARGE = "kept", "too large"
 """What became of the products of a draw and layer."""
+
+SAMPLE_MOMENTS = ("sample_sqnorm", "sample_product")
+"""What runs with ``per_sample`` store for each sample, in ``Unit.extras``."""
 
 REFERENCES = ("bp", "smoothed", "dataset")
 REFERENCE_SCALARS = (
@@ -194,6 +206,7 @@ class Unit:
         peak_bytes: Peak memory, NaN where it was not measured.
         status: ``ok``, ``partial`` or ``failed``.
         note: Why it failed.
+        extras: Further means over all its blocks ``[R, P, ...]``, by name.
     """
 
     key: UnitKey
@@ -215,6 +228,7 @@ class Unit:
     peak_bytes: float = float("nan")
     status: str = "ok"
     note: str = ""
+    extras: dict[str, Array] = field(default_factory=dict)
 
     @property
     def copies(self) -> int:

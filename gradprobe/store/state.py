@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ class Wanted:
         block: Copies in a block.
         references: Names of the references.
         reference_copies: Copies behind a smoothed reference; 0 if there is none.
+        extras: Names of further means.
     """
 
     key: UnitKey
@@ -37,6 +38,7 @@ class Wanted:
     block: int
     references: tuple[str, ...]
     reference_copies: int
+    extras: tuple[str, ...] = ()
 
 
 @dataclass
@@ -49,6 +51,7 @@ class State:
         squares: Sum of |B_k|^2 ``[R, P]``.
         sizes: Number of entries of each parameter.
         reference_copies: Copies behind a smoothed reference; 0 if there is none.
+        extras: Sums over the blocks of the unit's further means ``[R, P, ...]``, by name.
     """
 
     unit: Unit
@@ -56,6 +59,7 @@ class State:
     squares: Array
     sizes: tuple[int, ...]
     reference_copies: int
+    extras: dict[str, Array] = field(default_factory=dict)
 
     @property
     def blocks(self) -> int:
@@ -65,9 +69,9 @@ class State:
     @property
     def wanted(self) -> Wanted:
         """What it is of."""
-        u = self.unit
+        u, extras = self.unit, tuple(self.extras)
         return Wanted(
-            u.key, u.readouts, u.parameters, self.sizes, u.block, u.references, self.reference_copies
+            u.key, u.readouts, u.parameters, self.sizes, u.block, u.references, self.reference_copies, extras
         )
 
 
@@ -103,6 +107,7 @@ def _joined(by_name: dict[str, State], readouts: Sequence[str]) -> State:
         dot=np.stack([s.unit.dot[:, r] for s, r in rows], axis=1),
         sqnorm=np.stack([s.unit.sqnorm[r] for s, r in rows]),
         block_sqnorm=np.stack([s.unit.block_sqnorm[r] for s, r in rows]),
+        extras={name: np.stack([s.unit.extras[name][r] for s, r in rows]) for name in first.extras},
     )
     sums = first.sums if len({id(s) for s, _ in rows}) == 1 and first.unit.readouts == unit.readouts else None
     return replace(
@@ -110,6 +115,7 @@ def _joined(by_name: dict[str, State], readouts: Sequence[str]) -> State:
         unit=unit,
         sums=np.stack([s.sums[r] for s, r in rows]) if sums is None else sums,
         squares=np.stack([s.squares[r] for s, r in rows]),
+        extras={name: np.stack([s.extras[name][r] for s, r in rows]) for name in first.extras},
     )
 
 
@@ -151,6 +157,7 @@ class States:
             "reference_copies": state.reference_copies,
         }
         arrays = unit_arrays(state.unit) | {"sums": state.sums, "squares": state.squares}
+        arrays |= {f"{_SUM}{name}": value for name, value in state.extras.items()}
         try:
             self.folder.mkdir(exist_ok=True)
         except OSError as error:
@@ -193,11 +200,14 @@ class States:
     def name_of(self, wanted: Wanted, blocks: int = 0) -> str:
         """The name under which a state is kept."""
         what = [wanted.readouts, wanted.parameters, wanted.sizes, wanted.block, wanted.references]
-        rest = [*what, wanted.reference_copies, blocks if self.final else 0]
+        rest = [*what, wanted.reference_copies, blocks if self.final else 0, *wanted.extras]
         return f"{_mark(str(wanted.key))}-{_mark(rest)}.npz"
 
     def _name(self, state: State) -> str:
         return self.name_of(state.wanted, state.blocks)
+
+
+_SUM = "sum of "
 
 
 def _mark(value: object) -> str:
@@ -211,7 +221,8 @@ def _read(file: Path, sums: bool) -> State | None:
             unit, sizes = unit_of(meta, data), tuple(meta["sizes"])
             squares = data["squares"]
             held = data["sums"] if sums else np.broadcast_to(np.nan, (len(unit.readouts), sum(sizes)))
-        state = State(unit, held, squares, sizes, meta["reference_copies"])
+            extras = {name: data[f"{_SUM}{name}"] for name in unit.extras}
+        state = State(unit, held, squares, sizes, meta["reference_copies"], extras)
         return state if _whole(state) else None
     except DAMAGED:
         return None
@@ -223,4 +234,5 @@ def _whole(state: State) -> bool:
     shapes = {"dot": (len(u.references), r, p, k), "sqnorm": (r, p, k), "block_sqnorm": (r, p, k)}
     shapes |= {name: (k,) for name in ("forwards", "equivalents", "nonfinite")}
     fits = all(getattr(u, name).shape == shape for name, shape in shapes.items())
+    fits = fits and all(x.shape[:2] == (r, p) for x in (*u.extras.values(), *state.extras.values()))
     return fits and state.sums.shape == (r, sum(state.sizes)) and state.squares.shape == (r, p)

@@ -20,6 +20,7 @@ from gradprobe.store.schema import SCHEMA_VERSION, Unit, UnitKey
 ARRAYS = tuple(f.name for f in fields(Unit) if f.type == "Array")
 _TUPLES = ("readouts", "parameters", "references")
 _SCALARS = ("block", "seconds", "peak_bytes", "status", "note")
+_EXTRA = "extra."
 
 DAMAGED = (
     *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, MemoryError, RuntimeError),
@@ -42,18 +43,20 @@ def unit_meta(unit: Unit) -> dict[str, Any]:
         "key": [unit.key.source, unit.key.layer, unit.key.seed],
         **{name: list(getattr(unit, name)) for name in _TUPLES},
         **{name: getattr(unit, name) for name in _SCALARS},
+        "extras": list(unit.extras),
     }
 
 
 def unit_arrays(unit: Unit) -> dict[str, np.ndarray]:
     """The arrays of a unit by name."""
-    return {name: getattr(unit, name) for name in ARRAYS}
+    return {name: getattr(unit, name) for name in ARRAYS} | {_EXTRA + k: v for k, v in unit.extras.items()}
 
 
 def unit_of(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Unit:
     """Inverse of :func:`unit_meta` and :func:`unit_arrays`; further entries are ignored."""
     known: dict[str, Any] = {name: tuple(meta[name]) for name in _TUPLES}
     known |= {name: meta[name] for name in _SCALARS} | {name: arrays[name] for name in ARRAYS}
+    known["extras"] = {name: arrays[_EXTRA + name] for name in meta.get("extras", ())}
     return Unit(key=UnitKey(*meta["key"]), **known)
 
 
