@@ -44,6 +44,7 @@ def alignment(
     reference: str = "bp",
     scale: str = "raw",
     copies: int | None = None,
+    products: bool = True,
 ) -> xr.Dataset:
     """Ceiling, half-power copies, price and gain of every estimator and layer.
 
@@ -104,7 +105,7 @@ def alignment(
     if copies is not None:
         check_boundary(np.asarray(ds["copies"].values), copies)
     m = moments(ds, over, reference, scale, copies)
-    found = fit(m, copies)
+    found = fit(m, copies, products)
     state = np.where(m.served, states(found), "refused")
     if scale == "unit-gain":
         there = moments(ds, over, reference).last() >= 0
