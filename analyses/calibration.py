@@ -98,9 +98,7 @@ def draw(rng: np.random.Generator, runs: int, seeds: int, blocks: int) -> dict[s
     return found
 
 
-def draw_es(
-    rng: np.random.Generator, runs: int, seeds: int, blocks: int, block: int, dim: int
-) -> Noise:
+def draw_es(rng: np.random.Generator, runs: int, seeds: int, blocks: int, block: int, dim: int) -> Noise:
     """<g, e> e - g in ``dim`` dimensions: given <g, e>, what lies beside g is isotropic. Not of unit length."""
     means, first, squares = [], [], []
     for _ in range(seeds):
@@ -191,6 +189,7 @@ def coverage(
             inside = (low <= value + slack) & (value - slack <= high)
             rows.append(
                 {"rho": rho, "kappa/N": kappa / copies, "products": products, "quantity": name}
-                | {"coverage": float(inside.mean()), "runs": inside.size} | shares
+                | {"coverage": float(inside.mean()), "runs": inside.size}
+                | shares
             )
     return rows
