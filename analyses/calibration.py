@@ -9,15 +9,10 @@ data sets, whatever the state: where there is a one-sided bound, the bound count
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import typer
 import xarray as xr
 
 import gradprobe as gp

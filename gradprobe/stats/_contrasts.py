@@ -67,23 +67,39 @@ def serial(a: Array) -> Array:
 
 
 def p_two_sided(x: Array) -> Array:
-    """p value of the t test that the mean over seeds is 0, ``[...]``; NaN where seeds do not differ."""
+    """P value of the t test that the mean over seeds is 0, ``[...]``; NaN where seeds do not differ."""
     mean, se, count = mean_se(x)
     with np.errstate(all="ignore"):
         t = mean / np.where(se > 0, se, np.nan)
     return np.asarray(2 * stdtr(count - 1, -np.abs(t)), dtype=np.float64)
 
 
-def p_positive(x: Array) -> Array:
-    """p value of the one-sided t test that the mean over seeds is not above 0, ``[...]``."""
-    mean, se, count = mean_se(x)
+def p_shared(products: Array, within: Array, kept: npt.NDArray[np.bool_]) -> Array:
+    """P value of the one-sided t test that seeds scatter no more than the scatter within them allows, ``[...]``.
+
+    y_s = |g_s - mean g|^2 S/(S - 1) - tau_s/N has mean 0 if blocks are independent, whatever the mean direction.
+    Two seeds share the mean: for Gaussian noise the y are correlated by 1/(S - 1)^2, which makes the variance of
+    their mean (S - 1)/(S - 2) times what their own scatter says.
+
+    Args:
+        products: <g_s, g_t>, ``[..., seed, seed]``; NaN where the test cannot be made.
+        within: tau_s/N, ``[..., seed]``.
+        kept: Seeds in play, ``[..., seed]``.
+    """
+    pairs = kept[..., :, None] & kept[..., None, :]
+    count = kept.sum(-1).astype(np.float64)
     with np.errstate(all="ignore"):
-        t = mean / np.where(se > 0, se, np.nan)
+        row = np.where(pairs, products, 0.0).sum(-1) / count[..., None]
+        centre = np.where(kept, row, 0.0).sum(-1) / count
+        apart = np.diagonal(products, axis1=-2, axis2=-1) - 2 * row + centre[..., None]
+        y = np.where(kept, apart * (count / (count - 1))[..., None] - within, np.nan)
+        mean, se, _ = mean_se(y)
+        t = mean / np.where(se > 0, se * np.sqrt((count - 1) / (count - 2)), np.nan)
     return np.asarray(stdtr(count - 1, -t), dtype=np.float64)
 
 
 def p_same_mean(a: Array) -> Array:
-    """p value of F = K var_s(mean a)/mean_s(var a), two-sided, ``[...]``.
+    """P value of F = K var_s(mean a)/mean_s(var a), two-sided, ``[...]``.
 
     Args:
         a: ``[..., seed, K]``; a seed is NaN in all blocks or in none.
@@ -98,7 +114,7 @@ def p_same_mean(a: Array) -> Array:
 
 
 def holm(p: Array) -> Array:
-    """p values corrected for looking at all that are not NaN (Holm 1979), same shape."""
+    """P values corrected for looking at all that are not NaN (Holm 1979), same shape."""
     flat = p.ravel()
     order = np.argsort(flat)  # NaN last
     left = np.isfinite(flat).sum() - np.arange(flat.size)
@@ -108,8 +124,15 @@ def holm(p: Array) -> Array:
     return np.where(np.isfinite(p), out.reshape(p.shape), np.nan)
 
 
-def bonferroni(p: Array) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Smallest p times the number of tests that could be made, and which it was (last axis), ``[...]``."""
-    count = np.isfinite(p).sum(-1)
-    filled = np.where(np.isfinite(p), p, 2.0)
-    return np.where(count > 0, np.minimum(filled.min(-1) * count, 1.0), np.nan), filled.argmin(-1)
+def bonferroni(p: Array, weights: Array) -> tuple[Array, npt.NDArray[np.int64]]:
+    """Smallest of p over its share of the false alarms, and which it was, ``[...]``.
+
+    Args:
+        p: ``[..., test]``; NaN where a test cannot be made.
+        weights: Weight of each test, ``[test]``; the shares are those of the tests that can be made.
+    """
+    there = np.isfinite(p)
+    with np.errstate(all="ignore"):
+        share = there * weights / (there * weights).sum(-1, keepdims=True)
+        corrected = np.where(there, p / share, np.inf)
+    return np.where(there.any(-1), np.minimum(corrected.min(-1), 1.0), np.nan), corrected.argmin(-1)

@@ -30,6 +30,9 @@ from gradprobe.core.errors import UsageError
 from gradprobe.stats._intervals import Array, jackknife, mean_se, t_quantile
 from gradprobe.stats._moments import Moments
 
+ENOUGH_SEEDS, ENOUGH_BLOCKS = 5, 20
+"""Size from which on the intervals were checked; a smaller run has too little to say."""
+
 TWO_SIDED = 0.975
 ONE_SIDED = 0.95
 
@@ -73,6 +76,12 @@ class Fit:
             value, se = jackknife(statistic, self.a, self.x, self.t, self.g)
             half = self.quantile(p) * np.where(self.exact, 0.0, se)
         return value, value - half, value + half
+
+    def enough(self, block: int) -> npt.NDArray[np.bool_]:
+        """Whether there are as many seeds and blocks as the intervals were checked for, ``[...]``."""
+        seeds = np.isfinite(self.x).sum(-1)
+        checked = (seeds >= ENOUGH_SEEDS) & (self.copies >= ENOUGH_BLOCKS * block)
+        return checked | (self.exact & (seeds > 0))
 
     def curve(self, n: Array) -> Array:
         """The fitted law A/sqrt(G (X + T/n)) of pooled moments at n copies, ``[..., copies]``."""
