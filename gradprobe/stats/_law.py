@@ -59,7 +59,7 @@ class Fit:
     copies: Array
     exact: npt.NDArray[np.bool_]
     few: npt.NDArray[np.bool_]
-    products: npt.NDArray[np.bool_] | None = None
+    products: npt.NDArray[np.bool_] | bool = False
 
     def quantile(self, p: float) -> Array:
         """Quantile of t by the number of seeds, NaN below three; any number where there is no noise."""

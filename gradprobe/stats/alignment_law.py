@@ -7,8 +7,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from gradprobe.stats import register
+from gradprobe.stats._groups import Over
 from gradprobe.stats._intervals import Array, fieller, fieller_lower
-from gradprobe.stats._law import ONE_SIDED, TWO_SIDED, Fit, check_boundary, fit
+from gradprobe.stats._law import ENOUGH_BLOCKS, ENOUGH_SEEDS, ONE_SIDED, TWO_SIDED, Fit, check_boundary, fit
 from gradprobe.stats._moments import moments
 
 Triple = tuple[Array, Array, Array]
@@ -23,6 +24,11 @@ STATES = (
     "gain unresolved",
     "refused",
     "missing",
+)
+
+TOO_LITTLE = (
+    f"fewer than {ENOUGH_SEEDS} seeds or {ENOUGH_BLOCKS} blocks have too little to say: intervals are wide there and "
+    "were not checked for every kind of noise"
 )
 
 _LONG = {
@@ -40,7 +46,7 @@ _LONG = {
 @register("alignment", summary="alignment law: ceiling, half-power copies, price and gain, with intervals")
 def alignment(
     ds: xr.Dataset,
-    over: str = "layer",
+    over: Over = "layer",
     reference: str = "bp",
     scale: str = "raw",
     copies: int | None = None,
@@ -87,20 +93,26 @@ def alignment(
 
     Args:
         ds: Results.
-        over: ``parameter``, ``layer`` (default) or ``model``.
+        over: ``parameter``, ``layer`` (default), ``model``, or groups of layers by name or pattern, e.g.
+            ``{"features": ["conv*"], "head": "fc"}``. A layer may be in several groups; one that the estimator
+            refuses counts in its group as a direction of zero, as in the model.
         reference: ``bp`` (default), or another name along ``ds.reference``.
-        scale: ``raw`` (default) or ``unit-gain`` (model only).
+        scale: ``raw`` (default) or ``unit-gain`` (groups and model only).
         copies: Block boundary at which to fit, e.g. half the run; None (default): the last that all seeds of
             the estimator have reached.
+        products: Take |mu|^2 from the products of different seeds where they are stored for all of them at the
+            fitted copies, and from the moments elsewhere (default); False: from the moments everywhere.
 
     Returns:
-        Dataset over (estimator, parameter | layer): ``ceiling half_copies price gain``, each with ``_low``
-        and ``_high``; ``state``; ``fitted_copies`` (N) and ``exact`` (no noise); and per seed ``A X T G``.
+        Dataset over (estimator, parameter | layer | group): ``ceiling half_copies price gain``, each with
+        ``_low`` and ``_high``; ``state``; ``fitted_copies`` (N), ``exact`` (no noise), ``products`` (X is that of
+        products of seeds) and ``enough`` (at least 5 seeds and 20 blocks, or exact); and per seed ``A X T G``.
         Copies in copies, everything else without unit; A, X, T and G in squared units of the gradient.
-        ``attrs``: over, reference, scale, block, copies, level.
+        ``attrs``: over, reference, scale, block, copies, level; ``note`` if there is somewhere too little to say.
 
     Raises:
-        UsageError: A name is unknown, ``copies`` is not stored, or there are fewer than two blocks.
+        UsageError: A name is unknown, a pattern matches no layer, ``copies`` is not stored, or there are fewer
+            than two blocks.
     """
     if copies is not None:
         check_boundary(np.asarray(ds["copies"].values), copies)
@@ -117,11 +129,16 @@ def alignment(
             out[name + suffix] = m.label(kept, long_name=_LONG[name])
     out["state"] = m.label(state)
     out["fitted_copies"] = m.label(found.copies.astype(int))
-    out["exact"] = m.label(found.exact)
+    enough = found.enough(m.block)
+    flags = {"exact": found.exact, "products": np.asarray(found.products), "enough": enough}
+    for name, flag in flags.items():
+        out[name] = m.label(flag)
     for name, value in zip("AXTG", (found.a, found.x, found.t, found.g), strict=True):
         out[name] = m.label(value, "seed", long_name=_LONG[name])
     last = int(found.copies.max(initial=0))
     out.attrs = m.facts | {"copies": last, "level": 0.95}
+    if (~enough & np.isfinite(found.x).any(-1)).any():
+        out.attrs["note"] = TOO_LITTLE
     return out
 
 

@@ -34,8 +34,9 @@ def predict(alignment: xr.Dataset, copies: float | Sequence[float]) -> xr.Datase
         copies: One number of copies, or several; positive.
 
     Returns:
-        Dataset ``cosine``, ``cosine_low``, ``cosine_high`` over (estimator, parameter | layer), and
-        ``copies`` if several were given. 95 % intervals.
+        Dataset ``cosine``, ``cosine_low``, ``cosine_high`` over (estimator, parameter | layer | group), and
+        ``copies`` if several were given. 95 % intervals. Coordinate ``enough`` and ``attrs["note"]`` as in
+        ``alignment``: whether the run is large enough to say this.
 
     Raises:
         UsageError: ``copies`` is not positive, or ``alignment`` is not such a result.
@@ -56,7 +57,7 @@ def predict(alignment: xr.Dataset, copies: float | Sequence[float]) -> xr.Datase
         labelled = xr.DataArray(data, dims=(*like.dims, "copies"), coords=like.coords)
         labelled = labelled.assign_coords(copies=np.atleast_1d(copies))
         out[name] = labelled.isel(copies=0) if np.ndim(copies) == 0 else labelled
-    return out
+    return out.assign_coords(enough=alignment["enough"]) if "enough" in alignment else out
 
 
 def check_positive(copies: float | Sequence[float]) -> Array:
