@@ -26,10 +26,10 @@ Array = npt.NDArray[np.float64]
 D, BLOCK, CHUNK = 1000, 10, 250
 SPECTRA = {"isotropic": 0.0, "i^-1/2": 0.5, "i^-1": 1.0, "i^-1.5": 1.5}
 """Gaussian noise whose i-th of D directions has a variance in proportion to i^-power."""
-TAILS = {"t5": 5, "t3": 3}
+TAILS, TAIL_D = {"t5": 5, "t3": 3}, 250
 """Isotropic noise whose length varies from copy to copy as Student's t with so many degrees of freedom."""
-ES = {100: (1, 10, 100), 1000: (10,)}
-"""Noise <g, e> e of evolution strategies in so many dimensions: copies in a block."""
+ES, ES_D = (1, 10, 100), 100
+"""Noise <g, e> e of evolution strategies: copies in a block."""
 SIZES = ((5, 20), (10, 20), (20, 20), (5, 200))
 SMALL = ((3, 20), (4, 20), (5, 10), (5, 5), (3, 5), (5, 2), (3, 2))
 RHOS, RATIOS = (1.0, 0.7, 0.1), (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -61,59 +61,66 @@ def join(parts: list[Noise]) -> Noise:
     return Noise(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Noise)))
 
 
-def scales(rng: np.random.Generator, runs: int, blocks: int) -> dict[str, Array]:
-    """Length of the noise of each block relative to its expectation, per heavy-tailed noise, ``[run, K]``."""
-    found = {}
-    for name, freedom in TAILS.items():
-        copies = (freedom - 2) / rng.chisquare(freedom, (runs, blocks, BLOCK))
-        found[name] = np.sqrt(copies.mean(-1))
-    return found
-
-
 def draw(rng: np.random.Generator, runs: int, seeds: int, blocks: int) -> dict[str, Noise]:
-    """Noise of every kind from the same normal vectors: independent between runs, not between kinds."""
+    """Noise of every kind; independent between runs, and not between the spectra or tails of one run."""
+    return draw_spectra(rng, runs, seeds, blocks) | draw_tails(rng, runs, seeds, blocks)
+
+
+def draw_spectra(rng: np.random.Generator, runs: int, seeds: int, blocks: int) -> dict[str, Noise]:
+    """Gaussian noise, from each seed's mean vector and, apart from it, the scatter of its blocks.
+
+    Of K normal numbers the mean and the squared deviations from it are independent, 1/K in variance and chi^2 with
+    K - 1 degrees of freedom: so only they are drawn, for each of D directions.
+    """
     i = np.arange(1, D + 1.0)
-    roots = {name: np.sqrt(i**-power / (i**-power).sum()) for name, power in SPECTRA.items()}
-    spread = np.linalg.qr(rng.standard_normal((runs, D, 2)))[0].transpose(2, 0, 1)
-    means: dict[str, list[Array]] = {}
-    squares: dict[str, list[Array]] = {}
-    for _ in range(seeds):
-        z = rng.standard_normal((runs, blocks, D), dtype=np.float32)
-        mean, second = z.mean(1), np.einsum("rkd,rkd->rd", z, z) / blocks
-        for name, root in roots.items():
-            means.setdefault(name, []).append(mean * root)
-            squares.setdefault(name, []).append(second @ root**2)
-        length = np.einsum("rkd,rkd->rk", z, z) / D
-        for name, scale in scales(rng, runs, blocks).items():
-            weighted = np.matmul(scale.astype(np.float32)[:, None], z)[:, 0]
-            means.setdefault(name, []).append(weighted / blocks / np.sqrt(D))
-            squares.setdefault(name, []).append((scale**2 * length).mean(1))
+    z = rng.standard_normal((runs, seeds, D), dtype=np.float32) / np.float32(np.sqrt(blocks))
+    second = z**2 + 2 * rng.standard_gamma((blocks - 1) / 2, z.shape, dtype=np.float32) / np.float32(blocks)
+    axes = np.stack([np.ones(D), (-1) ** i], axis=1) / np.sqrt(
+        D
+    )  # as long in every direction as in any other
     found = {}
-    for name, vectors in means.items():
-        mean, square = np.stack(vectors, 1).astype(np.float64), np.stack(squares[name], 1)
-        gram = mean @ mean.transpose(0, 2, 1)
-        along, beside = (np.einsum("rsd,rd->rs", mean, axis) for axis in spread)
-        found[f"{name}, mean along average"] = Noise(along, beside, square, gram)
-        if SPECTRA.get(name, 0.0) >= 1:
-            found[f"{name}, mean along top"] = Noise(mean[..., 0], mean[..., 1], square, gram)
+    for name, power in SPECTRA.items():
+        share = i**-power / (i**-power).sum()
+        mean = z * np.sqrt(share).astype(np.float32)
+        gram = (mean @ mean.transpose(0, 2, 1)).astype(np.float64)
+        square = (second @ share.astype(np.float32)).astype(np.float64)
+        average = (mean @ axes.astype(np.float32)).astype(np.float64)
+        found[f"{name}, mean along average"] = Noise(average[..., 0], average[..., 1], square, gram)
+        if power >= 1:
+            top = mean[..., :2].astype(np.float64)
+            found[f"{name}, mean along top"] = Noise(top[..., 0], top[..., 1], square, gram)
     return found
 
 
-def draw_es(rng: np.random.Generator, runs: int, seeds: int, blocks: int, block: int, dim: int) -> Noise:
-    """<g, e> e - g in ``dim`` dimensions: given <g, e>, what lies beside g is isotropic."""
-    means, first, squares = [], [], []
+def draw_tails(rng: np.random.Generator, runs: int, seeds: int, blocks: int) -> dict[str, Noise]:
+    """Noise whose length varies from copy to copy, from vectors of single blocks."""
+    parts: dict[str, list[list[Array]]] = {}
     for _ in range(seeds):
-        along = rng.standard_normal((runs, blocks, block)) ** 2
-        beside = rng.standard_normal((runs, blocks, dim - 1), dtype=np.float32)
-        scale = np.sqrt(along.mean(-1) / block)
-        means.append(np.matmul(scale.astype(np.float32)[:, None], beside)[:, 0] / blocks)
-        first.append(along.mean((-1, -2)) - 1)
-        length = scale**2 * np.einsum("rkd,rkd->rk", beside, beside)
-        squares.append((length + (along.mean(-1) - 1) ** 2).mean(1))
-    mean, own = np.stack(means, 1).astype(np.float64), np.stack(first, 1)
-    gram = mean @ mean.transpose(0, 2, 1) + own[:, :, None] * own[:, None, :]
-    tau = (dim + 1) / block
-    return Noise(own / np.sqrt(tau), np.zeros_like(own), np.stack(squares, 1) / tau, gram / tau)
+        z = rng.standard_normal((runs, blocks, TAIL_D), dtype=np.float32)
+        length = np.einsum("rkd,rkd->rk", z, z) / TAIL_D
+        for name, freedom in TAILS.items():
+            copies = (freedom - 2) / rng.chisquare(freedom, (runs, blocks, BLOCK))
+            scale = np.sqrt(copies.mean(-1))
+            mean = mixed(scale, z) / np.sqrt(TAIL_D)
+            parts.setdefault(name, []).append([mean, (scale**2 * length).mean(1)])
+        beside = rng.standard_normal((runs, blocks, ES_D - 1), dtype=np.float32)
+        for block in ES:
+            along = rng.gamma(block / 2, 2 / block, (runs, blocks))  # mean of the squares of so many <g, e>
+            scale = np.sqrt(along / block)
+            mean = np.concatenate([along.mean(1)[:, None] - 1, mixed(scale, beside)], axis=1)
+            square = scale**2 * np.einsum("rkd,rkd->rk", beside, beside) + (along - 1) ** 2
+            tau = (ES_D + 1) / block
+            parts.setdefault(f"ES, block {block}", []).append([mean / np.sqrt(tau), square.mean(1) / tau])
+    found = {}
+    for name, seen in parts.items():
+        mean, square = (np.stack(x, 1) for x in zip(*seen, strict=True))
+        found[name] = Noise(mean[..., 0], mean[..., 1], square, mean @ mean.transpose(0, 2, 1))
+    return found
+
+
+def mixed(scale: Array, z: npt.NDArray[np.float32]) -> Array:
+    """Mean over blocks of scale times z, ``[run, D]``."""
+    return (np.matmul(scale.astype(np.float32)[:, None], z)[:, 0] / z.shape[1]).astype(np.float64)
 
 
 def dataset(moments: dict[str, Array], products: Array, block: int) -> xr.Dataset:
@@ -201,10 +208,9 @@ def study(rng: np.random.Generator, runs: int, seeds: int, blocks: int) -> pd.Da
     grid = [(rho, ratio * blocks * BLOCK) for rho in RHOS for ratio in RATIOS]
     drawn = [draw(rng, min(CHUNK, runs), seeds, blocks) for _ in range(max(1, runs // CHUNK))]
     kinds = {name: (join([d[name] for d in drawn]), grid, BLOCK) for name in drawn[0]}
-    for dim, sizes in ES.items():
-        for block in sizes:
-            parts = [draw_es(rng, min(CHUNK, runs), seeds, blocks, block, dim) for _ in drawn]
-            kinds[f"ES in {dim} dimensions, block {block}"] = (join(parts), [(1.0, dim + 1.0)], block)
+    for block in ES:  # rho is 1 and kappa D + 1, whatever one would like
+        name = f"ES, block {block}"
+        kinds[name] = (kinds[name][0], [(1.0, ES_D + 1.0)], block)
     found = []
     for name, (noise, cells, block) in kinds.items():
         for products in (False, True):
