@@ -234,3 +234,25 @@ def test_copies_must_be_a_boundary_and_two_blocks():
         stats.alignment(ds, copies=16)
     with pytest.raises(UsageError, match="at least two blocks"):
         stats.alignment(ds.isel(copies=[0]))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "blocks", "enough"), [(5, 20, True), (4, 20, False), (5, 19, False), (9, 40, True)]
+)
+def test_small_runs_say_that_they_have_too_little_to_say(seeds, blocks, enough):
+    truth = {
+        "lr": Truth(kappa=20.0),
+        "one": Truth(kappa=20.0, failed=(0,)),
+        "gone": Truth(missing=tuple(range(seeds))),
+        "bp": Truth(kappa=0.0, stochastic=False),
+    }
+    layers = {"fc": 40}
+    ds = make_run(np.random.default_rng(0), layers=layers, estimators=truth, seeds=seeds, blocks=blocks)
+    found = stats.alignment(ds).isel(layer=0)
+    assert found["enough"].values.tolist() == [enough, enough and seeds > 5, False, True]
+    assert np.isfinite(found.ceiling_low.sel(estimator="lr"))
+    predicted = stats.predict(stats.alignment(ds), [10, 100])
+    assert predicted["enough"].dims == ("estimator", "layer")
+    alone = stats.alignment(ds.sel(estimator=["lr", "bp", "gone"]))
+    assert ("too little to say" in alone.attrs.get("note", "")) != enough
+    assert stats.predict(alone, 10).attrs.get("note") == alone.attrs.get("note")
