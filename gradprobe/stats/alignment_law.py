@@ -9,7 +9,7 @@ import xarray as xr
 from gradprobe.stats import register
 from gradprobe.stats._groups import Over
 from gradprobe.stats._intervals import Array, fieller, fieller_lower
-from gradprobe.stats._law import ENOUGH_BLOCKS, ENOUGH_SEEDS, ONE_SIDED, TWO_SIDED, Fit, check_boundary, fit
+from gradprobe.stats._law import ENOUGH_BLOCKS, ENOUGH_SEEDS, TWO_SIDED, Fit, check_boundary, fit
 from gradprobe.stats._moments import moments
 
 Triple = tuple[Array, Array, Array]
@@ -71,7 +71,7 @@ def alignment(
     too few seeds  value, no interval             value, no interval               value, no interval
     ============== ============================== ================================ =================
 
-    k_lo is the lower Fieller root and both ends of the unresolved kappa are one-sided 95 % bounds (90 %
+    k_lo is the lower Fieller root, and both ends of the unresolved kappa are one-sided 97.5 % bounds (95 %
     together); the price's interval is infinite upwards where A is not resolved. A ceiling may exceed 1 by
     noise (clip in figures only); an interval wholly above 1 is a violation of the law. Where the lower bound
     exceeds 1, the upper equals it. A negative A mirrors the bounds: [-1, -|A|_lo/sqrt(G X_up)].
@@ -216,11 +216,10 @@ def _ceiling(found: Fit, state: npt.NDArray[np.str_]) -> Triple:
 def _half_copies(found: Fit, state: npt.NDArray[np.str_]) -> Triple:
     mean = found.se(found.x)[0]
     value = np.where(mean > 0, found.se(found.t)[0] / mean, np.nan)
-    low, high = fieller(found.t, found.x, found.quantile(TWO_SIDED))
-    low, high = (np.where(found.exact, value, v) for v in (low, high))
-    q = found.quantile(ONE_SIDED)
+    q = found.quantile(TWO_SIDED)
+    low, high = (np.where(found.exact, value, v) for v in fieller(found.t, found.x, q))
     t_mean, t_se = found.se(found.t)
-    _, h_low, h_high = _along(found, ONE_SIDED)
+    _, h_low, h_high = _along(found, TWO_SIDED)
     nearest = np.where(h_low > 0, h_low, np.where(h_high < 0, -h_high, 0.0))
     above = (t_mean + q * t_se) / nearest**2
     below = np.minimum(fieller_lower(found.t, found.x, q), above)

@@ -54,9 +54,16 @@ def goodness_of_fit(ds: xr.Dataset, over: Over = "layer", reference: str = "bp")
                    else here sees it. Needs ``seed_product``.
     ============== =========================================================================================
 
-    ``p`` is the smallest p value times the number of tests that could be made (Bonferroni), ``flagged`` p below
-    0.05. Over many layers and methods some are flagged by chance: ``p_all`` is p corrected by Holm's method for
-    all cells of this result.
+    ``p`` is the smallest p value over its test's share of the false alarms (Bonferroni; half of them go to
+    ``shared``, or all to the others where it cannot be made), ``flagged`` p below 0.05. Over many layers and methods
+    some are flagged by chance: ``p_all`` is p corrected by Holm's method for all cells of this result.
+
+    Measured (``analyses/dependent_blocks.py``, 4,000 runs for each number, 3 x 20, 5 x 20, 10 x 20, 5 x 5 seeds and
+    blocks, Gaussian noise in 5 to 100 directions and t3, kappa/N from 0.1 to 10): false alarms 3.8 to 5.4 % by the
+    moments, 2.5 to 5.3 % with products. Found at 5 x 20, by the moments / with products: blocks repeated twice
+    100 / 100 %, AR(1) of 0.3 51 to 94 / 100, of 0.1 9 to 22 / 49 to 53, noise that grows by 20 % 83 to 98 / 66 to 92,
+    a gain that falls by half 100, 23, 6 / 99, 15, 4 (kappa/N = 0.1, 1, 10), 10 % of noise common to a seed 33 / 100,
+    2 % of it 7 / 88 (100 directions; 100 % with 10 seeds). What is not found is not proved absent.
 
     Source: alignment law, sections 4 and 6; Holm 1979.
 

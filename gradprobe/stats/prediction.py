@@ -28,7 +28,7 @@ def predict(alignment: xr.Dataset, copies: float | Sequence[float]) -> xr.Datase
     a thousand directions, up to 0.03 if over five.
 
     Coverage at N/3, N, 3 N and 10 N copies from 5 seeds x 20 blocks on, over all runs (conditions as in
-    ``alignment``): 92 to 98 % by the moments (three of 1,008 cells at 91.6 to 91.9), 94 to 99 % with products of
+    ``alignment``): 92 to 98 % by the moments (5 of 1,008 cells at 91.6 to 92), 94 to 99 % with products of
     seeds. Less in some cells where noise lies in fewer than ten directions or the mean along its strongest ones
     (79 to 92 %), or where copies have no fourth moments (79 to 92 %).
 

@@ -148,11 +148,11 @@ def test_states_and_no_number_where_there_is_only_noise():
 
 
 def test_bounds_of_an_unresolved_law_that_points_the_right_way():
-    """A is resolved, |mu|^2 is not: kappa <= T_up G/A_lo^2, all at t_.95."""
+    """A is resolved, |mu|^2 is not: kappa <= T_up G/A_lo^2, all at t_.975."""
     ds = make_run(np.random.default_rng(1), layers={"fc": 2000}, kappa=3e5, seeds=5, blocks=20, block=40)
     found = stats.alignment(ds).isel(layer=0, estimator=0)
     assert str(found.state.item()) == "unresolved"
-    q = sps.t.ppf(0.95, 4)
+    q = sps.t.ppf(0.975, 4)
     a, t = found.A.values, found["T"].values
     above = (t.mean() + q * sps.sem(t)) * found.G.values[0] / max(a.mean() - q * sps.sem(a), 0.0) ** 2
     assert float(found.half_copies_high) == pytest.approx(above)
