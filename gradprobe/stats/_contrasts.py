@@ -113,17 +113,6 @@ def p_same_mean(a: Array) -> Array:
     return np.asarray(2 * np.minimum(below, 1 - below), dtype=np.float64)
 
 
-def holm(p: Array) -> Array:
-    """P values corrected for looking at all that are not NaN (Holm 1979), same shape."""
-    flat = p.ravel()
-    order = np.argsort(flat)  # NaN last
-    left = np.isfinite(flat).sum() - np.arange(flat.size)
-    raised = np.maximum.accumulate(flat[order] * np.maximum(left, 1))
-    out = np.full(flat.size, np.nan)
-    out[order] = np.minimum(raised, 1.0)
-    return np.where(np.isfinite(p), out.reshape(p.shape), np.nan)
-
-
 def bonferroni(p: Array, weights: Array) -> tuple[Array, npt.NDArray[np.int64]]:
     """Smallest of p over its share of the false alarms, and which it was, ``[...]``.
 

@@ -10,6 +10,7 @@ from gradprobe.core.errors import UsageError
 from gradprobe.stats import _contrasts as tests
 from gradprobe.stats import register
 from gradprobe.stats._groups import Over
+from gradprobe.stats._holm import holm
 from gradprobe.stats._intervals import LEAST_SEEDS, Array, mean_se
 from gradprobe.stats._law import cross, per_seed
 from gradprobe.stats._moments import Moments, moments
@@ -93,7 +94,7 @@ def goodness_of_fit(ds: xr.Dataset, over: Over = "layer", reference: str = "bp")
     flagged = p < 0.05
     out = xr.Dataset()
     out["p_value"] = m.label(values, "test").assign_coords(test=list(NAMES))
-    out["p"], out["p_all"] = m.label(p), m.label(tests.holm(p))
+    out["p"], out["p_all"] = m.label(p), m.label(holm(p))
     out["flagged"], out["state"] = m.label(flagged), m.label(state)
     said = np.where(
         flagged, np.array(list(FINDINGS.values()))[which], "no sign of dependent or unlike blocks"
