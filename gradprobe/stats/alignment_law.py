@@ -92,13 +92,12 @@ def alignment(
     Counted over all runs, whatever their state, from 5 seeds x 20 blocks on (``analyses/calibration.py``: 4,000
     runs in each of 984 cells, kappa from N/100 to 100 N, ceilings 1, 0.7, 0.1):
 
-    - noise in some thirty directions or more, t5 tails, evolution strategies: price and gain 94 to 98 %. By the
-      moments the rest covers 92 to 98 %, except half_copies at kappa about 10 N (89 to 92 % in some cells: two
-      one-sided bounds of 95 %). With products nothing is below 93.9 %, and 18 % of the cells are above 98 %, up to
-      99.5 % where resolved: where the ceiling is 1 or noise dominates, leaving out one seed overstates the variance
-      of the products 2.7 times at 5 seeds, 2.25 times at 10.
+    - noise in some thirty directions or more, t5 tails, evolution strategies: price and gain 94 to 98 %, ceiling
+      and half_copies at least 92.0 and 92.7 % by the moments, 94.4 and 93.9 % with products. These are above 98 % in
+      18 % of the cells, up to 99.5 % where resolved: where the ceiling is 1 or noise dominates, leaving out one seed
+      overstates the variance of the products 2.7 times at 5 seeds, 2.25 times at 10.
     - bounds (ceiling bounded or unresolved) hold more often than they say: up to 100 %.
-    - the mean along the few strongest directions of the noise: 87 to 92 % in some cells, most at ceiling 1; noise in
+    - the mean along the few strongest directions of the noise: 88 to 92 % in some cells, most at ceiling 1; noise in
       fewer than ten directions: 78 to 92 % in some; copies without fourth moments (t3): half_copies 79, price 81 %
       in the resolved cells, and more seeds do not help.
 
