@@ -102,10 +102,10 @@ def alignment(
       in the resolved cells, and more seeds do not help.
 
     **enough**: below 5 seeds or 20 blocks the run has too little to say: noise in many directions was covered in at
-    least 90 % of 2,000 runs down to 3 seeds x 5 blocks, but by wide intervals, and with 2 blocks in 85 % in places. With
-    ``scale="unit-gain"`` the gains' own noise is not in the intervals. Coverage is that of the procedure as
-    a whole: where kappa is about 10 N, some cells are "resolved" by luck (3 to 5 % of them with 3 to 5 seeds,
-    13 % with 10, by the moments), and their ceiling and kappa then cover only 40 to 85 %.
+    least 90 % of 2,000 runs down to 3 seeds x 5 blocks, but by wide intervals, and with 2 blocks in 85 % in places.
+    With ``scale="unit-gain"`` the gains' own noise is not in the intervals. Coverage is that of the procedure as a
+    whole: where kappa is about 10 N, some cells are "resolved" by luck (3 to 5 % of them with 3 to 5 seeds, 13 %
+    with 10, by the moments), and their ceiling and kappa then cover only 40 to 85 %.
 
     Source: alignment law (derived and simulated for this project); Fieller 1954 for ratios.
 
