@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from gradprobe.store.assemble import assemble
+from gradprobe.store.products import Products
 from gradprobe.store.schema import LayerInfo, Unit, UnitKey, View
 
 LAYERS = {"conv1": 60, "conv2": 120, "fc": 200}
@@ -103,6 +104,7 @@ def make_run(
     noisy_blocks: int = 0,
     reference_noise: float = 0.1,
     world: World | None = None,
+    products: bool = False,
 ) -> xr.Dataset:
     """A run of known truth, put together by the store like a real one.
 
@@ -119,6 +121,7 @@ def make_run(
         noisy_blocks: K_r > 0 adds the reference "smoothed": g plus noise, in so many blocks, fresh per seed.
         reference_noise: Squared length of the noise in that reference's mean, relative to |g|^2.
         world: Vectors, if they were drawn before.
+        products: Store the products of the seeds' means too.
 
     Returns:
         Dataset as :mod:`gradprobe.store.schema` describes it.
@@ -140,7 +143,24 @@ def make_run(
         LayerInfo(k, "Linear", _names(k), ((d - d // 8,), (d // 8,)), 1) for k, d in _sizes(world).items()
     ]
     views = [_view(label, t, world.g, COLORS[i % 6]) for i, (label, t) in enumerate(estimators.items())]
-    return assemble(infos, views, units, list(range(seeds)), block, references, facts)
+    held = [_products(label, truth, world, block) for label, truth in estimators.items() if products]
+    return assemble(
+        infos, views, units, list(range(seeds)), block, references, facts, products=[p for p in held if p]
+    )
+
+
+def _products(label: str, truth: Truth, world: World, block: int) -> Products | None:
+    """Products of the means of all seeds that are there, as the store keeps them."""
+    gone = {*truth.missing, *truth.failed}
+    seeds = [s for e, s in world.blocks if e == label and s not in gone]
+    served = [k for k in world.g if k not in truth.refused]
+    if not truth.stochastic or not seeds:
+        return None
+    means = [[p.mean(0) for k in served for p in _parts(world.blocks[label, s][k])] for s in seeds]
+    values = np.array([[[a[p] @ b[p] for b in means] for a in means] for p in range(len(means[0]))])
+    names = tuple(n for k in served for n in _names(k))
+    copies = block * len(next(iter(world.blocks[label, seeds[0]].values())))
+    return Products(label, None, copies, (label,), names, tuple(seeds), values[None])
 
 
 def _sizes(world: World) -> dict[str, int]:

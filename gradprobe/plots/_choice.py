@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import xarray as xr
 
 from gradprobe.core import spec
 from gradprobe.core.errors import unknown
+from gradprobe.stats._groups import chosen_layers
 from gradprobe.store.paths import check_probed
 
 
@@ -53,17 +53,4 @@ def choose_layers(ds: xr.Dataset, given: str | Sequence[str] | None) -> list[str
     check_probed(ds)
     order = ds["order"].values
     known = [str(ds["layer"].values[np.flatnonzero(order == o)[0]]) for o in np.unique(order)]
-    if given is None:
-        return known
-    chosen: set[str] = set()
-    for pattern in [given] if isinstance(given, str) else given:
-        hit = {x for x in known if _matches(pattern, x)}
-        if not hit:
-            raise unknown("layer", pattern, known)
-        chosen |= hit
-    return [x for x in known if x in chosen]
-
-
-def _matches(pattern: str, name: str) -> bool:
-    names = {name, *name.split(" = ")}
-    return any(pattern == n or fnmatch.fnmatchcase(n, pattern) for n in names)
+    return known if given is None else chosen_layers(known, given)

@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from gradprobe import stats
+from gradprobe.core.errors import UsageError
 
 Range = tuple[int, int] | None
 
@@ -118,6 +119,7 @@ def notes(ds: xr.Dataset) -> list[str]:
         found.append(
             f"Sta. needs {FEWEST} stored points, this run has {ds.sizes['copies']}: probe more copies."
         )
+    found.extend(_of_the_law(ds))
     for label, share in stats.coverage(ds).to_series().items():
         if share < 0.9995:
             found.append(
@@ -171,4 +173,27 @@ def notes(ds: xr.Dataset) -> list[str]:
             f"{label}: {count} copies had a loss that was not finite; they count as 0, so gains are smaller by "
             "their share."
         )
+    return found
+
+
+def _of_the_law(ds: xr.Dataset) -> list[str]:
+    """Where a run is too small for its intervals, and where its blocks are not what the law assumes."""
+    if ds.sizes["copies"] < 2:
+        return []
+    found = []
+    law = stats.alignment(ds)
+    there = law["fitted_copies"] > 0
+    small = (there & ~law["enough"]).any("layer").values
+    if small.any():
+        found.append(f"{', '.join(ds['estimator'].values[small])}: {law.attrs['note']}.")
+    try:
+        tests = stats.goodness_of_fit(ds)
+    except UsageError:  # blocks were left out by hand: nothing can be tested
+        return found
+    flagged = (tests["p_all"] < tests.attrs["level"]).values
+    for e, label in enumerate(ds["estimator"].values):
+        said = tests["finding"].values[e]
+        for finding in dict.fromkeys(said[flagged[e]]):
+            layers = ", ".join(tests["layer"].values[flagged[e] & (said == finding)])
+            found.append(f"{label}, {layers}: {finding}, so the law and its intervals do not hold there.")
     return found

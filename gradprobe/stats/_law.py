@@ -10,6 +10,12 @@ the moments at N = m K copies give unbiased estimates (m copies in a block, K bl
     X = (K sqnorm - block_sqnorm)/(K - 1)    of |mu|^2
     T = m (block_sqnorm - X)                 of tau
     A = dot                                  of <mu, g>
+
+X needs blocks that are independent. Where the products P_st = <g_N^(s), g_N^(t)> of the seeds' directions are
+stored, X_s is instead the pseudo-value S U - (S - 1) U_(s) of the **cross estimate** U = mean of P_st over pairs
+of different seeds, U_(s) the same without seed s: their mean is U, and leaving one out gives U_(s) exactly, so
+they go through every jackknife and Fieller interval as X does. U has no bias whatever the blocks of one seed
+have in common, and where noise dominates its standard deviation is smaller by sqrt(S - 1).
 """
 
 from __future__ import annotations
@@ -23,6 +29,9 @@ import numpy.typing as npt
 from gradprobe.core.errors import UsageError
 from gradprobe.stats._intervals import Array, jackknife, mean_se, t_quantile
 from gradprobe.stats._moments import Moments
+
+ENOUGH_SEEDS, ENOUGH_BLOCKS = 5, 20
+"""Size from which on the intervals were checked; a smaller run has too little to say."""
 
 TWO_SIDED = 0.975
 ONE_SIDED = 0.95
@@ -40,6 +49,7 @@ class Fit:
         copies: N, ``[...]``; 0 where nothing is stored.
         exact: No noise at all (deterministic estimator, noiseless reference), ``[...]``.
         few: Fewer than two blocks are there, ``[...]``.
+        products: X comes from the products of seeds, ``[...]``; False where it is the moments'.
     """
 
     a: Array
@@ -49,6 +59,7 @@ class Fit:
     copies: Array
     exact: npt.NDArray[np.bool_]
     few: npt.NDArray[np.bool_]
+    products: npt.NDArray[np.bool_] | bool = False
 
     def quantile(self, p: float) -> Array:
         """Quantile of t by the number of seeds, NaN below three; any number where there is no noise."""
@@ -65,6 +76,12 @@ class Fit:
             value, se = jackknife(statistic, self.a, self.x, self.t, self.g)
             half = self.quantile(p) * np.where(self.exact, 0.0, se)
         return value, value - half, value + half
+
+    def enough(self, block: int) -> npt.NDArray[np.bool_]:
+        """Whether there are as many seeds and blocks as the intervals were checked for, ``[...]``."""
+        seeds = np.isfinite(self.x).sum(-1)
+        checked = (seeds >= ENOUGH_SEEDS) & (self.copies >= ENOUGH_BLOCKS * block)
+        return checked | (self.exact & (seeds > 0))
 
     def curve(self, n: Array) -> Array:
         """The fitted law A/sqrt(G (X + T/n)) of pooled moments at n copies, ``[..., copies]``."""
@@ -100,12 +117,39 @@ def per_seed(
         return dot, x, np.maximum(block * (block_sqnorm - x), 0.0)  # below 0 only by rounding
 
 
-def fit(m: Moments, copies: int | None = None) -> Fit:
+def cross(products: Array, square: Array, kept: npt.NDArray[np.bool_]) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Pseudo-values of the mean product of different seeds.
+
+    Args:
+        products: P_st, ``[..., seed, seed]``.
+        square: |g_N|^2 of each seed where the law is fitted, ``[..., seed]``. It must be the diagonal of P: at
+            other copies than the products' own, they say nothing.
+        kept: Seeds in play, ``[..., seed]``.
+
+    Returns:
+        Values ``[..., seed]``, and where they can be had ``[...]``: three seeds, every pair stored.
+    """
+    pairs = kept[..., :, None] & kept[..., None, :]
+    diagonal = np.diagonal(products, axis1=-2, axis2=-1)
+    count = kept.sum(-1)
+    there = (np.isfinite(products) | ~pairs).all((-1, -2)) & (count > 2)
+    there &= (np.isclose(diagonal, square, rtol=1e-9, atol=0.0) | ~kept).all(-1)
+    apart = np.where(pairs & ~np.eye(kept.shape[-1], dtype=bool), products, 0.0)
+    row = apart.sum(-1)
+    total, s = row.sum(-1, keepdims=True), count[..., None]
+    with np.errstate(all="ignore"):
+        return total / (s - 1) - (total - 2 * row) / (s - 2), there
+
+
+def fit(m: Moments, copies: int | None = None, products: bool = True) -> Fit:
     """Moments of the law at the last copies that all seeds reached, or at given ones.
+
+    T is the scatter of blocks within a seed in either case.
 
     Args:
         m: Moments of a run.
         copies: A stored number of copies; None: the last, for each estimator and part.
+        products: Take X from the products of seeds where they are stored for these copies and seeds.
 
     Returns:
         Arrays ``[estimator, part, seed]``. NaN for an estimator with fewer than two blocks.
@@ -132,8 +176,11 @@ def fit(m: Moments, copies: int | None = None) -> Fit:
     once = ~noisy & m.noisy  # stored once: its seeds repeat one draw of the reference's noise
     gone = ~np.isfinite(a + x + t + m.reference)
     gone |= once[..., None] & (np.cumsum(~gone, axis=-1) > 1)
+    pseudo, there = cross(m.products, sq, ~gone)
+    there &= noisy & products
+    x = np.where(there[..., None], pseudo, x)
     a, x, t, g = (np.where(gone, np.nan, v) for v in (a, x, t, m.reference))
-    return Fit(a, x, t, g, n, ~noisy & ~m.noisy, few)
+    return Fit(a, x, t, g, n, ~noisy & ~m.noisy, few, there)
 
 
 def check_boundary(grid: Array, copies: int) -> int:

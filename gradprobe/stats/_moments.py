@@ -1,20 +1,22 @@
 """From a labelled Dataset to moment arrays and back: the only place in this folder that knows labels.
 
-Arrays are ``[estimator, part, seed, copies]``, where ``part`` is the parameter, the layer or (length 1) the
-model. Moments are additive over parameters, so layers and the model are sums.
+Arrays are ``[estimator, part, seed, copies]``, where ``part`` is the parameter, the layer, the group of layers
+or (length 1) the model. Moments are additive over parameters, so layers, groups and the model are sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import xarray as xr
 
 from gradprobe.core.errors import UsageError, unknown
+from gradprobe.stats._groups import Over, check_groups, group_layers
 from gradprobe.stats._intervals import mean_se, t_quantile
 from gradprobe.store.paths import check_probed
 
@@ -29,12 +31,14 @@ _ABOUT = ("color", "target", "stochastic", "summary", "sigma", "method")
 
 @dataclass(frozen=True)
 class Moments:
-    """Moments of every estimator over parameters, layers or the model.
+    """Moments of every estimator over parameters, layers, groups of layers or the model.
 
     Attributes:
         dot: <g_n, g>, ``[estimator, part, seed, copies]``; ``sqnorm`` and ``block_sqnorm`` alike.
         sqnorm: |g_n|^2.
         block_sqnorm: Mean of |B_k|^2 over the blocks so far.
+        products: <g_N^(s), g_N^(t)>, N the last copies of each seed, ``[estimator, part, seed, other seed]``;
+            NaN where it is not stored.
         reference: |g|^2 per seed, without bias if the reference is noisy, ``[estimator, part, seed]``.
         noisy: Whether the reference is noisy, ``[estimator, part]``.
         served: False where a layer was refused by the estimator in every seed, ``[estimator, part]``.
@@ -48,6 +52,7 @@ class Moments:
     dot: Array
     sqnorm: Array
     block_sqnorm: Array
+    products: Array
     reference: Array
     noisy: Mask
     served: Mask
@@ -93,25 +98,25 @@ class Moments:
 
 
 def moments(
-    ds: xr.Dataset, over: str, reference: str, scale: str = "raw", copies: int | None = None
+    ds: xr.Dataset, over: Over, reference: str, scale: str = "raw", copies: int | None = None
 ) -> Moments:
-    """Moments summed over parameters into layers or the model.
+    """Moments summed over parameters into layers, groups of layers or the model.
 
-    A sum is NaN where one of its terms is (not there yet, failed); only for the model, a layer that the
-    estimator refused in every seed counts as a direction of zero: it adds nothing to ``dot`` and ``sqnorm``,
+    A sum is NaN where one of its terms is (not there yet, failed); only for groups and the model, a layer that
+    the estimator refused in every seed counts as a direction of zero: it adds nothing to ``dot`` and ``sqnorm``,
     and its |g|^2 counts. That norm is taken from the estimators that serve the layer; a layer that every
     estimator refuses is not probed and left out.
 
     Args:
         ds: Results (:mod:`gradprobe.store.schema`).
-        over: ``parameter``, ``layer`` or ``model``.
+        over: ``parameter``, ``layer``, ``model``, or groups: name -> layers or patterns.
         reference: A name along ``ds.reference``.
-        scale: ``raw``, or ``unit-gain`` (model only; see :func:`_unit_gain`).
+        scale: ``raw``, or ``unit-gain`` (groups and model only; see :func:`_unit_gain`).
         copies: Where gains are estimated for ``unit-gain``; None: at the last stored copies.
 
     Raises:
-        UsageError: A name is unknown, ``unit-gain`` is asked for below the model, or the Dataset has lost a
-            dimension.
+        UsageError: A name is unknown, a pattern matches no layer, ``unit-gain`` is asked for within one layer,
+            or the Dataset has lost a dimension.
     """
     _check(ds, over, reference, scale)
     found = _read(ds, reference)
@@ -127,18 +132,33 @@ def moments(
         return layers
     if scale == "unit-gain":
         layers = _unit_gain(layers, copies)
-    everything = [np.arange(len(groups))]
-    return _sum(_zero_refused(layers), everything, _drop(layers.coords, "layer"), {"over": "model"})
+    return _grouped(_zero_refused(layers), over)
 
 
-def _check(ds: xr.Dataset, over: str, reference: str, scale: str) -> None:
-    for kind, value, known in (("over", over, OVER), ("scale", scale, SCALES)):
-        if value not in known:
-            raise unknown(kind, value, known)
-    if scale == "unit-gain" and over != "model":
+def _grouped(layers: Moments, over: Over) -> Moments:
+    """Sums over groups of layers, or over all of them."""
+    names = layers.coords["layer"]
+    rest = _drop(layers.coords, "layer")
+    if not isinstance(over, Mapping):
+        return _sum(layers, [np.arange(len(names))], rest, {"over": "model"})
+    members = group_layers(names, over)
+    numel = [sum(layers.coords["numel"][1][i] for i in g) for g in members.values()]
+    own: dict[str, Any] = {"group": list(members), "numel": ("group", numel)}
+    own["layers"] = ("group", [", ".join(names[i] for i in g) for g in members.values()])
+    return _sum(layers, list(members.values()), rest | own, {"over": "group"})
+
+
+def _check(ds: xr.Dataset, over: Over, reference: str, scale: str) -> None:
+    if isinstance(over, Mapping):
+        check_groups(over)
+    elif over not in OVER:
+        raise unknown("over", over, OVER)
+    if scale not in SCALES:
+        raise unknown("scale", scale, SCALES)
+    if scale == "unit-gain" and over in OVER[:2]:
         raise UsageError(
             f"scale='unit-gain' changes nothing within one {over} (a cosine has no length); "
-            "use it with over='model'."
+            "use it with over='model' or with groups of layers."
         )
     check_probed(ds)
     for dim in ("reference", *_DIMS):
@@ -173,6 +193,7 @@ def _read(ds: xr.Dataset, reference: str) -> Moments:
     shown = {k: np.where(left_out[..., None], np.nan, get(k)) for k in ("dot", "sqnorm", "block_sqnorm")}
     return Moments(
         **shown,
+        products=_products(ds),
         reference=unbiased,
         noisy=np.asarray((blocks > 1).any(-1)),
         served=np.asarray(~(status == "refused").all(-1)),
@@ -184,6 +205,16 @@ def _read(ds: xr.Dataset, reference: str) -> Moments:
     )
 
 
+def _products(ds: xr.Dataset) -> Array:
+    """``[estimator, parameter, seed, seed]`` for the seeds that were selected; NaN where nothing is stored."""
+    stored = ds.get("seed_product")
+    if stored is None or not stored.indexes.get("other_seed", pd.Index([0, 0])).is_unique:
+        sizes = [ds.sizes[d] for d in _DIMS[:3]]
+        return np.full([*sizes, sizes[-1]], np.nan)
+    chosen = stored.reindex(other_seed=ds["seed"].values).transpose(*_DIMS[:3], "other_seed")
+    return np.asarray(chosen.values, dtype=np.float64)
+
+
 def _drop(coords: dict[str, Any], dim: str) -> dict[str, Any]:
     return {k: v for k, v in coords.items() if k != dim and not (isinstance(v, tuple) and v[0] == dim)}
 
@@ -191,7 +222,7 @@ def _drop(coords: dict[str, Any], dim: str) -> dict[str, Any]:
 def _sum(
     m: Moments, groups: list[npt.NDArray[np.int64]], coords: dict[str, Any], facts: dict[str, Any]
 ) -> Moments:
-    arrays = ("dot", "sqnorm", "block_sqnorm", "reference")
+    arrays = ("dot", "sqnorm", "block_sqnorm", "products", "reference")
     sums: dict[str, Any] = {k: np.stack([getattr(m, k)[:, g].sum(1) for g in groups], axis=1) for k in arrays}
     flags: dict[str, Any] = {
         k: np.stack([getattr(m, k)[:, g].any(1) for g in groups], axis=1) for k in ("noisy", "served")
@@ -207,7 +238,8 @@ def _zero_refused(m: Moments) -> Moments:
     borrowed = np.where(np.asarray(gone.all(0))[:, None], 0.0, borrowed)
     reference = np.where(gone[..., None], borrowed, m.reference)
     zeroed: dict[str, Any] = {
-        k: np.where(gone[..., None, None], 0.0, getattr(m, k)) for k in ("dot", "sqnorm", "block_sqnorm")
+        k: np.where(gone[..., None, None], 0.0, getattr(m, k))
+        for k in ("dot", "sqnorm", "block_sqnorm", "products")
     }
     return replace(m, **zeroed, reference=reference)
 
@@ -226,4 +258,5 @@ def _unit_gain(m: Moments, copies: int | None) -> Moments:
     with np.errstate(all="ignore"):
         weight = np.where(norm == 0, 0.0, np.where((low > 0) & (norm > 0), norm / mean, np.nan))
     w = weight[..., None, None]
-    return replace(m, dot=m.dot * w, sqnorm=m.sqnorm * w**2, block_sqnorm=m.block_sqnorm * w**2)
+    squares = {k: getattr(m, k) * w**2 for k in ("sqnorm", "block_sqnorm", "products")}
+    return replace(m, dot=m.dot * w, **squares)

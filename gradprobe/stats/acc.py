@@ -6,6 +6,7 @@ import xarray as xr
 
 from gradprobe.stats import register
 from gradprobe.stats._grid import trapezoid_weights, within
+from gradprobe.stats._groups import Over
 from gradprobe.stats._moments import moments
 from gradprobe.stats.cosine_similarity import cosine_values
 
@@ -14,7 +15,7 @@ from gradprobe.stats.cosine_similarity import cosine_values
 def accuracy(
     ds: xr.Dataset,
     copies: tuple[float, float] | None = None,
-    over: str = "layer",
+    over: Over = "layer",
     reference: str = "bp",
     scale: str = "raw",
 ) -> xr.DataArray:
@@ -30,12 +31,12 @@ def accuracy(
         ds: Results.
         copies: (n1, n2), both included; the stored points inside are used. Default: the whole stored grid.
             An estimator that ends before n2 is NaN; give a range that all have reached.
-        over: ``parameter``, ``layer`` (default) or ``model``.
+        over: ``parameter``, ``layer`` (default), ``model``, or groups of layers (see ``alignment``).
         reference: ``bp`` (default), or another name along ``ds.reference``.
-        scale: ``raw`` (default) or ``unit-gain`` (model only; see ``cosine``).
+        scale: ``raw`` (default) or ``unit-gain`` (groups and model only; see ``cosine``).
 
     Returns:
-        Acc. without unit, dims (estimator, parameter | layer, seed); ``attrs["range"]`` is what was used.
+        Acc. without unit, dims (estimator, parameter | layer | group, seed); ``attrs["range"]`` is what was used.
 
     Raises:
         UsageError: A name is unknown, or the range does not lie inside the stored grid.

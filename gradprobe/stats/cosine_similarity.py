@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from gradprobe.stats import register
+from gradprobe.stats._groups import Over
 from gradprobe.stats._moments import Array, Moments, moments
 
 
@@ -17,7 +18,7 @@ def cosine_values(m: Moments) -> Array:
 
 
 @register("cosine", summary="cosine similarity with the reference, per seed and number of copies")
-def cosine(ds: xr.Dataset, over: str = "layer", reference: str = "bp", scale: str = "raw") -> xr.DataArray:
+def cosine(ds: xr.Dataset, over: Over = "layer", reference: str = "bp", scale: str = "raw") -> xr.DataArray:
     """Cosine similarity between the mean of n copies and the reference.
 
     cos(n) = <g_n, g> / sqrt(|g_n|^2 |g|^2), per seed; over layers or the model each of the three moments is
@@ -30,7 +31,7 @@ def cosine(ds: xr.Dataset, over: str = "layer", reference: str = "bp", scale: st
     G = (K_r |g|^2 - mean|R_k|^2) / (K_r - 1), averaged over seeds. The reference's noise is independent of
     the estimator's, so <g_n, g> has no bias as it is. Single cosines may then exceed 1.
 
-    **Unit gain** (``over="model"``): an estimator whose layers have different gains c_l = <mu, g>/|g|^2 stays
+    **Unit gain** (model or group): an estimator whose layers have different gains c_l = <mu, g>/|g|^2 stays
     below 1 over the model even if each layer is perfect, because the layers' lengths no longer fit together:
     gains (1, 0.5) with equal norms give 0.949. ``scale="unit-gain"`` divides each layer's direction by c_l
     before summing and so shows what is left when every layer has its own step size. c_l is estimated from the
@@ -46,16 +47,17 @@ def cosine(ds: xr.Dataset, over: str = "layer", reference: str = "bp", scale: st
 
     Args:
         ds: Results.
-        over: ``parameter``, ``layer`` (default: the unit in which methods differ) or ``model``.
+        over: ``parameter``, ``layer`` (default: the unit in which methods differ), ``model``, or groups of layers
+            (see ``alignment``).
         reference: ``bp`` (default), or another name along ``ds.reference``.
-        scale: ``raw`` (default) or ``unit-gain`` (model only).
+        scale: ``raw`` (default) or ``unit-gain`` (groups and model only).
 
     Returns:
-        Cosines without unit, dims (estimator, parameter | layer, seed, copies); over the model
+        Cosines without unit, dims (estimator, parameter | layer | group, seed, copies); over the model
         (estimator, seed, copies). NaN where a norm is zero: the angle is undefined.
 
     Raises:
-        UsageError: A name is unknown, or ``unit-gain`` is asked for below the model.
+        UsageError: A name is unknown, or ``unit-gain`` is asked for within one layer.
     """
     m = moments(ds, over, reference, scale)
     return m.label(cosine_values(m), "seed", "copies", long_name="cosine similarity").rename("cosine")

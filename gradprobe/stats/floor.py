@@ -8,6 +8,7 @@ import xarray as xr
 
 from gradprobe.stats import register
 from gradprobe.stats._grid import Array, line_residual, rms, trapezoid_weights, within
+from gradprobe.stats._groups import Over
 from gradprobe.stats._law import fit
 from gradprobe.stats._moments import moments
 
@@ -19,7 +20,7 @@ _FLAT = 1e4
 def stability_floor(
     ds: xr.Dataset,
     copies: tuple[float, float] | None = None,
-    over: str = "layer",
+    over: Over = "layer",
     reference: str = "bp",
     scale: str = "raw",
 ) -> xr.DataArray:
@@ -35,12 +36,12 @@ def stability_floor(
     Args:
         ds: Results.
         copies: (n1, n2) as for ``stability``; default: the whole stored grid.
-        over: ``parameter``, ``layer`` (default) or ``model``.
+        over: ``parameter``, ``layer`` (default), ``model``, or groups of layers (see ``alignment``).
         reference: ``bp`` (default), or another name along ``ds.reference``.
-        scale: ``raw`` (default) or ``unit-gain`` (model only).
+        scale: ``raw`` (default) or ``unit-gain`` (groups and model only).
 
     Returns:
-        Floor in units of the cosine, dims (estimator, parameter | layer).
+        Floor in units of the cosine, dims (estimator, parameter | layer | group).
 
     Raises:
         UsageError: As ``stability``; or there are fewer than two blocks.

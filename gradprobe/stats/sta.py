@@ -7,6 +7,7 @@ import xarray as xr
 from gradprobe.core.errors import unknown
 from gradprobe.stats import register
 from gradprobe.stats._grid import line_residual, rms, trapezoid_weights, within
+from gradprobe.stats._groups import Over
 from gradprobe.stats._law import fit
 from gradprobe.stats._moments import moments
 from gradprobe.stats.cosine_similarity import cosine_values
@@ -19,7 +20,7 @@ def stability(
     ds: xr.Dataset,
     copies: tuple[float, float] | None = None,
     around: str = "line",
-    over: str = "layer",
+    over: Over = "layer",
     reference: str = "bp",
     scale: str = "raw",
 ) -> xr.DataArray:
@@ -42,12 +43,12 @@ def stability(
         copies: (n1, n2), both included, with at least 3 stored points; default: the whole stored grid. An
             estimator that ends before n2 is NaN.
         around: ``line`` (default: the paper's) or ``law``.
-        over: ``parameter``, ``layer`` (default) or ``model``.
+        over: ``parameter``, ``layer`` (default), ``model``, or groups of layers (see ``alignment``).
         reference: ``bp`` (default), or another name along ``ds.reference``.
-        scale: ``raw`` (default) or ``unit-gain`` (model only; see ``cosine``).
+        scale: ``raw`` (default) or ``unit-gain`` (groups and model only; see ``cosine``).
 
     Returns:
-        Sta. in units of the cosine, dims (estimator, parameter | layer, seed).
+        Sta. in units of the cosine, dims (estimator, parameter | layer | group, seed).
 
     Raises:
         UsageError: A name is unknown, the range does not lie inside the stored grid or holds fewer than 3

@@ -148,11 +148,11 @@ def test_states_and_no_number_where_there_is_only_noise():
 
 
 def test_bounds_of_an_unresolved_law_that_points_the_right_way():
-    """A is resolved, |mu|^2 is not: kappa <= T_up G/A_lo^2, all at t_.95."""
+    """A is resolved, |mu|^2 is not: kappa <= T_up G/A_lo^2, all at t_.975."""
     ds = make_run(np.random.default_rng(1), layers={"fc": 2000}, kappa=3e5, seeds=5, blocks=20, block=40)
     found = stats.alignment(ds).isel(layer=0, estimator=0)
     assert str(found.state.item()) == "unresolved"
-    q = sps.t.ppf(0.95, 4)
+    q = sps.t.ppf(0.975, 4)
     a, t = found.A.values, found["T"].values
     above = (t.mean() + q * sps.sem(t)) * found.G.values[0] / max(a.mean() - q * sps.sem(a), 0.0) ** 2
     assert float(found.half_copies_high) == pytest.approx(above)
@@ -234,3 +234,25 @@ def test_copies_must_be_a_boundary_and_two_blocks():
         stats.alignment(ds, copies=16)
     with pytest.raises(UsageError, match="at least two blocks"):
         stats.alignment(ds.isel(copies=[0]))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "blocks", "enough"), [(5, 20, True), (4, 20, False), (5, 19, False), (9, 40, True)]
+)
+def test_small_runs_say_that_they_have_too_little_to_say(seeds, blocks, enough):
+    truth = {
+        "lr": Truth(kappa=20.0),
+        "one": Truth(kappa=20.0, failed=(0,)),
+        "gone": Truth(missing=tuple(range(seeds))),
+        "bp": Truth(kappa=0.0, stochastic=False),
+    }
+    layers = {"fc": 40}
+    ds = make_run(np.random.default_rng(0), layers=layers, estimators=truth, seeds=seeds, blocks=blocks)
+    found = stats.alignment(ds).isel(layer=0)
+    assert found["enough"].values.tolist() == [enough, enough and seeds > 5, False, True]
+    assert np.isfinite(found.ceiling_low.sel(estimator="lr"))
+    predicted = stats.predict(stats.alignment(ds), [10, 100])
+    assert predicted["enough"].dims == ("estimator", "layer")
+    alone = stats.alignment(ds.sel(estimator=["lr", "bp", "gone"]))
+    assert ("too little to say" in alone.attrs.get("note", "")) != enough
+    assert stats.predict(alone, 10).attrs.get("note") == alone.attrs.get("note")
