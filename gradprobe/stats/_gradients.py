@@ -8,12 +8,14 @@ import xarray as xr
 
 from gradprobe.core.errors import UsageError
 from gradprobe.stats._batches import Gradients
+from gradprobe.stats._groups import Over
 from gradprobe.stats._intervals import Array
+from gradprobe.stats._units import groups_of
 from gradprobe.stats.alignment_law import alignment
 from gradprobe.store.assemble import attribute
 
 
-def law_of_each(ds: xr.Dataset, over: str, scale: str, reference: str = "bp") -> list[xr.Dataset]:
+def law_of_each(ds: xr.Dataset, over: Over, scale: str, reference: str = "bp") -> list[xr.Dataset]:
     """The alignment law of each batch, or of the only one.
 
     Args:
@@ -26,7 +28,7 @@ def law_of_each(ds: xr.Dataset, over: str, scale: str, reference: str = "bp") ->
     return [alignment(run, over=over, reference=reference, scale=scale) for run in runs]
 
 
-def read_gradients(ds: xr.Dataset, over: str) -> Gradients:
+def read_gradients(ds: xr.Dataset, over: Over) -> Gradients:
     """Products of the batches' gradients, summed over parameters into parts.
 
     Args:
@@ -39,8 +41,6 @@ def read_gradients(ds: xr.Dataset, over: str) -> Gradients:
     """
     if not isinstance(ds, xr.Dataset) or "reference_dot" not in ds:
         raise UsageError("data_or_copies needs the results of gp.probe(..., batches=...).")
-    if not isinstance(over, str):
-        raise UsageError("data_or_copies is over 'parameter', 'layer' or 'model', not over groups of layers.")
     groups = _groups(ds, over)
     dot = full = None
     share = 0.0
@@ -67,15 +67,14 @@ def read_gradients(ds: xr.Dataset, over: str) -> Gradients:
     return Gradients(_summed(_known(ds, "reference_sqnorm", "bp"), groups), None, dot, full, share)
 
 
-def _groups(ds: xr.Dataset, over: str) -> list[npt.NDArray[np.int64]]:
-    """Indices of the parameters of each part."""
-    order = ds["order"].values
-    if over == "parameter":
-        return [np.array([p]) for p in range(order.size)]
-    if over == "layer":
-        return [np.flatnonzero(order == o) for o in np.unique(order)]
+def _groups(ds: xr.Dataset, over: Over) -> list[npt.NDArray[np.int64]]:
+    """Indices of the parameters of each part; layers that every estimator refuses are no part of a sum."""
+    _, groups = groups_of(ds, over)
+    if over in ("parameter", "layer"):
+        return groups
     others = [d for d in ds["status"].dims if d != "parameter"]
-    return [np.flatnonzero((ds["status"] != "refused").any(others).values)]
+    served = (ds["status"] != "refused").any(others).values
+    return [g[served[g]] for g in groups]
 
 
 def _summed(values: Array, groups: list[npt.NDArray[np.int64]]) -> Array:

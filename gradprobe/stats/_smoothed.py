@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from gradprobe.core.errors import UsageError
+from gradprobe.stats._groups import Over
 from gradprobe.stats._intervals import Array, mean_se, t_quantile
 from gradprobe.stats._law import TWO_SIDED
 from gradprobe.stats._moments import moments
@@ -60,7 +61,7 @@ def with_both(ds: xr.Dataset) -> xr.Dataset:
     return ds if bool(keep.all()) else ds.assign(sqnorm=ds["sqnorm"].where(keep))
 
 
-def smoothed(ds: xr.Dataset, over: str, known: Array) -> Smoothed:
+def smoothed(ds: xr.Dataset, over: Over, known: Array) -> Smoothed:
     """Moments of the smoothed gradient over parameters, layers or the model.
 
     An estimator without noise smooths nothing: its smoothed gradient is backprop's. So is, within a model, that of
@@ -88,7 +89,7 @@ def smoothed(ds: xr.Dataset, over: str, known: Array) -> Smoothed:
 _OF = ("along", "square")
 
 
-def _sums(ds: xr.Dataset, over: str, of: str) -> Array:
+def _sums(ds: xr.Dataset, over: Over, of: str) -> Array:
     """One of the two moments ``[estimator, part, seed]``, summed by ``moments`` as every other is."""
     per_seed = ("estimator", "parameter", "seed")
     names = ("reference_sqnorm", "reference_block_sqnorm", "reference_blocks")

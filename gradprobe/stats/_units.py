@@ -10,6 +10,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from gradprobe.core.errors import UsageError, unknown
+from gradprobe.stats._groups import Over, check_groups, group_layers
+from gradprobe.stats._moments import OVER
 from gradprobe.store.paths import check_probed
 
 Array = npt.NDArray[np.float64]
@@ -19,7 +21,6 @@ Places = npt.NDArray[np.int64]
 KINDS = ("forwards", "equivalents", "seconds")
 """What a run stores of its cost."""
 
-OVER = ("layer", "model")
 _DIMS = ("estimator", "parameter", "seed")
 
 
@@ -99,19 +100,26 @@ def read_units(ds: xr.Dataset) -> Units:
     return Units(price, booked, np.asarray(refused))
 
 
-def groups_of(ds: xr.Dataset, over: str) -> tuple[list[str], list[Places]]:
-    """Names of the layers in execution order (or of the model), and the indices of their parameters.
+def groups_of(ds: xr.Dataset, over: Over) -> tuple[list[str], list[Places]]:
+    """Names of parameters, layers in execution order, groups of layers or the model, and indices of their parameters.
 
     Raises:
-        UsageError: ``over`` is neither ``layer`` nor ``model``.
+        UsageError: ``over`` is none of these.
     """
-    if over not in OVER:
-        raise unknown("over", over, OVER)
     order = ds["order"].values
+    if over == "parameter":
+        return [str(p) for p in ds["parameter"].values], [np.array([p]) for p in range(order.size)]
+    layers = [np.flatnonzero(order == o) for o in np.unique(order)]
+    names = [str(ds["layer"].values[g[0]]) for g in layers]
+    if over == "layer":
+        return names, layers
     if over == "model":
         return ["model"], [np.arange(order.size)]
-    groups = [np.flatnonzero(order == o) for o in np.unique(order)]
-    return [str(ds["layer"].values[g[0]]) for g in groups], groups
+    if isinstance(over, str):
+        raise unknown("over", over, OVER)
+    check_groups(over)
+    members = group_layers(names, over)
+    return list(members), [np.concatenate([layers[i] for i in g]) for g in members.values()]
 
 
 def _values(ds: xr.Dataset, name: str, *more: str) -> Array:

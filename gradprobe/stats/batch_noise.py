@@ -13,6 +13,7 @@ import xarray as xr
 from gradprobe.stats import register
 from gradprobe.stats._batches import LEAST, Gradients, along_signal, data_noise, jackknifed, kept, mean_of
 from gradprobe.stats._gradients import law_of_each, read_gradients
+from gradprobe.stats._groups import Over
 from gradprobe.stats._intervals import Array, mean_se
 from gradprobe.stats._law import TWO_SIDED
 from gradprobe.stats.alignment_law import Triple
@@ -35,7 +36,7 @@ _LONG = {
 )
 def data_or_copies(
     ds: xr.Dataset,
-    over: str = "layer",
+    over: Over = "layer",
     scale: str = "raw",
     copies: float | Sequence[float] | None = None,
 ) -> xr.Dataset:
@@ -78,7 +79,7 @@ def data_or_copies(
 
     Args:
         ds: Results of ``gp.probe(..., batches=...)``, or of one batch with the reference "dataset".
-        over: ``parameter``, ``layer`` (default) or ``model``.
+        over: ``parameter``, ``layer`` (default), ``model``, or groups of layers as for ``cosine``.
         scale: ``raw`` (default) or ``unit-gain`` (model only): each layer rescaled to unit gain, batch by batch.
         copies: Where to give ``cosine``; the last stored by default. NaN beyond the run where it is not resolved.
 

@@ -11,6 +11,7 @@ import xarray as xr
 
 from gradprobe.core.errors import UsageError, unknown
 from gradprobe.stats import register
+from gradprobe.stats._groups import Over
 from gradprobe.stats._units import KINDS, Array, Mask, Places
 from gradprobe.stats.alignment_law import alignment
 from gradprobe.stats.copy_cost import cost as cost_of
@@ -32,7 +33,7 @@ def frontier(
     ds: xr.Dataset,
     cost: str = "equivalents",
     costs: Sequence[float] | None = None,
-    over: str = "layer",
+    over: Over = "layer",
     reference: str = "bp",
     scale: str = "raw",
 ) -> xr.Dataset:
@@ -56,7 +57,7 @@ def frontier(
             ``forwards``, ``seconds`` or ``copies``.
         costs: At which costs; by default 73 from one copy of the cheapest method to ten times the most expensive
             run, evenly spaced on a log scale.
-        over: ``layer`` (default) or ``model``.
+        over: ``layer`` (default), ``model``, or groups of layers as for ``cosine``.
         reference: What cosines are with.
         scale: ``raw`` or ``unit-gain`` (model only).
 
@@ -93,7 +94,7 @@ def frontier(
     return out
 
 
-def _price(ds: xr.Dataset, cost: str, over: str) -> xr.DataArray:
+def _price(ds: xr.Dataset, cost: str, over: Over) -> xr.DataArray:
     """Cost of one copy, or of the one evaluation of a method without noise."""
     found = cost_of(ds, over)
     if cost != "copies":

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from gradprobe.stats import register
+from gradprobe.stats._groups import Over
 from gradprobe.stats._units import groups_of, read_units
 
 ABOUT = ("color", "target", "stochastic", "summary")
@@ -21,7 +22,7 @@ _LONG = {
 
 
 @register("cost", summary="what a copy costs: forward passes, full-forward equivalents and seconds")
-def cost(ds: xr.Dataset, over: str = "layer") -> xr.Dataset:
+def cost(ds: xr.Dataset, over: Over = "layer") -> xr.Dataset:
     """What one copy costs, for every estimator and layer, or for the whole model.
 
     Costs belong to units (a draw in a layer, or in all of them), and one unit serves every read-out of its draw: LR
@@ -39,28 +40,29 @@ def cost(ds: xr.Dataset, over: str = "layer") -> xr.Dataset:
 
     Args:
         ds: Results.
-        over: ``layer`` (default) or ``model``.
+        over: ``parameter``, ``layer`` (default), ``model``, or groups of layers as for ``cosine``.
 
     Returns:
-        Dataset over (estimator, layer) or (estimator): ``forwards``, ``equivalents`` and ``seconds`` for one copy,
-        the median over seeds of totals divided by copies (the first unit of a process is slower, so a mean would
-        drift with the number of seeds); ``shared``. NaN where nothing has been computed.
+        Dataset over (estimator, parameter | layer | group) or (estimator): ``forwards``, ``equivalents`` and
+        ``seconds`` for one copy, the median over seeds of totals divided by copies (the first unit of a process is
+        slower, so a mean would drift with the number of seeds); ``shared``. NaN where nothing has been computed.
 
     Raises:
         UsageError: ``over`` is unknown, or the results have lost a dimension.
     """
     units = read_units(ds)
     names, groups = groups_of(ds, over)
+    part = over if isinstance(over, str) else "group"
     prices, shared = units.of(groups)
     coords: dict[str, Any] = {"estimator": [str(e) for e in ds["estimator"].values]}
     coords |= {k: ("estimator", ds[k].values) for k in ABOUT if k in ds.coords}
     dims: tuple[str, ...] = ("estimator",)
     at: Any = (slice(None), 0)
-    if over != "model":
-        dims, at = ("estimator", over), ()
+    if part != "model":
+        dims, at = ("estimator", part), ()
         numel = [int(ds["numel"].values[g].sum()) for g in groups]
-        coords |= {over: names, "numel": (over, numel)}
-    out = xr.Dataset(coords=coords, attrs={"over": over})
+        coords |= {part: names, "numel": (part, numel)}
+    out = xr.Dataset(coords=coords, attrs={"over": part})
     for kind, values in prices.items():
         out[kind] = (dims, np.asarray(values[at]), {"long_name": _LONG[kind]})
     out["shared"] = (dims, np.asarray(shared[at]))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from gradprobe.stats import register
+from gradprobe.stats._groups import Over
 from gradprobe.stats._intervals import Array, jackknife, t_quantile
 from gradprobe.stats._law import TWO_SIDED
 from gradprobe.stats._smoothed import Smoothed, check_references, smoothed, with_both
@@ -26,7 +27,7 @@ Triple = tuple[Array, Array, Array]
 
 @register("decompose", summary="1 - cosine split into noise, bias of the encoding, and smoothing bias")
 def decompose(
-    ds: xr.Dataset, copies: float | Sequence[float] | None = None, over: str = "layer", scale: str = "raw"
+    ds: xr.Dataset, copies: float | Sequence[float] | None = None, over: Over = "layer", scale: str = "raw"
 ) -> xr.Dataset:
     """Split what n copies lack of a cosine of 1 with backprop into noise and two kinds of bias.
 

@@ -10,12 +10,15 @@ from scipy.special import stdtr  # scipy.stats takes seconds to import
 
 from gradprobe.core.errors import UsageError, one_of, positive
 from gradprobe.stats import register
+from gradprobe.stats._groups import Over
 from gradprobe.stats._holm import holm
 from gradprobe.stats._intervals import LEAST_SEEDS, Array, check_level, mean_se, t_quantile
 from gradprobe.stats._moments import Moments, moments
 from gradprobe.stats._names import two_of
-from gradprobe.stats._price import AT, per_copy
+from gradprobe.stats._units import KINDS, groups_of, read_units
 from gradprobe.stats.cosine_similarity import cosine_values
+
+AT = ("copies", *KINDS)
 
 ROUNDING = 1e-9
 """Relative difference of two numbers of copies that are the same."""
@@ -30,7 +33,7 @@ def compare(
     second: str,
     at: str = "copies",
     amount: float | None = None,
-    over: str = "layer",
+    over: Over = "layer",
     reference: str = "bp",
     scale: str = "raw",
     level: float = 0.95,
@@ -80,22 +83,28 @@ def compare(
     check_level(level)
     one_of("at", at, AT)
     amount = None if amount is None else positive("amount", amount)
-    whole = _compared(moments(ds, "model", reference, scale), ds, (first, second), at, amount, level)
+    asked = (first, second), at, amount, level
+    whole = _compared(moments(ds, "model", reference, scale), _prices(ds, at, "model"), *asked)
     if over == "model":
         return whole
-    m = moments(ds, over, reference)
-    found = _compared(m, ds, (first, second), at, amount, level)
+    found = _compared(moments(ds, over, reference), _prices(ds, at, over), *asked)
     return found.assign({f"overall{name}": whole[f"effect{name}"] for name in ("", "_low", "_high")}).assign(
         overall_p=whole["p"], overall_better=whole["better"]
     )
 
 
+def _prices(ds: xr.Dataset, at: str, over: Over) -> Array:
+    """What a copy costs, ``[estimator, part]``."""
+    prices = read_units(ds).of(groups_of(ds, over)[1])[0]
+    return np.ones_like(prices["forwards"]) if at == "copies" else prices[at]
+
+
 def _compared(
-    m: Moments, ds: xr.Dataset, names: tuple[str, str], at: str, amount: float | None, level: float
+    m: Moments, prices: Array, names: tuple[str, str], at: str, amount: float | None, level: float
 ) -> xr.Dataset:
     labels = m.coords["estimator"]
     which = two_of(labels, *names)
-    copies = _copies(m, ds, which, at, amount)
+    copies = _copies(m, prices[which], which, at, amount)
     one, other = _at_copies(cosine_values(m)[which], m.copies, copies)
     values = _tested(one - other, level)
     values |= {"first": mean_se(one)[0], "second": mean_se(other)[0]}
@@ -110,11 +119,10 @@ def _compared(
     return xr.Dataset({k: (part, v) for k, v in values.items()}, coords, m.facts | asked)
 
 
-def _copies(m: Moments, ds: xr.Dataset, which: list[int], at: str, amount: float | None) -> Array:
+def _copies(m: Moments, each: Array, which: list[int], at: str, amount: float | None) -> Array:
     """Copies of both methods for the same amount, ``[2, part]``; NaN where one did not reach it."""
     last = m.last()[which]
     reached = np.where(last >= 0, m.copies[np.maximum(last, 0)], np.nan)
-    each = per_copy(ds, m, at)[which]
     has_noise = m.stochastic[which][:, None]
     most = np.where(np.isfinite(reached) & ~has_noise, np.inf, reached * each).min(0)
     most = np.where(np.isinf(most), (reached * each).max(0), most)  # neither has noise

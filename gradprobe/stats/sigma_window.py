@@ -11,6 +11,7 @@ import xarray as xr
 
 from gradprobe.core.errors import UsageError, positive
 from gradprobe.stats import register
+from gradprobe.stats._groups import Over
 from gradprobe.stats._intervals import Array, jackknife, t_quantile
 from gradprobe.stats._law import TWO_SIDED
 from gradprobe.stats._smoothed import with_both
@@ -39,7 +40,7 @@ class _Table:
 def against_sigma(
     ds: xr.Dataset,
     copies: float | None = None,
-    over: str = "layer",
+    over: Over = "layer",
     tolerance: float = TOLERANCE,
     scale: str = "raw",
 ) -> xr.Dataset:

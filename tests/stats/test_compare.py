@@ -133,3 +133,19 @@ def test_careless_names_and_amounts(made):
     assert np.isfinite(two["effect"]).all()
     assert np.isnan(two["p"]).all()
     assert (two["better"] == "").all()
+
+
+def test_groups_and_what_their_copies_cost(made):
+    world, ds = made
+    found = stats.compare(ds, "lr", "alr", over={"first": "conv*", "all": "*"}, amount=96)
+    one, other = (cosines(world, label, None, 96) for label in ("lr", "alr"))
+    assert np.isclose(float(found["effect"].sel(group="all")), (one - other).mean())
+    assert np.isclose(float(found["overall"]), (one - other).mean())
+    # one unit serves all layers of this run, so that a group costs what the model does
+    prices = stats.cost(ds, over={"first": "conv*", "all": "*"})["equivalents"].sel(estimator="lr")
+    assert (prices == 1).all()
+    assert stats.frontier(ds, over={"all": "*"}, costs=[50.0])["cosine"].dims == (
+        "estimator",
+        "group",
+        "cost",
+    )

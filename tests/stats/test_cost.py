@@ -321,7 +321,7 @@ def test_the_default_grid() -> None:
     ("options", "match"),
     [
         ({"cost": "flops"}, "unknown cost"),
-        ({"over": "parameter"}, "unknown over"),
+        ({"over": "layers"}, "unknown over"),
         ({"costs": [1.0, -1.0]}, "positive"),
         ({"costs": []}, "positive"),
     ],

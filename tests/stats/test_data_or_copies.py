@@ -337,9 +337,10 @@ def test_scales_names_and_copies_are_checked() -> None:
     )
     parameters = stats.data_or_copies(made.ds, "parameter")
     assert parameters["crossover"].dims == ("estimator", "parameter")
+    everything = stats.data_or_copies(made.ds, {"all": "*"})
+    assert np.allclose(everything["crossover"].sel(group="all"), raw["crossover"])
     for call, says in (
         (lambda: stats.data_or_copies(made.ds, "layers"), "Did you mean 'layer'"),
-        (lambda: stats.data_or_copies(made.ds, {"all": "*"}), "not over groups"),
         (lambda: stats.data_or_copies(made.ds, copies=0), "must be a positive number"),
         (lambda: stats.data_or_copies(make_run(np.random.default_rng(0))), "one batch alone"),
         (
