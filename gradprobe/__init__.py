@@ -23,6 +23,8 @@ _WHERE = {
     "estimate": "gradprobe.probes.estimate",
     "probe": "gradprobe.probes.run",
     "sigma_sweep": "gradprobe.probes.sweep",
+    "plan": "gradprobe.stats.planning",
+    "Plan": "gradprobe.core.copyplan",
     "open_run": "gradprobe.store.run",
     "export": "gradprobe.store.export",
     "list_estimators": "gradprobe.estimators.listing",
@@ -36,6 +38,7 @@ __all__ = [*_WHERE, *_MODULES]
 
 if TYPE_CHECKING:
     from gradprobe import plots, stats
+    from gradprobe.core.copyplan import Plan
     from gradprobe.core.errors import UsageError
     from gradprobe.estimators import register as register_estimator
     from gradprobe.estimators.base import Estimator
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from gradprobe.problems.load import load_problem
     from gradprobe.problems.problem import Problem
     from gradprobe.problems.weights.table import CheckpointError
+    from gradprobe.stats.planning import plan
     from gradprobe.store.export import export
     from gradprobe.store.run import open_run
     from gradprobe.trajectory.descent import descend

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gradprobe import cli_doctor, cli_trajectory
+from gradprobe import cli_doctor, cli_plan, cli_trajectory
 from gradprobe.cli_options import (
     PROBLEM_KEYS,
     AllowGlobal,
@@ -47,6 +47,7 @@ app = typer.Typer(
 )
 
 app.command("doctor")(cli_doctor.doctor)
+app.command("plan")(cli_plan.plan)
 app.command("trajectory")(cli_trajectory.trajectory)
 
 USAGE, PARTIAL, INTERRUPTED = 2, 3, 130
@@ -116,7 +117,10 @@ def probe(
     mode: Mode = None,
     precision: Precision = None,
     estimators: Annotated[
-        str | None, typer.Option(help='Comma-separated, with options: "lr,es(sigma=0.1, noise=laplace)".')
+        str | None,
+        typer.Option(
+            help='Comma-separated, with options: "lr,es(sigma=0.1, noise=laplace)"; or a plan: plan.json.'
+        ),
     ] = None,
     copies: Annotated[int | None, typer.Option(help="Monte-Carlo copies, a multiple of the block.")] = None,
     seeds: Annotated[str | None, typer.Option(help="How many seeds, or which: 5, or 0,1,2.")] = None,

@@ -27,6 +27,7 @@ LEVELS = {
     "report": 3,
     "cli_options": 4,
     "cli_doctor": 5,
+    "cli_plan": 5,
     "cli_trajectory": 5,
     "__init__": 4,
     "cli": 6,

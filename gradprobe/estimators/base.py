@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from gradprobe.core import spec
+from gradprobe.core.copyplan import Plan
 from gradprobe.core.errors import UsageError, described, unknown
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
@@ -48,10 +49,18 @@ class Estimator:
         uses_backward: Whether backprop runs through more than one layer.
         target: What the mean equals: ``"exact"`` (the gradient), ``"smoothed"`` (the gradient of the loss
             smoothed by the draw's noise) or ``"surrogate"`` (a field of its own).
+        whole: Whether one copy is a whole estimate already, so that few copies are usual.
+        brief: Whether results call it by a digest, because its options are too long to read.
     """
 
     stochastic: ClassVar[bool] = True
     uses_backward: ClassVar[bool] = False
+    whole: ClassVar[bool] = False
+
+    @property
+    def brief(self) -> bool:
+        """Whether results call it by a digest of its options."""
+        return False
 
     @property
     def injection(self) -> str | None:
@@ -103,19 +112,32 @@ class Estimator:
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """An estimator with its canonical label and the facts that travel with results."""
+    """An estimator with its canonical label and the facts that travel with results.
+
+    Attributes:
+        label: What results call it.
+        estimator: The estimator.
+        color: Its colour in figures.
+        summary: One line.
+        spec: What makes it again, where that is not the label.
+    """
 
     label: str
     estimator: Estimator
     color: str
     summary: str
+    spec: str = ""
 
 
-def make(given: str | Estimator, common: Mapping[str, Any] | None = None) -> Labelled:
+Given = str | Estimator | Plan
+"""What a user gives for an estimator."""
+
+
+def make(given: Given, common: Mapping[str, Any] | None = None) -> Labelled:
     """Make an estimator from a string such as ``"lr(noise=rademacher, sigma=0.1)"``, or label an instance.
 
     Args:
-        given: Name with options, or an instance.
+        given: Name with options, an instance, a plan, or the name of a plan's file, which ends in .json.
         common: Options for every estimator that has them and was not given them itself.
 
     Returns:
@@ -124,6 +146,10 @@ def make(given: str | Estimator, common: Mapping[str, Any] | None = None) -> Lab
     Raises:
         UsageError: Unknown name, option or value.
     """
+    if isinstance(given, str) and given.strip().endswith(".json"):
+        given = Plan.load(given.strip())
+    if isinstance(given, Plan):
+        given = given.spec
     if isinstance(given, Estimator):
         for key, value in (common or {}).items():
             if value is not None and hasattr(given, key):
@@ -150,21 +176,21 @@ def make(given: str | Estimator, common: Mapping[str, Any] | None = None) -> Lab
         raise UsageError(f"{given!r} does not work: {error}") from error
 
 
-def make_all(given: Sequence[str | Estimator] | str | Estimator, **common: Any) -> list[Labelled]:
+def make_all(given: Sequence[Given] | Given, **common: Any) -> list[Labelled]:
     """Make several; the same estimator twice is refused.
 
     Args:
-        given: Names with options (one string may hold several, separated by commas) or instances.
+        given: Names with options (one string may hold several, separated by commas), instances or plans.
         **common: Options for every estimator that has them and was not given them itself.
 
     Raises:
         UsageError: Nothing given, something unknown, or one given twice.
     """
-    if isinstance(given, (str, Estimator)):
+    if isinstance(given, (str, Estimator, Plan)):
         given = [given]
     if not isinstance(given, Iterable):
         raise UsageError(f"estimators must be names or Estimators, not {given!r}.")
-    single: list[str | Estimator] = []
+    single: list[Given] = []
     for item in given:
         single.extend(spec.split(item) if isinstance(item, str) else [item])
     if not single:
@@ -188,11 +214,14 @@ def _labelled(name: str, estimator: Estimator, registered: bool) -> Labelled:
         if value != f.default:
             differing[f.name] = value
     entry = ESTIMATORS.entry(name) if registered else None
-    label = spec.label(name, differing)
+    label, full = spec.label(name, differing), ""
+    if estimator.brief:
+        label, full = f"{name}({spec.digest(label)[:8]})", label
     color = entry.meta.get("color") if entry else None
     return Labelled(
         label,
         estimator,
         color or PALETTE[int(spec.digest(label), 16) % len(PALETTE)],
         entry.summary if entry else (type(estimator).__doc__ or "").partition("\n")[0],
+        full,
     )

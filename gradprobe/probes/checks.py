@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from gradprobe.core.errors import UsageError, one_of
+from gradprobe.core.errors import UsageError, one_of, whole
 from gradprobe.core.layer import Layer
 from gradprobe.engine.engines import Engine
 from gradprobe.engine.preflight import ENGINES, choose_engine
 from gradprobe.estimators.apart import apart_refusal
+from gradprobe.estimators.base import Labelled
 from gradprobe.estimators.pulling_apart import check_apart
 from gradprobe.layers.find import find_layers
 from gradprobe.probes.plan import Plan, Task
@@ -18,6 +19,9 @@ from gradprobe.problems.problem import Problem
 from gradprobe.store.schema import REFERENCES
 
 DEFAULT_BLOCK = 10
+DEFAULT_COPIES = 1000
+WHOLE_COPIES = 4
+"""Copies of a probe of estimators of which one copy is a whole estimate: blocks of one, enough for the law."""
 
 
 def check_problem(problem: Problem) -> None:
@@ -67,6 +71,31 @@ def check_copies(copies: int, block: int) -> None:
         raise UsageError(
             f"copies={copies} is not a multiple of the block of {block}; use {near} copies, or block={divisor}."
         )
+
+
+def sizes(made: Sequence[Labelled], copies: int | None, block: int | None) -> tuple[int, int]:
+    """Copies and block of a probe, the usual ones where none were given.
+
+    Raises:
+        UsageError: They are no positive whole numbers that fit together, or copies of ordinary methods and of plans
+            are to be counted alike without saying how many.
+    """
+    whole_ones = [item.label for item in made if item.estimator.whole]
+    if copies is None and whole_ones and len(whole_ones) < len(made):
+        raise UsageError(
+            f"one copy of {whole_ones[0]} is a whole estimate, one of {_other(made)} is not; probe them apart, or give "
+            "copies= for both."
+        )
+    if whole_ones and len(whole_ones) == len(made):
+        copies, block = WHOLE_COPIES if copies is None else copies, 1 if block is None else block
+    copies = whole("copies", DEFAULT_COPIES if copies is None else copies)
+    block = whole("block", DEFAULT_BLOCK if block is None else block)
+    check_copies(copies, block)
+    return copies, block
+
+
+def _other(made: Sequence[Labelled]) -> str:
+    return next(item.label for item in made if not item.estimator.whole)
 
 
 def references(given: str | Sequence[str]) -> tuple[str, ...]:

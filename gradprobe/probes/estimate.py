@@ -12,17 +12,19 @@ from gradprobe.core.errors import UsageError, whole
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
-from gradprobe.estimators.base import Estimator, make
+from gradprobe.estimators.base import Estimator, Given, make
 from gradprobe.estimators.draws import planned_read
 from gradprobe.probes.checks import DEFAULT_BLOCK, check_copies, check_problem, layers_of
 from gradprobe.problems.problem import Problem
 
+DEFAULT_COPIES = 100
+
 
 def estimate(
     problem: Problem,
-    estimator: str | Estimator = "lr",
+    estimator: Given = "lr",
     *,
-    copies: int = 100,
+    copies: int | None = None,
     seed: int = 0,
     block: int | None = None,
     layers: str | Sequence[str] | None = None,
@@ -33,8 +35,9 @@ def estimate(
 
     Args:
         problem: The problem; it is left exactly as it was.
-        estimator: Name with options, or an instance.
-        copies: Monte-Carlo copies. A copy whose loss is not finite counts as 0.
+        estimator: Name with options, an instance, or a plan (``gp.plan``).
+        copies: Monte-Carlo copies, 100 by default. A copy whose loss is not finite counts as 0. One copy of a plan is
+            a whole estimate, and 1 the default.
         seed: Which repetition; change it from step to step.
         block: Copies that share one noise key. By default 10 if ``copies`` is a multiple of it, else all.
         layers: Names, globs or class names of layers; all by default.
@@ -55,7 +58,8 @@ def estimate(
     elif options:
         raise UsageError(f"give the options to the {type(estimator).__name__} itself, not to estimate.")
     made = make(estimator)
-    copies = whole("copies", copies)
+    usual = 1 if made.estimator.whole else DEFAULT_COPIES
+    copies = whole("copies", usual if copies is None else copies)
     seed = whole("seed", seed, 0)
     root_seed = whole("root_seed", root_seed, 0)
     fits = copies % DEFAULT_BLOCK == 0

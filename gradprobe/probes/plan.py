@@ -86,7 +86,16 @@ def make_plan(
         sources = _sources(item, served, wanted)
         made = item.estimator
         views.append(
-            View(item.label, sources, refused, made.stochastic, made.target, item.color, item.summary)
+            View(
+                item.label,
+                sources,
+                refused,
+                made.stochastic,
+                made.target,
+                item.color,
+                item.summary,
+                item.spec,
+            )
         )
     tasks = []
     for seed in seeds:

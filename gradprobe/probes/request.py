@@ -67,7 +67,7 @@ def run_info(
     configuration = (
         dict(problem.facts.get("source", {}))
         | {
-            "estimators": [view.label for view in plan.views],
+            "estimators": [view.spec or view.label for view in plan.views],
             "copies": settings.copies,
             "seeds": seeds,
             "block": settings.block,

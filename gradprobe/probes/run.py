@@ -19,15 +19,14 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.streams import seed_list
 from gradprobe.engine.memory import parse_memory, spare
 from gradprobe.engine.preflight import fastest
-from gradprobe.estimators.base import Estimator, Labelled, make_all
+from gradprobe.estimators.base import Given, Labelled, make_all
 from gradprobe.probes.batches import probe_batches
 from gradprobe.probes.checks import (
-    DEFAULT_BLOCK,
-    check_copies,
     check_plan,
     check_problem,
     layers_of,
     references,
+    sizes,
 )
 from gradprobe.probes.consult import preflight
 from gradprobe.probes.crew import check_crew, make_crew
@@ -54,11 +53,11 @@ WORTH_TIMING = 1000
 
 def probe(
     problem: Problem,
-    estimators: Sequence[str | Estimator] | str | Estimator = ("lr", "alr", "es", "aes"),
+    estimators: Sequence[Given] | Given = ("lr", "alr", "es", "aes"),
     *,
-    copies: int = 1000,
+    copies: int | None = None,
     seeds: int | Sequence[int] = 5,
-    block: int = DEFAULT_BLOCK,
+    block: int | None = None,
     layers: str | Sequence[str] | None = None,
     reference: str | Sequence[str] = "bp",
     dataset: Any = None,
@@ -83,11 +82,13 @@ def probe(
 
     Args:
         problem: The problem; it is left exactly as it was.
-        estimators: Names with options, or instances.
-        copies: Monte-Carlo copies of each estimate; results hold every multiple of ``block`` up to it.
+        estimators: Names with options, instances, or plans (``gp.plan``).
+        copies: Monte-Carlo copies of each estimate, 1,000 by default; results hold every multiple of ``block`` up to
+            it. A copy of a plan is a whole estimate: 4 by default where only plans are probed.
         seeds: Independent repetitions: how many, or which. Five is the best use of a fixed budget for telling
             noise from bias; intervals need at least three.
-        block: Copies that share one noise key; the unit of noise and of storage. ``copies`` is a multiple.
+        block: Copies that share one noise key; the unit of noise and of storage. ``copies`` is a multiple. By default
+            10; where only plans are probed 1.
         layers: Names, globs or class names of layers; all by default.
         reference: What to hold estimates against besides ``"bp"``: ``"smoothed"``, the backprop gradient
             averaged over the draw's noise; ``"dataset"``, the gradient of the mean loss over the whole data.
@@ -154,10 +155,8 @@ def probe(
     check_problem(problem)
     made = make_all(estimators, **options)
     _check_options(made, options)
-    copies = whole("copies", copies)
-    block = whole("block", block)
+    copies, block = sizes(made, copies, block)
     root_seed = whole("root_seed", root_seed, 0)
-    check_copies(copies, block)
     reference_copies = None if reference_copies is None else whole("reference_copies", reference_copies, 4)
     one_of("smoothed_by", smoothed_by, SMOOTHED_BY)
     asked = references(reference)

@@ -82,7 +82,7 @@ class RunInfo:
             "references": list(dict.fromkeys([*older.references, *self.references])),
         }
         configuration = self.configuration | {
-            "estimators": [v.label for v in merged["views"]],
+            "estimators": [v.spec or v.label for v in merged["views"]],
             "seeds": merged["seeds"],
             "reference": merged["references"],
         }

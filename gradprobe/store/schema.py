@@ -114,6 +114,7 @@ class View:
         target: What the mean equals: ``exact``, ``smoothed`` or ``surrogate``.
         color: Colour in every figure, "#rrggbb".
         summary: One line.
+        spec: What makes the estimator again, where that is not the label.
     """
 
     label: str
@@ -123,6 +124,7 @@ class View:
     target: str = "exact"
     color: str = "#666666"
     summary: str = ""
+    spec: str = ""
 
     @property
     def sigma(self) -> float:
@@ -147,7 +149,10 @@ class View:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
-        return asdict(self)
+        plain = asdict(self)
+        if not self.spec:
+            del plain["spec"]  # as in runs of earlier versions
+        return plain
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> View:

@@ -1,0 +1,163 @@
+"""A plan at work: each layer has its own method, copies and scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, ClassVar
+
+import torch
+
+from gradprobe.core.copyplan import Plan
+from gradprobe.core.errors import UsageError, described, whole
+from gradprobe.core.streams import Streams
+from gradprobe.estimators import register
+from gradprobe.estimators.base import Block, Directions, Estimator, Layer, Problem, make
+
+Entry = tuple[str, int, float]
+
+DEFAULT: Entry = ("lr", 1, 1.0)
+"""What each layer gets without a plan."""
+
+
+@register(
+    "planned",
+    summary="a plan (gradprobe plan): its own method, copies and scale for each layer; a copy is a whole estimate",
+    color="#44AA99",
+    target="smoothed",
+)
+@dataclass(frozen=True)
+class Planned(Estimator):
+    """Runs a :class:`~gradprobe.core.copyplan.Plan`: ``gp.estimate(problem, plan)``, ``gp.probe(problem, [plan])``.
+
+    One copy is one whole estimate: in each layer the mean of n_l copies of its method, times the layer's scale. Block
+    k of m copies holds copies k m n_l to (k + 1) m n_l - 1 of each layer's method, as one noise block, so blocks and
+    seeds are independent. The noise has keys of its own (purpose "planned ..."): a plan is never measured on the
+    noise of the run that it was made from. With antithetic pairs or centre=mean they form within a block, as ever.
+
+    Attributes:
+        layers: {layer: (method, copies, scale)}; 0 copies for a direction of zero. None: ``lr`` with one copy
+            everywhere. Layers that are not named are refused.
+        file: Instead, a plan that was saved; its entries take the place of ``layers``.
+    """
+
+    whole: ClassVar[bool] = True
+
+    layers: Mapping[str, Entry] | None = None
+    file: str = ""
+
+    def __post_init__(self) -> None:
+        if self.file:
+            if self.layers is not None:
+                raise UsageError("planned takes layers= or file=, not both.")
+            loaded = Plan.load(self.file)
+            entries = {x.layer: (x.method, x.copies, x.scale) for x in loaded.layers}
+            object.__setattr__(self, "layers", entries)
+            object.__setattr__(self, "file", "")
+        if self.layers is not None:
+            object.__setattr__(self, "layers", _checked(self.layers))
+        for method, _ in self._methods():
+            _member(method)
+
+    def __hash__(self) -> int:
+        return hash(str(self.layers))
+
+    @property
+    def brief(self) -> bool:
+        """Results call it by a digest: its options are too long to read."""
+        return self.layers is not None
+
+    @property
+    def injection(self) -> str | None:
+        """``joint`` if a member is; then layers depend on each other."""
+        return "joint" if any(_member(m).injection == "joint" for m, _ in self._methods()) else "layerwise"
+
+    @property
+    def target(self) -> str:
+        """``smoothed`` if every member aims at the (smoothed) gradient and none is rescaled, else ``surrogate``."""
+        entries = [DEFAULT] if self.layers is None else [e for e in self.layers.values() if e[1]]
+        plain = all(scale == 1.0 and _member(m).target in ("exact", "smoothed") for m, _, scale in entries)
+        return "smoothed" if plain else "surrogate"
+
+    def directions(
+        self, problem: Problem, layers: Sequence[Layer], block: Block, streams: Streams
+    ) -> Directions:
+        """Mean over a block of whole estimates; see the class."""
+        own = replace(streams, purpose=f"planned {streams.purpose}")
+        values = problem.parameters
+        found: Directions = {n: torch.zeros_like(values[n]) for x in layers for n in x.parameters}
+        with problem.frozen():
+            for estimator, copies, served in self._parts(layers):
+                part = estimator.directions(problem, served, Block(block.index, block.copies * copies), own)
+                for layer in served:
+                    scale = self._entry(layer)[2]
+                    found |= {n: part[n] * scale for n in layer.parameters}
+        return found
+
+    def refusals(self, problem: Problem, layers: Sequence[Layer]) -> dict[str, str]:
+        """Layers that the plan does not name, and those that their method cannot serve."""
+        refused = {x.name: f"the plan has no entry for layer {x.name}" for x in layers if not self._names(x)}
+        for estimator, _, served in self._parts([x for x in layers if x.name not in refused]):
+            refused |= estimator.refusals(problem, served)
+        return refused
+
+    def forwards(self, layers: Sequence[Layer], copies: int) -> int:
+        """Forward passes of ``copies`` whole estimates, the one clean pass included."""
+        parts = self._parts(layers)
+        return 1 + sum(estimator.forwards(served, copies * n) - 1 for estimator, n, served in parts)
+
+    def _names(self, layer: Layer) -> bool:
+        return self.layers is None or layer.name in self.layers
+
+    def _entry(self, layer: Layer) -> Entry:
+        return DEFAULT if self.layers is None else self.layers[layer.name]
+
+    def _methods(self) -> list[tuple[str, int]]:
+        """Each method with each number of copies."""
+        entries = [DEFAULT] if self.layers is None else self.layers.values()
+        return list(dict.fromkeys((method, copies) for method, copies, _ in entries if copies))
+
+    def _parts(self, layers: Sequence[Layer]) -> Iterator[tuple[Estimator, int, list[Layer]]]:
+        """Each method and number of copies, with its layers: those of a joint draw are noisy together."""
+        for method, copies in self._methods():
+            served = [x for x in layers if self._names(x) and self._entry(x)[:2] == (method, copies)]
+            if served:
+                yield _member(method), copies, served
+
+
+def _member(method: str) -> Estimator:
+    """The estimator of one layer's entry.
+
+    Raises:
+        UsageError: There is none of that name, it is a plan itself, or it has no noise.
+    """
+    found = make(method).estimator
+    if isinstance(found, Planned):
+        raise UsageError("a plan cannot hold a plan; name a method such as lr or es.")
+    if not found.stochastic:
+        raise UsageError(f"{method} has no noise, so a plan has no use for copies of it; run it by itself.")
+    return found
+
+
+def _checked(layers: Any) -> dict[str, Entry]:
+    """Entries with their types put right.
+
+    Raises:
+        UsageError: They are none.
+    """
+    if not isinstance(layers, Mapping):
+        raise UsageError(f"planned takes layers={{layer: (method, copies, scale)}}, not {described(layers)}.")
+    found: dict[str, Entry] = {}
+    for name, entry in layers.items():
+        if not isinstance(entry, (tuple, list)) or len(entry) != 3 or not isinstance(entry[0], str):
+            raise UsageError(
+                f"a plan's layer is (method, copies, scale), such as ('lr', 20, 1.0), not {entry!r}."
+            )
+        method, copies, scale = entry
+        copies = whole(f"the copies of layer {name!r}", copies, 0)
+        if isinstance(scale, bool) or not isinstance(scale, Real) or not math.isfinite(scale):
+            raise UsageError(f"the scale of layer {name!r} must be a finite number, not {scale!r}.")
+        found[str(name)] = (make(method).label if copies else "", copies, float(scale))
+    return dict(sorted(found.items()))

@@ -1,0 +1,234 @@
+"""What each method of a run offers in each layer: ceiling, price and cost of a copy, or why it is no candidate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from gradprobe.core import spec
+from gradprobe.core.errors import UsageError
+from gradprobe.stats._intervals import Array, mean_se, t_quantile
+from gradprobe.stats._law import ONE_SIDED
+from gradprobe.stats._moments import moments
+from gradprobe.stats.alignment_law import alignment
+from gradprobe.store.assemble import attribute
+
+Mask = npt.NDArray[np.bool_]
+
+UNITS = ("equivalents", "forwards", "seconds")
+DECLARED = ("exact", "smoothed")
+_LEAST_PRICE = 1e-9
+
+
+@dataclass(frozen=True)
+class Offers:
+    """What methods offer; arrays are ``[method, layer]`` unless said otherwise.
+
+    Attributes:
+        methods: Labels.
+        layers: Names of the layers that have a gradient, in execution order.
+        idle: Names of layers whose gradient is zero.
+        a: A of each seed ``[method, layer, seed]``; ``x``, ``t`` and ``g`` alike.
+        x: X.
+        t: T.
+        g: |g|^2.
+        fixed: 1/ceiling^2 where it is not estimated: 1 by declaration, or from the lower bound of the ceiling;
+            NaN where it is.
+        inverse: 1/ceiling^2 that plans reckon with, at least 1.
+        price: Copies / (1/cos^2 - 1/ceiling^2).
+        cost: Of one copy.
+        fitted: Copies that the law was fitted to.
+        step: Copies come in multiples of this ``[method]``.
+        least: Fewest copies in a block ``[method]``.
+        whole: Whether one draw serves all layers, so that it cannot be mixed ``[method]``.
+        why: Why it cannot be planned with, or "".
+    """
+
+    methods: list[str]
+    layers: list[str]
+    idle: list[str]
+    a: Array
+    x: Array
+    t: Array
+    g: Array
+    fixed: Array
+    inverse: Array
+    price: Array
+    cost: Array
+    fitted: Array
+    step: Array
+    least: Array
+    whole: npt.NDArray[np.bool_]
+    why: npt.NDArray[np.str_]
+
+    @property
+    def usable(self) -> npt.NDArray[np.bool_]:
+        """Where a method can be planned with."""
+        return np.asarray(self.why == "")
+
+    @property
+    def norm(self) -> Array:
+        """|g_l|^2 ``[layer]``."""
+        flat = np.moveaxis(self.g, 1, 0).reshape(len(self.layers), -1)
+        return mean_se(flat)[0]
+
+    @property
+    def weight(self) -> Array:
+        """Share of the model's |g|^2 in each layer ``[layer]``."""
+        return self.norm / self.norm.sum()
+
+
+def offers(ds: xr.Dataset, unit: str, reference: str) -> Offers:
+    """Read what the noisy methods of a run offer.
+
+    Args:
+        ds: Results.
+        unit: What a cost is counted in.
+        reference: What estimates are held against.
+
+    Raises:
+        UsageError: There is no method with noise, no layer with a gradient, or too little was probed.
+    """
+    noisy = np.asarray(ds["stochastic"].values, dtype=bool)
+    if not noisy.any():
+        raise UsageError(
+            "no method of this run has noise, so there are no copies to plan; probe lr, es or others."
+        )
+    ds = ds.isel(estimator=np.flatnonzero(noisy))
+    law = alignment(ds, reference=reference)
+    parts = {k: law[k].transpose("estimator", "layer", "seed").values for k in "AXTG"}
+    cells = {k: law[k].transpose("estimator", "layer").values for k in ("state", "price", "price_high")}
+    cells |= {k: law[k].transpose("estimator", "layer").values for k in ("ceiling_low", "fitted_copies")}
+    fixed, inverse = _ceilings(ds, parts, cells, reference)
+    forwards, cost = (_cost(ds, law, name) for name in ("forwards", unit))
+    why = _reasons(ds, law, parts, cells, inverse)
+    why = np.where((why == "") & ~np.isfinite(cost), f"its cost in {unit} is not known", why)
+    served = np.asarray(cells["state"] != "refused")
+    whole = (served & (forwards == 0)).any(1) & (forwards > 0).any(1)
+    labels = [str(e) for e in law["estimator"].values]
+    grain = np.array([_grain(label) for label in labels], dtype=np.float64)
+    idle, left = _without_gradient(parts["G"], served)
+    names = np.asarray(law["layer"].values)
+    arrays: dict[str, Any] = {k.lower(): v for k, v in parts.items()} | {"fixed": fixed, "inverse": inverse}
+    arrays |= {"price": np.maximum(cells["price"], _LEAST_PRICE), "cost": cost, "why": why}
+    arrays["fitted"] = cells["fitted_copies"].astype(np.float64)
+    if not left.any():
+        raise UsageError("the gradient is zero in every layer that was probed, so there is nothing to plan.")
+    return Offers(
+        methods=labels,
+        layers=[str(x) for x in names[left]],
+        idle=[str(x) for x in names[idle]],
+        step=grain[:, 0],
+        least=grain[:, 1],
+        whole=np.asarray(whole),
+        **{k: v[:, left] for k, v in arrays.items()},
+    )
+
+
+def _without_gradient(g: Array, served: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
+    """Layers whose gradient is zero, and the others that are served ``[layer]``."""
+    known = np.isfinite(g) & served[..., None]
+    idle = known.any((0, 2)) & ~(known & (g > 0)).any((0, 2))
+    return idle, served.any(0) & ~idle
+
+
+def _ceilings(
+    ds: xr.Dataset, parts: dict[str, Array], cells: dict[str, Any], reference: str
+) -> tuple[Array, Array]:
+    """1/ceiling^2 where it is not estimated (else NaN), and the one to reckon with."""
+    declared = np.isin(ds["target"].values, DECLARED)[:, None] & ~_contradicted(ds, parts, reference)
+    known = np.isin(cells["state"], ("resolved", "too few seeds"))
+    with np.errstate(all="ignore"):
+        bound = np.where(cells["ceiling_low"] > 0, cells["ceiling_low"] ** -2.0, np.inf)
+        a, x, g = (mean_se(parts[k])[0] for k in "AXG")
+        estimate = np.where(x > 0, g * x / a**2, 1.0)
+    fixed = np.where(declared, 1.0, np.where(known, np.nan, np.maximum(bound, 1.0)))
+    return fixed, np.maximum(np.where(np.isnan(fixed), estimate, fixed), 1.0)
+
+
+def _contradicted(ds: xr.Dataset, parts: dict[str, Array], reference: str) -> npt.NDArray[np.bool_]:
+    """Where the moments reject a ceiling of 1 (one-sided, 5 %): mean(X - Y) > t se.
+
+    Y = (A^2 - its noise)/|g|^2 is <mu, g>^2/|g|^2 without bias; the noise is that of the dots of the blocks.
+    """
+    m = moments(ds, "layer", reference)
+    k = m.copies / m.block
+    sums = m.dot * k
+    each = np.diff(sums, axis=-1, prepend=0.0) / np.diff(k, prepend=0.0)
+    valid = np.isfinite(m.dot)
+    count = valid.sum(-1)
+    with np.errstate(all="ignore"):
+        many = np.where(valid, k, 0.0).max(-1, initial=0.0)
+        spread = np.where(valid, np.diff(k, prepend=0.0) * (each - parts["A"][..., None]) ** 2, 0.0).sum(-1)
+        noise = spread / (count - 1) / many
+        excess = parts["X"] - (parts["A"] ** 2 - noise) / parts["G"]
+        mean, se, seeds = mean_se(excess)
+        return np.asarray(mean > t_quantile(ONE_SIDED, seeds) * se)
+
+
+def _reasons(
+    ds: xr.Dataset, law: xr.Dataset, parts: dict[str, Array], cells: dict[str, Any], inverse: Array
+) -> npt.NDArray[np.str_]:
+    """Why a method is no candidate in a layer ``[method, layer]``."""
+    refused = attribute(ds, "refused") or {}
+    a, t = (mean_se(parts[k])[0] for k in "AT")
+    why = np.full(a.shape, "", dtype=object)
+    for (e, i), state in np.ndenumerate(cells["state"]):
+        label, layer, n = (
+            str(law["estimator"].values[e]),
+            str(law["layer"].values[i]),
+            cells["fitted_copies"][e, i],
+        )
+        if state == "refused":
+            why[e, i] = refused.get(label, {}).get(layer, "it does not serve the layer")
+        elif state == "missing":
+            why[e, i] = "it is not computed there yet, or failed"
+        elif state == "too few copies":
+            why[e, i] = "it has fewer than two blocks"
+        elif state == "undefined" or not t[e, i] > 0:
+            why[e, i] = "its direction or the gradient is zero there"
+        elif np.isinf(cells["price_high"][e, i]):
+            why[e, i] = f"its price is not resolved at {n:,} copies"
+        elif not a[e, i] > 0:
+            why[e, i] = "it does not point along the gradient there"
+        elif not math.isfinite(inverse[e, i]):
+            why[e, i] = f"nothing is known of its ceiling at {n:,} copies"
+    return why.astype(str)
+
+
+def _cost(ds: xr.Dataset, law: xr.Dataset, unit: str) -> Array:
+    """Cost of one copy in each layer, averaged over seeds ``[method, layer]``; without what is paid once.
+
+    Booked on the first parameter that a unit serves, so that it is 0 in the other layers of a joint draw.
+    """
+    order = ds["order"].values
+    groups = [np.flatnonzero(order == o) for o in np.unique(order)]
+    dims = ("estimator", "parameter", "seed", "copies")
+    if unit == "seconds":
+        total = ds[unit].transpose(*dims[:3]).values
+        reached = np.where(np.isfinite(ds["sqnorm"].transpose(*dims).values), ds["copies"].values, 0).max(-1)
+        with np.errstate(all="ignore"):
+            each = np.where(reached > 0, total / reached, np.nan)
+    else:
+        spent, copies = ds[unit].transpose(*dims).values, ds["copies"].values.astype(np.float64)
+        known = np.isfinite(spent)
+        last = np.where(known, np.arange(copies.size), 0).max(-1)
+        with np.errstate(all="ignore"):
+            end = np.take_along_axis(spent, last[..., None], -1)[..., 0]
+            each = np.where(last > 0, (end - spent[..., 0]) / (copies[last] - copies[0]), np.nan)
+    return mean_se(np.stack([each[:, g].sum(1) for g in groups], axis=1))[0]
+
+
+def _grain(label: str) -> tuple[int, int]:
+    """Multiples that copies come in, and the fewest in a block, by the options in a method's label."""
+    try:
+        options = spec.parse(label).options
+    except UsageError:
+        options = {}
+    step = 2 if options.get("antithetic") else 1
+    return step, 2 * step if options.get("centre") == "mean" else step
