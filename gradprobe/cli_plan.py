@@ -47,14 +47,15 @@ def show(found: Plan) -> None:
     from rich.table import Table
 
     console = Console(width=150)
-    table = Table(box=None, title=found.heading(), title_justify="left")
+    console.print(found.heading(), highlight=False, markup=False, soft_wrap=True)
+    table = Table(box=None)
     for column in ("layer", "method", "copies", "scale", f"cost ({found.unit})", "share", "cosine [95 %]"):
         table.add_column(column, justify="left" if column in ("layer", "method") else "right")
     for row in found.layers:
         table.add_row(*_cells(row))
     console.print(table)
     for line in [_bound(found), *found.sentences()]:
-        console.print(f"- {line}", highlight=False, markup=False)
+        console.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _cells(row: LayerPlan) -> list[Any]:

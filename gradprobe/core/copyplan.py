@@ -1,4 +1,4 @@
-"""A plan: which method, with how many copies, for which layer. Made from results, run by the estimator ``planned``."""
+"""A plan: which method, with how many copies, for which layer. The estimator ``planned`` runs it."""
 
 from __future__ import annotations
 

@@ -83,8 +83,8 @@ def sizes(made: Sequence[Labelled], copies: int | None, block: int | None) -> tu
     whole_ones = [item.label for item in made if item.estimator.whole]
     if copies is None and whole_ones and len(whole_ones) < len(made):
         raise UsageError(
-            f"one copy of {whole_ones[0]} is a whole estimate, one of {_other(made)} is not; probe them apart, or give "
-            "copies= for both."
+            f"one copy of {whole_ones[0]} is a whole estimate, one of {_other(made)} is not; probe them apart, or "
+            "give copies= for both."
         )
     if whole_ones and len(whole_ones) == len(made):
         copies, block = WHOLE_COPIES if copies is None else copies, 1 if block is None else block
