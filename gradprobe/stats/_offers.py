@@ -22,7 +22,7 @@ Mask = npt.NDArray[np.bool_]
 
 UNITS = ("equivalents", "forwards", "seconds")
 DECLARED = ("exact", "smoothed")
-_LEAST_PRICE = 1e-9
+LEAST_PRICE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def offers(ds: xr.Dataset, unit: str, reference: str) -> Offers:
     idle, left = _without_gradient(parts["G"], served)
     names = np.asarray(law["layer"].values)
     arrays: dict[str, Any] = {k.lower(): v for k, v in parts.items()} | {"fixed": fixed, "inverse": inverse}
-    arrays |= {"price": np.maximum(cells["price"], _LEAST_PRICE), "cost": cost, "why": why}
+    arrays |= {"price": np.maximum(cells["price"], LEAST_PRICE), "cost": cost, "why": why}
     arrays["fitted"] = cells["fitted_copies"].astype(np.float64)
     if not left.any():
         raise UsageError("the gradient is zero in every layer that was probed, so there is nothing to plan.")

@@ -16,6 +16,7 @@ from gradprobe.stats import register
 from gradprobe.stats._forecast import Chosen
 from gradprobe.stats._intervals import LEAST_SEEDS
 from gradprobe.stats._offers import UNITS, Mask, Offers, offers
+from gradprobe.stats._optimism import optimism
 from gradprobe.stats._planner import Planner, solve, together
 from gradprobe.stats._sharing import Array, Goal, Index
 from gradprobe.store.paths import check_probed
@@ -56,8 +57,9 @@ def plan(
     cosine is then a lower bound too).
 
     **Predicted cosine**: the formula at the chosen methods, copies and scales, with the delete-one-seed jackknife of
-    the whole of it (t, 95 %); NaN (None) below three seeds. It is about new noise on the same batch. Measure on it
-    with ``gp.probe(problem, [plan])``.
+    the whole of it (t, 95 %); NaN (None) below three seeds. The noise that chose the methods also judges them, so the
+    low end is lowered by what cross-validation over seeds finds promised too much (``_optimism.py``). The interval is
+    about the pooled cosine under new noise on the same batch; ``gp.probe(problem, [plan])`` measures it.
 
     Source: alignment law, section 1 (derived for this project).
 
@@ -89,6 +91,7 @@ def plan(
     mapping, copies, bound = solve(planner, allowed)
     chosen = Chosen.of(found, mapping, copies)
     value, low, high = chosen.forecast()
+    low -= optimism(planner, allowed)
     total = planner.cost(mapping, copies)
     return Plan(
         goal="cosine" if budget is None else "budget",
