@@ -29,10 +29,10 @@ class LayerPlan:
         method: Canonical label of the estimator; "" where the gradient is zero and nothing is estimated.
         copies: Its copies in one whole estimate; 0 where nothing is estimated.
         scale: What the direction is multiplied by, so that its mean has the gradient's length along the gradient.
-        cost: Cost of one whole estimate, in the plan's unit.
+        cost: Cost of one whole estimate, in the plan's unit; a draw that serves all layers is booked on the first.
         share: Share of the plan's cost.
         cosine: Predicted cosine of the layer alone; None where nothing is estimated.
-        low: Lower end of its 95 % interval; None below three seeds.
+        low: Lower end of its 95 % interval (of a fixed plan); None below three seeds.
         high: Upper end.
     """
 
@@ -80,7 +80,7 @@ class Plan:
         bound: What no plan of these methods can cost less than (target), or the cosine that none can exceed
             (budget): the optimum with fractional copies.
         cosine: Predicted cosine of the whole model, each layer at its scale.
-        low: Lower end of its 95 % interval; None below three seeds.
+        low: Lower end of its 95 % interval, with what selection promises too much; None below three seeds.
         high: Upper end.
         methods: Labels of the methods that were considered.
         left_out: (method, layer or "all layers", why it was no candidate there).

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gradprobe.core.errors import UsageError
 from gradprobe.stats._offers import Offers
-from gradprobe.stats._sharing import Array, Goal, Index, best_mapping, fractional, whole_copies
+from gradprobe.stats._sharing import Array, Goal, Index, best_mapping, whole_copies
 
 Mask = npt.NDArray[np.bool_]
 _HALVINGS = 60
@@ -68,6 +68,9 @@ class Planner:
         rows = np.arange(len(mapping))
         bound = float(self.goal.value(a[rows, mapping].sum(), r[rows, mapping].sum()))
         copies = self.shares(mapping)
+        if copies is None:  # a budget so small that only the cheapest methods fit
+            mapping = np.where(allowed, o.cost * o.least[:, None], np.inf).argmin(0)
+            copies = self.shares(mapping)
         return None if copies is None else (mapping, copies, bound)
 
     def shares(self, mapping: Index) -> Array | None:
@@ -95,14 +98,6 @@ class Planner:
             return None
         n = np.ceil(self.noise(mapping).sum() / goal.inverse / step * (1 - 1e-12)) * step
         return np.full(len(mapping), max(n, least))
-
-    def fractional_cost(self, mapping: Index) -> float:
-        """Cost of the best fractional shares of given methods; infinite if they cannot reach the target."""
-        goal = self._left(mapping)
-        if goal is None:
-            return np.inf
-        cost = self._pick(self.offers.cost, mapping)
-        return float((cost * fractional(self.noise(mapping), cost, goal, np.zeros(len(mapping)))).sum())
 
     def _left(self, mapping: Index) -> Goal | None:
         """The goal with 1/C^2 - R, what is left for noise; None if nothing is."""
@@ -182,8 +177,8 @@ def solve(planner: Planner, allowed: Mask) -> tuple[Index, Array, float]:
 def _whole_bound(planner: Planner, mapping: Index, copies: Array) -> float:
     """Cost or 1/cos^2 of a draw that serves all layers, with fractional copies."""
     once = planner.cost(mapping, np.ones(len(mapping)))
-    relaxed = replace(planner.offers, step=np.full(len(planner.offers.methods), 1e-9))
-    relaxed = replace(relaxed, least=np.zeros(len(relaxed.methods)))
+    methods = len(planner.offers.methods)
+    relaxed = replace(planner.offers, step=np.full(methods, 1e-9), least=np.zeros(methods))
     n = replace(planner, offers=relaxed).equal(mapping)
     assert n is not None
     return float(n[0]) * once if planner.goal.inverse is not None else planner.inverse(mapping, n)

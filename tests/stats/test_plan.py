@@ -337,6 +337,18 @@ def test_costs_are_what_a_copy_cost():
     )
 
 
+def test_a_budget_for_the_cheapest_methods_alone_is_enough():
+    ds, _ = run({"lr": Truth(1.0, 10.0), "es": Truth(1.0, 900.0)})
+    ds = ds.assign(equivalents=ds["equivalents"].copy())
+    ds["equivalents"].values[1] /= 10  # lr is still the better use of a large budget
+    assert {x.method for x in gp.plan(ds, budget=300).layers} == {"lr"}
+    plan = gp.plan(ds, budget=1)
+    assert {x.method for x in plan.layers} == {"es"}
+    assert plan.cost <= 1
+    with pytest.raises(UsageError, match=r"a budget of 0\.2 is too small: .* costs 0\.3\."):
+        gp.plan(ds, budget=0.2)
+
+
 def test_few_seeds_and_a_layer_without_gradient():
     ds, _ = run({"lr": FOUR["lr"]}, seeds=2)
     plan = gp.plan(ds, cosine=0.5)
