@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
 import gradprobe as gp
-from gradprobe.cli import main
-from tests.test_cli import command
+from tests.commands import command
+
+PROBLEM = ["--checkpoint", "trained", "--batch-size", "8", "--layers", "conv1,fc", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")
-def problem() -> gp.Problem:
-    return gp.load_problem(checkpoint="trained", batch_size=8)
-
-
-@pytest.fixture(scope="module")
-def run(problem: gp.Problem, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
+    problem = gp.load_problem(checkpoint="trained", batch_size=8)
     gp.probe(problem, "lr,es,hybrid,bp", copies=60, seeds=3, layers=["conv1", "fc"], out=out)
     return out
 
 
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch):
-    """``gradprobe plan`` in this process, with its exit code."""
-
-    def call(*words: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["gradprobe", "plan", *words])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0)
-
-    return call
-
-
-def test_a_plan_is_made_saved_and_run(problem, run, here, tmp_path, capsys) -> None:
+def test_a_plan_is_made_saved_and_run(run: Path, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
-    assert here(str(run), "--cosine", "0.3", "--out", str(file)) == 0
-    shown = capsys.readouterr().out
+    done = command("plan", str(run), "--cosine", "0.3", "--out", str(file))
+    assert done.returncode == 0, done.stderr
     for word in (
         "Plan for cosine 0.3",
         "conv1",
@@ -48,29 +31,27 @@ def test_a_plan_is_made_saved_and_run(problem, run, here, tmp_path, capsys) -> N
         "hybrid alone",
         "No plan of these methods costs less",
     ):
-        assert word in shown
+        assert word in done.stdout
     assert gp.Plan.load(file) == gp.plan(gp.open_run(run), cosine=0.3)
-    first = gp.probe(problem, str(file), seeds=3, layers=["conv1", "fc"], out=tmp_path / "first")
-    assert first.sizes["copies"] == 4
-    again = command(
-        "probe",
-        "--config",
-        str(tmp_path / "first" / "run.json"),
-        "--out",
-        str(tmp_path / "again"),
-        "--threads",
-        "1",
+    done = command(
+        "probe", "--estimators", str(file), "--out", str(tmp_path / "run"), "--seeds", "3", *PROBLEM
     )
+    assert done.returncode == 0, done.stderr
+    ds = gp.open_run(tmp_path / "run")
+    assert ds.sizes["copies"] == 4
+    again = command("probe", "--config", str(tmp_path / "run" / "run.json"), "--out", str(tmp_path / "again"))
     assert again.returncode == 0, again.stderr
     repeated = gp.open_run(tmp_path / "again")
-    assert list(repeated["estimator"].values) == list(first["estimator"].values)
-    assert repeated["dot"].values == pytest.approx(first["dot"].values, rel=1e-3)  # threads may differ
+    assert list(repeated["estimator"].values) == list(ds["estimator"].values)
+    assert (repeated["dot"] == ds["dot"]).all()
 
 
-def test_a_budget_for_the_worst_layer_of_one_method(run, here, capsys) -> None:
-    words = ("--budget", "200", "--every-layer", "--methods", "es", "--cost", "forwards")
-    assert here(str(run), *words) == 0
-    assert "Plan for a budget of 200 forwards, the worst layer as good as can be" in capsys.readouterr().out
+def test_a_budget_for_the_worst_layer_of_one_method(run: Path) -> None:
+    done = command(
+        "plan", str(run), "--budget", "200", "--every-layer", "--methods", "es", "--cost", "forwards"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Plan for a budget of 200 forwards, the worst layer as good as can be" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -83,9 +64,9 @@ def test_a_budget_for_the_worst_layer_of_one_method(run, here, capsys) -> None:
         (["--cosine", "0.3", "--out", "plan.txt"], "add .json"),
     ],
 )
-def test_mistakes_get_one_sentence(run, here, words, says, capsys) -> None:
-    assert here(str(run), *words) == 2
-    shown = capsys.readouterr()
-    assert says in shown.err
-    assert shown.err.count("\n") == 1
-    assert not shown.out
+def test_mistakes_get_one_sentence(run: Path, words: list[str], says: str) -> None:
+    done = command("plan", str(run), *words)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not done.stdout

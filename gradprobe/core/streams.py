@@ -36,7 +36,8 @@ class Streams:
     Attributes:
         root: Root seed of the run.
         seed: The independent repetition.
-        purpose: ``"draw"`` for estimates, ``"smoothed"`` for the noise-averaged reference.
+        purpose: ``"draw"`` for estimates, ``"smoothed"`` for the noise-averaged reference, ``"planned draw"`` for the
+            estimates of a plan.
         drawn_on: ``"device"``: where the model is; ``"cpu"``: on the CPU wherever the model is, for results that
             are to agree between machines.
     """

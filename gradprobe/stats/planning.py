@@ -104,7 +104,7 @@ def plan(
         cosine=value,
         low=number_or_none(low),
         high=number_or_none(high),
-        methods=tuple(np.array(found.methods)[candidates]),
+        methods=tuple(m for m, asked in zip(found.methods, candidates, strict=True) if asked),
         left_out=tuple(_left_out(found, candidates, same)),
         rivals=tuple(_rival(planner, m) for m in range(len(found.methods))),
         notes=tuple(_notes(ds, found, mapping, copies)),
