@@ -58,6 +58,10 @@ def analyse(
         plan, row = planned(ds, target)
         print(f"\n{checkpoint}: {plan}", flush=True)
         row |= measured(problem, plan, fresh, estimates)
+        print(
+            f"measured: {row['measured']:.3f} [{row['measured_low']:.3f}, {row['measured_high']:.3f}]",
+            flush=True,
+        )
         # within: intervals of prediction and measurement meet
         row["within"] = (
             row["measured_low"] <= row["predicted_high"] and row["measured_high"] >= row["predicted_low"]
