@@ -13,7 +13,7 @@ import xarray as xr
 from gradprobe.core import spec
 from gradprobe.core.errors import UsageError
 from gradprobe.stats._intervals import Array, mean_se, t_quantile
-from gradprobe.stats._law import ONE_SIDED
+from gradprobe.stats._law import ONE_SIDED, TWO_SIDED
 from gradprobe.stats._moments import moments
 from gradprobe.stats.alignment_law import alignment
 from gradprobe.store.assemble import attribute
@@ -40,6 +40,7 @@ class Offers:
         fixed: 1/ceiling^2 where it is not estimated: 1 by declaration, or from the lower bound of the ceiling;
             NaN where it is.
         inverse: 1/ceiling^2 that plans reckon with, at least 1.
+        gradient: Where the mean is taken to be the gradient itself, as declared: gain 1, price T/|g|^2.
         price: Copies / (1/cos^2 - 1/ceiling^2).
         cost: Of one copy.
         fitted: Copies that the law was fitted to.
@@ -58,6 +59,7 @@ class Offers:
     g: Array
     fixed: Array
     inverse: Array
+    gradient: npt.NDArray[np.bool_]
     price: Array
     cost: Array
     fitted: Array
@@ -104,7 +106,7 @@ def offers(ds: xr.Dataset, unit: str, reference: str) -> Offers:
     parts = {k: law[k].transpose("estimator", "layer", "seed").values for k in "AXTG"}
     cells = {k: law[k].transpose("estimator", "layer").values for k in ("state", "price", "price_high")}
     cells |= {k: law[k].transpose("estimator", "layer").values for k in ("ceiling_low", "fitted_copies")}
-    fixed, inverse = _ceilings(ds, parts, cells, reference)
+    fixed, inverse, gradient = _ceilings(ds, parts, cells, reference)
     forwards, cost = (_cost(ds, law, name) for name in ("forwards", unit))
     why = _reasons(ds, law, parts, cells, inverse)
     why = np.where((why == "") & ~np.isfinite(cost), f"its cost in {unit} is not known", why)
@@ -115,7 +117,8 @@ def offers(ds: xr.Dataset, unit: str, reference: str) -> Offers:
     idle, left = _without_gradient(parts["G"], served)
     names = np.asarray(law["layer"].values)
     arrays: dict[str, Any] = {k.lower(): v for k, v in parts.items()} | {"fixed": fixed, "inverse": inverse}
-    arrays |= {"price": np.maximum(cells["price"], LEAST_PRICE), "cost": cost, "why": why}
+    price = prices(parts["A"], parts["T"], parts["G"], gradient)
+    arrays |= {"gradient": gradient, "price": price, "cost": cost, "why": why}
     arrays["fitted"] = cells["fitted_copies"].astype(np.float64)
     if not left.any():
         raise UsageError("the gradient is zero in every layer that was probed, so there is nothing to plan.")
@@ -130,6 +133,13 @@ def offers(ds: xr.Dataset, unit: str, reference: str) -> Offers:
     )
 
 
+def prices(a: Array, t: Array, g: Array, gradient: npt.NDArray[np.bool_]) -> Array:
+    """T |g|^2/A^2, with A = |g|^2 where the mean is the gradient ``[...]``, from ``[..., seed]``."""
+    a, t, g = (mean_se(v)[0] for v in (a, t, g))
+    with np.errstate(all="ignore"):
+        return np.maximum(np.where(gradient, t / g, t * g / a**2), LEAST_PRICE)
+
+
 def _without_gradient(g: Array, served: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
     """Layers whose gradient is zero, and the others that are served ``[layer]``."""
     known = np.isfinite(g) & served[..., None]
@@ -139,16 +149,19 @@ def _without_gradient(g: Array, served: npt.NDArray[np.bool_]) -> tuple[Any, Any
 
 def _ceilings(
     ds: xr.Dataset, parts: dict[str, Array], cells: dict[str, Any], reference: str
-) -> tuple[Array, Array]:
-    """1/ceiling^2 where it is not estimated (else NaN), and the one to reckon with."""
+) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+    """1/ceiling^2 where it is not estimated (else NaN), the one used, and where the mean is the gradient."""
     declared = np.isin(ds["target"].values, DECLARED)[:, None] & ~_contradicted(ds, parts, reference)
+    off, error, seeds = mean_se(parts["A"] - parts["G"])
+    with np.errstate(all="ignore"):
+        gradient = declared & ~(np.abs(off) > t_quantile(TWO_SIDED, seeds) * error)
     known = np.isin(cells["state"], ("resolved", "too few seeds"))
     with np.errstate(all="ignore"):
         bound = np.where(cells["ceiling_low"] > 0, cells["ceiling_low"] ** -2.0, np.inf)
         a, x, g = (mean_se(parts[k])[0] for k in "AXG")
         estimate = np.where(x > 0, g * x / a**2, 1.0)
     fixed = np.where(declared, 1.0, np.where(known, np.nan, np.maximum(bound, 1.0)))
-    return fixed, np.maximum(np.where(np.isnan(fixed), estimate, fixed), 1.0)
+    return fixed, np.maximum(np.where(np.isnan(fixed), estimate, fixed), 1.0), gradient
 
 
 def _contradicted(ds: xr.Dataset, parts: dict[str, Array], reference: str) -> npt.NDArray[np.bool_]:

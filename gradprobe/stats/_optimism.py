@@ -9,7 +9,7 @@ import numpy as np
 from gradprobe.core.errors import UsageError
 from gradprobe.stats._forecast import Chosen
 from gradprobe.stats._intervals import Array, mean_se
-from gradprobe.stats._offers import LEAST_PRICE, Offers
+from gradprobe.stats._offers import Offers, prices
 from gradprobe.stats._planner import Mask, Planner, solve
 from gradprobe.stats._sharing import Index
 
@@ -18,9 +18,9 @@ def optimism(planner: Planner, allowed: Mask) -> float:
     """Predicted minus cross-validated cosine; 0 if that is negative, or if fewer than two seeds can be left out.
 
     Each seed is left out once: a plan is made from the others, and held against the one left out, where
-    <d, g> = sum s A and |d|^2 = sum s^2 (X + T/n) are without bias (methods, copies and scales s come from the other
-    seeds; X = A A'/(G ceiling^2), A' from the other seeds, where the ceiling is not estimated). These are averaged
-    over seeds before the ratio.
+    <d, g> = sum s A and |d|^2 = sum s^2 (X + T/n) are without bias: methods, copies and scales s come from the other
+    seeds; X = A A'/(G ceiling^2), A' from the other seeds, where the ceiling is not estimated; A = G where the mean
+    is taken to be the gradient. These are averaged over seeds before the ratio.
 
     Args:
         planner: What made the plan.
@@ -54,11 +54,11 @@ def _without(found: Offers, seed: int) -> Offers:
         return rest
 
     a, x, t, g = (drop(v) for v in (found.a, found.x, found.t, found.g))
-    mean_a, mean_x, mean_t, mean_g = (mean_se(v)[0] for v in (a, x, t, g))
+    mean_a, mean_x, mean_g = (mean_se(v)[0] for v in (a, x, g))
     with np.errstate(all="ignore"):
-        price = np.maximum(mean_t * mean_g / mean_a**2, LEAST_PRICE)
         estimate = np.where(mean_x > 0, mean_g * mean_x / mean_a**2, 1.0)
     inverse = np.maximum(np.where(np.isnan(found.fixed), estimate, found.fixed), 1.0)
+    price = prices(a, t, g, found.gradient)
     return replace(found, a=a, x=x, t=t, g=g, price=price, inverse=inverse)
 
 
@@ -66,5 +66,7 @@ def _held_out(found: Offers, mapping: Index, chosen: Chosen, seed: int) -> tuple
     """<d, g> and |d|^2 of a plan by one seed."""
     rows = np.arange(len(mapping))
     a, x, t, g = (v[mapping, rows, seed] for v in (found.a, found.x, found.t, found.g))
-    x = np.where(np.isnan(chosen.fixed), x, chosen.fixed * a * mean_se(chosen.a)[0] / g)
+    other = np.where(chosen.gradient, g, mean_se(chosen.a)[0])
+    a = np.where(chosen.gradient & np.isfinite(a), g, a)
+    x = np.where(np.isnan(chosen.fixed), x, chosen.fixed * a * other / g)
     return float((chosen.scale * a).sum()), float((chosen.scale**2 * (x + t / chosen.copies)).sum())

@@ -54,7 +54,8 @@ def plan(
 
     **Ceilings**: 1 for a method that declares the gradient or the smoothed gradient, unless its moments contradict
     that (one-sided test, 5 %); else the estimate where it is resolved, at most 1; else its lower bound (the predicted
-    cosine is then a lower bound too).
+    cosine is then a lower bound too). Where such a method's gain does not contradict its declaration either (t
+    interval, 95 %), its mean is taken to be the gradient: scale 1, price T/|g|^2, without the noise of <mu, g>.
 
     **Predicted cosine**: the formula at the chosen methods, copies and scales, with the delete-one-seed jackknife of
     the whole of it (t, 95 %); NaN (None) below three seeds. The noise that chose the methods also judges them, so the

@@ -20,8 +20,8 @@ from tests.stats.brute import slow_alignment
 from tests.synthetic import LAYERS, Truth, make_run, make_world
 
 FOUR = {
-    "lr": Truth(1.0, {"conv1": 900.0, "conv2": 300.0, "fc": 60.0}, 0.9),
-    "es": Truth(1.0, {"conv1": 80.0, "conv2": 400.0, "fc": 900.0}, 1.1),
+    "lr": Truth(1.0, {"conv1": 900.0, "conv2": 300.0, "fc": 60.0}, {"conv1": 1.0, "conv2": 1.0, "fc": 0.8}),
+    "es": Truth(1.0, {"conv1": 80.0, "conv2": 400.0, "fc": 900.0}),
     "alr": Truth(0.9, {"conv1": 500.0, "conv2": 150.0, "fc": 50.0}, 0.01),
     "bp": Truth(stochastic=False),
 }
@@ -52,7 +52,12 @@ def naive(world, label, layer, block=16, seeds=5):
         excess.append((b @ b.T)[off].mean() - np.outer(b @ g, b @ g)[off].mean() / (g @ g))
     rejected = np.mean(excess) > sps.t.ppf(0.95, seeds - 1) * sps.sem(excess)
     declared = label != "alr" and not rejected
-    return found["price"], 1.0 if declared else max(found["ceiling"] ** -2, 1.0), found["gain"]
+    inverse = 1.0 if declared else max(found["ceiling"] ** -2, 1.0)
+    gains = [(b @ g).mean() / (g @ g) for b in drawn]
+    off = abs(np.mean(gains) - 1) > sps.t.ppf(0.975, seeds - 1) * sps.sem(gains)
+    if declared and not off:  # the mean is the gradient
+        return found["price"] * found["gain"] ** 2, inverse, 1.0
+    return found["price"], inverse, found["gain"]
 
 
 def random_case(rng, layers=5, methods=4):
@@ -208,22 +213,24 @@ def test_the_interval_is_the_jackknife_of_the_whole_formula():
     ds, world = run({k: FOUR[k] for k in ("lr", "alr")})
     plan = gp.plan(ds, cosine=0.8)
 
-    def cosine(seeds):
+    def cosine(seeds, known=True):
         dot = square = norm = 0.0
         for x in plan.layers:
             g, scale = world.g[x.layer], x.scale
             drawn = [world.blocks[x.method, s][x.layer] for s in seeds]
             found = slow_alignment(drawn, g, 16)
             along = np.mean([(b @ g).mean() for b in drawn])
-            tau = found["half_copies"] * along**2 / (g @ g) / found["ceiling"] ** 2
+            tau = np.mean([16 * b.var(axis=0, ddof=1).sum() for b in drawn])
             fixed = x.method == "lr" and naive(world, "lr", x.layer)[1] == 1
+            if known and naive(world, x.method, x.layer)[2] == 1:
+                along = g @ g
             mean_square = along**2 / (g @ g) * (1.0 if fixed else found["ceiling"] ** -2)
             dot += scale * along
             square += scale**2 * (mean_square + tau / x.copies)
             norm += g @ g
         return dot / math.sqrt(square * norm)
 
-    rest = np.array([cosine([s for s in range(5) if s != left]) for left in range(5)])
+    rest = np.array([cosine([s for s in range(5) if s != left], known=False) for left in range(5)])
     half = sps.t.ppf(0.975, 4) * math.sqrt(4 / 5 * ((rest - rest.mean()) ** 2).sum())
     assert plan.cosine == pytest.approx(cosine(range(5)), rel=1e-9)
     assert plan.high == pytest.approx(plan.cosine + half, rel=1e-9)
@@ -287,9 +294,11 @@ def test_a_declared_ceiling_is_kept_unless_the_moments_contradict_it():
     ):
         gp.plan(ds, cosine=0.8, every_layer=True)
     law = gp.stats.alignment(ds).isel(estimator=0)
-    price, ceiling = (law[k].to_series() for k in ("price", "ceiling"))
-    left = 0.6**-2 - np.array([ceiling["conv1"] ** -2, 1.0, 1.0])
-    assert [x.copies for x in plan.layers] == list(np.ceil(price.to_numpy() / left).astype(int))
+    price, ceiling, gain = (law[k].to_numpy() for k in ("price", "ceiling", "gain"))
+    left = 0.6**-2 - np.array([ceiling[0] ** -2, 1.0, 1.0])
+    price = price * np.array([1.0, gain[1] ** 2, gain[2] ** 2])
+    assert [x.scale for x in plan.layers] == pytest.approx([1 / gain[0], 1, 1])
+    assert [x.copies for x in plan.layers] == list(np.ceil(price / left).astype(int))
 
 
 def test_a_ceiling_that_is_not_resolved_is_taken_at_its_lower_bound():
@@ -307,7 +316,7 @@ def test_a_ceiling_that_is_not_resolved_is_taken_at_its_lower_bound():
 
 
 def test_joint_injection_is_a_whole_alternative():
-    truths = {"lr": Truth(1.0, 300.0), "joint": Truth(1.0, {"conv1": 30.0, "conv2": 900.0, "fc": 300.0})}
+    truths = {"lr": Truth(1.0, 300.0), "joint": Truth(1.0, {"conv1": 30.0, "conv2": 1500.0, "fc": 300.0})}
     ds, _ = run(truths, joint=("joint",))
     plan = gp.plan(ds, cosine=0.8)
     assert {x.method for x in plan.layers} == {"joint"}
