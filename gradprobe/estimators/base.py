@@ -100,6 +100,12 @@ class Estimator:
         why = {x.name: refusal(problem, x, *assigned[x.name]) for x in layers if x.name in assigned}
         return {name: reason for name, reason in why.items() if reason}
 
+    def draws(self, layers: Sequence[Layer]) -> list[tuple[Draw, list[Layer], int]]:
+        """What one copy is made of: draws, each with layers that are noisy at once, and how often; [] if unknown."""
+        from gradprobe.estimators.draws import noisy_together
+
+        return [(draw, unit, 1) for draw, unit in noisy_together(self.assignment(layers) or {}, layers)]
+
     def forwards(self, layers: Sequence[Layer], copies: int) -> int:
         """Forward passes of the batch that ``copies`` copies need, the one clean pass included."""
         assigned = self.assignment(layers)

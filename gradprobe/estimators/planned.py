@@ -14,7 +14,7 @@ from gradprobe.core.copyplan import Plan
 from gradprobe.core.errors import UsageError, described, whole
 from gradprobe.core.streams import Streams
 from gradprobe.estimators import register
-from gradprobe.estimators.base import Block, Directions, Estimator, Layer, Problem, make
+from gradprobe.estimators.base import Block, Directions, Draw, Estimator, Layer, Problem, make
 
 Entry = tuple[str, int, float]
 
@@ -102,6 +102,11 @@ class Planned(Estimator):
         for estimator, _, served in self._parts([x for x in layers if x.name not in refused]):
             refused |= estimator.refusals(problem, served)
         return refused
+
+    def draws(self, layers: Sequence[Layer]) -> list[tuple[Draw, list[Layer], int]]:
+        """The draws of its members, as often as it has copies of them."""
+        parts = self._parts(layers)
+        return [(d, unit, n * k) for member, n, served in parts for d, unit, k in member.draws(served)]
 
     def forwards(self, layers: Sequence[Layer], copies: int) -> int:
         """Forward passes of ``copies`` whole estimates, the one clean pass included."""

@@ -147,7 +147,8 @@ class Running:
         }
         if self.task.estimator is not None:
             known["forwards"] = np.array(self.forwards + [np.nan] * (count - self.blocks))
-            known["equivalents"] = known["forwards"] * (3 if self.task.estimator.uses_backward else 1)
+            if not self.task.estimator.draws(self.task.layers):
+                known["equivalents"] = known["forwards"] * (3 if self.task.estimator.uses_backward else 1)
         if status == "failed":
             return failed_unit(self.of, count, note, **known)
         known["extras"] = {name: value / self.blocks for name, value in self.extras.items()}

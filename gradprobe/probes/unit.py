@@ -116,7 +116,10 @@ def _run(
 
 def _share(task: Task, settings: Settings) -> float:
     """Share of a forward that a copy of a task needs."""
-    return 1.0 if task.draw is None else settings.shares.get(engine_key(task.draw, task.layers), 1.0)
+    if task.draw is not None:
+        return settings.shares.get(engine_key(task.draw, task.layers), 1.0)
+    draws = task.estimator.draws(task.layers) if task.estimator is not None else []
+    return sum(n * settings.shares.get(engine_key(draw, unit), 1.0) for draw, unit, n in draws)
 
 
 def _useless(running: Running, count: int) -> str:
