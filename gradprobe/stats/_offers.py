@@ -15,6 +15,7 @@ from gradprobe.core.errors import UsageError
 from gradprobe.stats._intervals import Array, mean_se, t_quantile
 from gradprobe.stats._law import ONE_SIDED, TWO_SIDED
 from gradprobe.stats._moments import moments
+from gradprobe.stats._smoothed import smoothed
 from gradprobe.stats.alignment_law import alignment
 from gradprobe.store.assemble import attribute
 
@@ -107,6 +108,9 @@ def offers(ds: xr.Dataset, unit: str, reference: str) -> Offers:
     cells = {k: law[k].transpose("estimator", "layer").values for k in ("state", "price", "price_high")}
     cells |= {k: law[k].transpose("estimator", "layer").values for k in ("ceiling_low", "fitted_copies")}
     fixed, inverse, gradient = _ceilings(ds, parts, cells, reference)
+    measured = _with_measured_mean(ds, parts, reference)
+    fixed, gradient = np.where(measured, np.nan, fixed), gradient & ~measured
+    inverse = np.where(measured, _inverse(parts), inverse)
     forwards, cost = (_cost(ds, law, name) for name in ("forwards", unit))
     why = _reasons(ds, law, parts, cells, inverse)
     why = np.where((why == "") & ~np.isfinite(cost), f"its cost in {unit} is not known", why)
@@ -158,10 +162,39 @@ def _ceilings(
     known = np.isin(cells["state"], ("resolved", "too few seeds"))
     with np.errstate(all="ignore"):
         bound = np.where(cells["ceiling_low"] > 0, cells["ceiling_low"] ** -2.0, np.inf)
-        a, x, g = (mean_se(parts[k])[0] for k in "AXG")
-        estimate = np.where(x > 0, g * x / a**2, 1.0)
     fixed = np.where(declared, 1.0, np.where(known, np.nan, np.maximum(bound, 1.0)))
-    return fixed, np.maximum(np.where(np.isnan(fixed), estimate, fixed), 1.0), gradient
+    return fixed, np.where(np.isnan(fixed), _inverse(parts), np.maximum(fixed, 1.0)), gradient
+
+
+def _inverse(parts: dict[str, Array]) -> Array:
+    """1/ceiling^2 as it is estimated, at least 1."""
+    a, x, g = (mean_se(parts[k])[0] for k in "AXG")
+    with np.errstate(all="ignore"):
+        return np.maximum(np.where(x > 0, g * x / a**2, 1.0), 1.0)
+
+
+def _with_measured_mean(ds: xr.Dataset, parts: dict[str, Array], reference: str) -> npt.NDArray[np.bool_]:
+    """Take the mean of a method that declares the smoothed gradient from that reference, far less noisy than A and X.
+
+    Only where the reference is told from its noise, and the method's moments contradict neither the ceiling nor the
+    gain of 1 against it (5 % each). A and X are replaced in ``parts``.
+
+    Returns:
+        Where that was done, ``[method, layer]``.
+    """
+    if reference != "bp" or "smoothed" not in ds["reference"].values:
+        return np.zeros(parts["A"].shape[:2], dtype=bool)
+    law = alignment(ds, reference="smoothed")
+    own = {k: law[k].transpose("estimator", "layer", "seed").values for k in "AXTG"}
+    off, error, seeds = mean_se(own["A"] - own["G"])
+    mean = smoothed(ds, "layer", parts["A"])
+    with np.errstate(all="ignore"):
+        fits = np.abs(off) <= t_quantile(TWO_SIDED, seeds) * error
+    found = (ds["target"].values == "smoothed")[:, None] & (mean.state == "resolved")
+    found = found & fits & ~_contradicted(ds, own, "smoothed")
+    for name, values in (("A", mean.along), ("X", mean.square)):
+        parts[name] = np.where(found[..., None], values, parts[name])
+    return np.asarray(found)
 
 
 def _contradicted(ds: xr.Dataset, parts: dict[str, Array], reference: str) -> npt.NDArray[np.bool_]:

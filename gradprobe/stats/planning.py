@@ -52,10 +52,12 @@ def plan(
     with others its noise would be another. A method is no candidate in a layer where its price is not resolved (its
     interval is infinite), it is refused or failed; ``Plan.left_out`` says so.
 
-    **Ceilings**: 1 for a method that declares the gradient or the smoothed gradient, unless its moments contradict
-    that (one-sided test, 5 %); else the estimate where it is resolved, at most 1; else its lower bound (the predicted
-    cosine is then a lower bound too). Where such a method's gain does not contradict its declaration either (t
-    interval, 95 %), its mean is taken to be the gradient: scale 1, price T/|g|^2, without the noise of <mu, g>.
+    **Ceilings**: where the run holds the reference "smoothed" too, the mean of a method that declares it is taken
+    from it: ceiling and gain against backprop are those of the smoothed gradient, which is far less noisy than the
+    estimates are. Without that reference its ceiling is 1 (``notes`` says so: a smoothing bias would be missed), and
+    its scale 1 and price T/|g|^2 unless its gain contradicts that (t interval, 95 %). Both unless its moments
+    contradict the declaration (one-sided test, 5 %). Else the estimated ceiling where it is resolved, at most 1; else
+    its lower bound (the predicted cosine is then a lower bound too).
 
     **Predicted cosine**: the formula at the chosen methods, copies and scales, with the delete-one-seed jackknife of
     the whole of it (t, 95 %); NaN (None) below three seeds. The noise that chose the methods also judges them, so the
@@ -217,6 +219,12 @@ def _notes(ds: xr.Dataset, found: Offers, mapping: Index, copies: Array) -> list
         notes.append(
             f"The ceiling is known by its lower bound only in {', '.join(bounded)}: the predicted cosine is a lower "
             "bound."
+        )
+    smoothed = (ds["target"].sel(estimator=found.methods).values == "smoothed")[mapping]
+    if smoothed.any() and "smoothed" not in ds["reference"].values:
+        notes.append(
+            "Smoothing bias is not known to this run and counts as none; probe with reference=('bp', 'smoothed') to "
+            "have it in the prediction."
         )
     if found.idle:
         notes.append(f"The gradient of {', '.join(found.idle)} is zero: nothing is estimated there.")
