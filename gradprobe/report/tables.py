@@ -182,7 +182,7 @@ def _of_the_law(ds: xr.Dataset) -> list[str]:
         return []
     found = []
     law = stats.alignment(ds)
-    there = law["fitted_copies"] > 0
+    there = law["X"].notnull().any("seed")
     small = (there & ~law["enough"]).any("layer").values
     if small.any():
         found.append(f"{', '.join(ds['estimator'].values[small])}: {law.attrs['note']}.")
