@@ -23,6 +23,8 @@ METHODS = ("lr", "alr", "es", "aes", "hybrid", "a-hybrid")
 NUMBERS = 6
 """Entries of each made-up parameter: statistics see its moments alone."""
 
+SAMPLES = 32
+
 
 def made_up(methods: int, parameters: int, seeds: int, points: int, block: int = 10) -> xr.Dataset:
     """A run whose block directions are Gaussian around a mean direction with a ceiling of 0.9."""
@@ -66,6 +68,10 @@ def made_up(methods: int, parameters: int, seeds: int, points: int, block: int =
     for name in ("reference_sqnorm", "reference_block_sqnorm", "reference_dot"):
         ds[name] = (("reference", *dims), np.array(square))
     ds["reference_blocks"] = (("reference", *dims), np.ones(shape))
+    ds.coords["sample"] = np.arange(SAMPLES)
+    ds["sample_loss"] = ("sample", rng.exponential(size=SAMPLES))
+    for name, scale in (("sample_sqnorm", 10.0), ("sample_product", 1.0)):
+        ds[name] = ((*dims, "sample"), scale * rng.exponential(size=(*shape[1:], SAMPLES)))
     ds["status"] = (dims, np.full(shape[1:], "ok"))
     each = np.broadcast_to(ds["copies"].values.astype(float), (*shape[1:], points))
     for name in ("forwards", "equivalents"):
@@ -88,7 +94,15 @@ def statistics(ds: xr.Dataset) -> dict[str, Callable[[], Any]]:
         "alignment, model": lambda: stats.alignment(ds, over="model", scale="unit-gain"),
         "predict": lambda: stats.predict(law, [most, 2 * most]),
         "coverage": lambda: stats.coverage(ds),
+        "alignment, groups": lambda: stats.alignment(ds, over={"first": "layer0", "all": "*"}),
+        "goodness_of_fit": lambda: stats.goodness_of_fit(ds),
+        "decompose": lambda: stats.decompose(ds),
+        "cost": lambda: stats.cost(ds),
+        "frontier": lambda: stats.frontier(ds, over="model"),
         "compare": lambda: stats.compare(ds, "lr", "alr"),
+        "compare, equal cost": lambda: stats.compare(ds, "lr", "alr", at="equivalents"),
+        "allocate": lambda: stats.allocate(ds),
+        "plan": lambda: stats.plan(ds, cosine=0.5),
     }
 
 

@@ -73,6 +73,7 @@ def signs(
             grid[2][column].set_xticklabels(layers, rotation=90 if len(layers) > 8 else 0)
         for line, label in zip(grid, ROWS, strict=True):
             line[0].set_ylabel(label)
+            line[0].set_ylim(bottom=0)  # after all of the row is drawn, which shares it
             for axis in line:
                 despine(axis)
         _legend(figure)
@@ -119,7 +120,6 @@ def _draw_encodings(axis: Axes, table: pd.DataFrame, name: str) -> None:
     else:
         axis.axhline(1, color="0.8", linewidth=0.5, zorder=0)
         axis.axhline(np.pi / 2, color="0.5", linewidth=0.6, ls=(0, (3, 2)), zorder=0)
-        axis.set_ylim(bottom=0)
 
 
 def _draw_stability(axis: Axes, table: pd.DataFrame) -> None:
@@ -130,7 +130,6 @@ def _draw_stability(axis: Axes, table: pd.DataFrame) -> None:
         whole, least = mine["Sta."] / mine["ceiling"], mine["floor"] / mine["ceiling"]
         axis.bar(at, np.minimum(least, whole), 0.3, color=color, gid=f"{label} floor")
         axis.bar(at, whole, 0.3, facecolor="none", edgecolor=color, linewidth=0.8, gid=f"{label} Sta.")
-    axis.set_ylim(bottom=0)
 
 
 def _legend(figure: PaperFigure) -> None:

@@ -33,6 +33,8 @@ def test_marks_and_bars_are_the_statistics(run):
             np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), want)
     sta, floor = stats.stability(run).mean("seed"), stats.stability_floor(run)
     ceiling = law["ceiling"].where(law["state"] == "resolved")
+    top = figure.axes[2].get_ylim()[1]
+    assert all(max(line.get_ydata()) < top for line in figure.axes[3].get_lines())
     bars = {bar.get_gid(): bar for bar in figure.axes[4].patches}
     assert set(bars) == {f"{label} {what}" for label in PAIR for what in ("floor", "Sta.")}
     heights = [p.get_height() for p in figure.axes[4].patches if p.get_gid() == "hybrid Sta."]
