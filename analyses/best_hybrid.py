@@ -23,7 +23,7 @@ import gradprobe as gp
 METHODS = "lr,es,hybrid"
 CHECKPOINTS = ("early", "trained")
 TARGETS = (0.5, 0.8, 0.9)
-FRESH = 2000
+FRESH = 4000
 """First seed of the measurement; planning has seeds from 0 on."""
 
 
@@ -77,7 +77,7 @@ def analyse(
 def main(
     copies: Annotated[int, typer.Option(help="Copies of the probe that plans.")] = 1000,
     seeds: Annotated[int, typer.Option(help="Seeds of the probe that plans.")] = 5,
-    fresh: Annotated[int, typer.Option(help="Other seeds, on which plans are measured.")] = 10,
+    fresh: Annotated[int, typer.Option(help="Other seeds, on which plans are measured.")] = 25,
     estimates: Annotated[int, typer.Option(help="Whole estimates on each of them.")] = 4,
     out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("figures/best_hybrid"),
     smoke: Annotated[

@@ -13,6 +13,7 @@ from gradprobe.stats._groups import Over
 from gradprobe.stats._intervals import Array, mean_se, t_quantile
 from gradprobe.stats._law import TWO_SIDED
 from gradprobe.stats._moments import moments
+from gradprobe.store.paths import check_probed
 
 NEEDED = ("bp", "smoothed")
 
@@ -43,6 +44,7 @@ def check_references(ds: xr.Dataset, what: str) -> None:
     Raises:
         UsageError: One of the two is not there.
     """
+    check_probed(ds)
     have = [str(r) for r in np.atleast_1d(ds["reference"].values)] if "reference" in ds.coords else []
     if not set(NEEDED) <= set(have) or "reference" not in ds.dims:
         raise UsageError(

@@ -129,11 +129,15 @@ def matched_fields(path: xr.Dataset, field: xr.Dataset) -> dict[str, str]:
 
 
 def check_probed(ds: xr.Dataset) -> None:
-    """Refuse a path, a field or several batches where the results of a probe of one batch are meant.
+    """Refuse a path, a field, several batches or no results at all where the results of a probe of one batch are meant.
 
     Raises:
         UsageError: It is one.
     """
+    if not isinstance(ds, xr.Dataset):
+        raise UsageError(
+            f"this needs results of gp.probe(...) or gp.open_run(...), not {described(ds)}; open the run first."
+        )
     if "batch" in ds.dims:
         raise UsageError(
             f"these are results of {ds.sizes['batch']} batches; choose one, ds.isel(batch=0), or ask "

@@ -18,7 +18,7 @@ import xarray as xr
 from gradprobe.core.errors import UsageError
 from gradprobe.core.spec import digest
 from gradprobe.store.assemble import assemble
-from gradprobe.store.batches import begun, folder_of, join_batches, read_batches
+from gradprobe.store.batches import BATCHES_FILE, begun, folder_of, join_batches, read_batches
 from gradprobe.store.export import read_export
 from gradprobe.store.files import (
     TEMPORARY,
@@ -235,6 +235,10 @@ class RunStore:
             return read_info(self.path)
         if not self.path.exists():
             return None
+        if (self.path / BATCHES_FILE).exists():
+            raise UsageError(
+                f"{self.path} holds runs of several batches; say batches= (--batches) too, or choose another out=."
+            )
         own = (TEMPORARY, ".lock")
         if not self.path.is_dir() or any(not f.name.startswith(own) for f in self.path.iterdir()):
             raise UsageError(f"{self.path} exists and is not a gradprobe run; choose another out=.")

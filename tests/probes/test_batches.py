@@ -199,7 +199,7 @@ def test_other_runs_are_not_touched(tmp_path: Path) -> None:
     before = json.loads((many / "batches.json").read_text())
     with pytest.raises(UsageError, match="the run of a single batch"):
         gp.probe(classifier(), "bp", batches=other_batches(1), out=one, **SMALL)
-    with pytest.raises(UsageError, match="is not a gradprobe run"):
+    with pytest.raises(UsageError, match="holds runs of several batches"):
         gp.probe(classifier(), "bp", out=many, **SMALL)
     with pytest.raises(UsageError, match="with other batches"):
         gp.probe(classifier(), "bp", batches=other_batches(2)[::-1], out=many, **SMALL)
@@ -215,6 +215,14 @@ def test_other_runs_are_not_touched(tmp_path: Path) -> None:
     (many / "batches.json").write_text("{")
     with pytest.raises(UsageError, match="damaged"):
         gp.open_run(many)
+
+
+@pytest.mark.parametrize("what", ["cosine", "alignment", "decompose", "plan", "compare", "cost"])
+def test_a_path_is_no_result(what: str) -> None:
+    """Files are opened by gp.open_run."""
+    arguments = {"plan": {"cosine": 0.5}, "compare": {"first": "lr", "second": "es"}}.get(what, {})
+    with pytest.raises(UsageError, match="open the run first"):
+        getattr(gp.stats, what)("runs/second", **arguments)
 
 
 def test_the_data_are_read_once_for_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
