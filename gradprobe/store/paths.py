@@ -129,7 +129,7 @@ def matched_fields(path: xr.Dataset, field: xr.Dataset) -> dict[str, str]:
 
 
 def check_probed(ds: xr.Dataset) -> None:
-    """Refuse a path, a field, several batches or no results at all where the results of a probe of one batch are meant.
+    """Refuse what is no result of a probe of one batch: a path, a field, several batches, a file name.
 
     Raises:
         UsageError: It is one.
