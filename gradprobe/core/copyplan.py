@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradprobe.core import spec
-from gradprobe.core.errors import UsageError
+from gradprobe.core.errors import UsageError, finite, whole
+from gradprobe.core.plandata import PLAN_VERSION, read_data
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PLAN_VERSION = 1
 _NONE = "-"
 
 
@@ -106,14 +106,31 @@ class Plan:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def entries(self) -> dict[str, tuple[str, int, float]]:
+        """{layer: (method, copies, scale)}, in Python's own types.
+
+        Raises:
+            UsageError: Copies or a scale is no such number.
+        """
+        return {
+            str(x.layer): (
+                str(x.method),
+                whole(f"the copies of layer {x.layer!r}", x.copies, 0),
+                finite(f"the scale of layer {x.layer!r}", x.scale),
+            )
+            for x in self.layers
+        }
+
+    @property
     def spec(self) -> str:
         """The estimator that runs it: ``planned(layers={layer: (method, copies, scale)})``."""
-        entries = {x.layer: (x.method, x.copies, x.scale) for x in self.layers}
-        return spec.label("planned", {"layers": entries})
+        return spec.label("planned", {"layers": self.entries})
 
     def to_json(self) -> str:
         """As JSON text."""
-        return json.dumps({"gradprobe_plan": PLAN_VERSION, **asdict(self)}, indent=1, allow_nan=False)
+        return json.dumps(
+            {"gradprobe_plan": PLAN_VERSION, **asdict(self)}, indent=1, allow_nan=False, default=_plain
+        )
 
     @classmethod
     def from_json(cls, text: str, where: str = "the text") -> Plan:
@@ -126,37 +143,27 @@ class Plan:
         Raises:
             UsageError: It is no plan, or a newer version wrote it.
         """
-        wrong = UsageError(f"{where} is no plan; make one with gp.plan(ds, cosine=0.9).save('plan.json').")
-        try:
-            data = json.loads(text)
-            version = data.pop("gradprobe_plan")
-        except (ValueError, KeyError, AttributeError, TypeError):
-            raise wrong from None
-        if isinstance(version, int) and version > PLAN_VERSION:
-            raise UsageError(
-                f"{where} was written by a newer gradprobe (plan version {version}); update gradprobe."
-            )
-        try:
-            data["layers"] = tuple(_read_layer(x) for x in data["layers"])
-            data["rivals"] = tuple(Rival(**x) for x in data["rivals"])
-            data["left_out"] = tuple((str(a), str(b), str(c)) for a, b, c in data["left_out"])
-            for name in ("methods", "notes"):
-                data[name] = tuple(str(x) for x in data[name])
-            return cls(**data)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise wrong from None
+        data = read_data(text, where)
+        data["layers"] = tuple(LayerPlan(**x) for x in data["layers"])
+        data["rivals"] = tuple(Rival(**x) for x in data["rivals"])
+        data["left_out"] = tuple((a, b, c) for a, b, c in data["left_out"])
+        return cls(**data | {name: tuple(data[name]) for name in ("methods", "notes")})
 
     def save(self, file: str | Path) -> Path:
         """Write it as JSON, which :meth:`load` and ``gradprobe probe --estimators FILE.json`` read.
 
         Raises:
-            UsageError: The name does not end in .json.
+            UsageError: The name does not end in .json, or the file cannot be written.
         """
         path = Path(file)
         if path.suffix != ".json":
             raise UsageError(f"a plan is saved as a .json file, not as {str(file)!r}; add .json to the name.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_json() + "\n", encoding="utf-8")
+        text = self.to_json() + "\n"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}; choose another file.") from error
         return path
 
     @classmethod
@@ -167,7 +174,7 @@ class Plan:
             UsageError: There is no such file, or it holds no plan.
         """
         path = Path(file)
-        if not path.is_file():
+        if not is_there(path):
             raise UsageError(
                 f"there is no plan {str(file)!r}; make one with gradprobe plan RUN --out plan.json."
             )
@@ -175,6 +182,8 @@ class Plan:
             return cls.from_json(path.read_text(encoding="utf-8"), str(path))
         except UnicodeDecodeError:
             raise UsageError(f"{path} is no plan: it is not text.") from None
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror}.") from None
 
     def table(self) -> pd.DataFrame:
         """One row for each layer: method, copies, scale, cost, share, cosine, low, high."""
@@ -240,8 +249,14 @@ def number_or_none(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _read_layer(data: Mapping[str, Any]) -> LayerPlan:
-    found = LayerPlan(**data)
-    if not (isinstance(found.layer, str) and isinstance(found.method, str) and isinstance(found.copies, int)):
-        raise TypeError
-    return found
+def is_there(file: str | Path) -> bool:
+    """Whether there is such a file; False for what can be no file's name."""
+    try:
+        return Path(file).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _plain(number: Any) -> Any:
+    """A number of numpy's as Python's own, for JSON."""
+    return number.item()

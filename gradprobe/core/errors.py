@@ -64,6 +64,22 @@ def positive(name: str, value: Any) -> float:
     return float(value)
 
 
+def finite(name: str, value: Any) -> float:
+    """A number, neither infinite nor NaN.
+
+    Raises:
+        UsageError: It is not one.
+    """
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    try:
+        number = float(value) if real else math.nan
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise UsageError(f"{name} must be a finite number, not {value!r}.")
+    return number
+
+
 def whole(name: str, value: Any, least: int = 1) -> int:
     """A whole number from ``least`` on, of whatever integer type.
 

@@ -43,7 +43,7 @@ def parse(text: str) -> Spec:
     wrong = UsageError(f"cannot read {text!r}; write it as name(option=value, option=value).")
     try:
         call = ast.parse(f"f({rest}", mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: brackets without end
         raise wrong from None
     if not isinstance(call, ast.Call) or call.args:
         raise wrong

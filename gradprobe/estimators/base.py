@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from gradprobe.core import spec
-from gradprobe.core.copyplan import Plan
+from gradprobe.core.copyplan import Plan, is_there
 from gradprobe.core.errors import UsageError, described, unknown
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.estimators import ESTIMATORS
+from gradprobe.estimators.blockread import Read
 from gradprobe.estimators.pulling import Directions
 from gradprobe.estimators.readout import ReadOut, refusal
 from gradprobe.problems.problem import Problem
@@ -24,6 +26,7 @@ __all__ = [
     "Estimator",
     "Layer",
     "Problem",
+    "Read",
     "ReadOut",
     "Streams",
     "make",
@@ -90,6 +93,31 @@ class Estimator:
 
         return planned_read(self, problem, layers, block, streams).directions[0]
 
+    def read(
+        self,
+        problem: Problem,
+        layers: Sequence[Layer],
+        block: Block,
+        streams: Streams,
+        memory: int | None = None,
+        sharers: int = 1,
+    ) -> Read:
+        """One block: its :meth:`directions`, and how many of its copies were lost.
+
+        Args:
+            problem: As for :meth:`directions`; so are ``layers``, ``block`` and ``streams``.
+            layers: The layers to serve.
+            block: Which copies.
+            streams: Keyed noise.
+            memory: Bytes that copies may use at once; None for half of what is free.
+            sharers: Processes that share the memory.
+        """
+        if self.assignment(layers) is None:
+            return Read([self.directions(problem, layers, block, streams)], 0)
+        from gradprobe.estimators.draws import planned_read
+
+        return planned_read(self, problem, layers, block, streams, memory, sharers)
+
     def assignment(self, layers: Sequence[Layer]) -> Assignment | None:
         """For each layer that is served, its draw and read-out; None if the estimator is no read-out."""
         return None
@@ -108,12 +136,20 @@ class Estimator:
 
     def forwards(self, layers: Sequence[Layer], copies: int) -> int:
         """Forward passes of the batch that ``copies`` copies need, the one clean pass included."""
-        assigned = self.assignment(layers)
-        if assigned is None:
-            return 1
-        from gradprobe.estimators.draws import noisy_together
+        return 1 + copies * sum(often for _, _, often in self.draws(layers))
 
-        return 1 + copies * sum(1 for _ in noisy_together(assigned, layers))
+    def check_block(self, layers: Sequence[Layer], copies: int) -> None:
+        """Refuse a block that its draws and read-outs cannot fill, or a sigma that lacks one of the layers.
+
+        Raises:
+            UsageError: They cannot, or it does.
+        """
+        for draw, unit, _ in self.draws(layers):
+            draw.check_block(copies)
+            for layer in unit:
+                draw.sigma_of(layer.name)
+        for draw, readout in (self.assignment(layers) or {}).values():
+            readout.check_block(copies, draw.antithetic)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +171,7 @@ class Labelled:
     spec: str = ""
 
 
-Given = str | Estimator | Plan
+Given = str | Path | Estimator | Plan
 """What a user gives for an estimator."""
 
 
@@ -143,7 +179,7 @@ def make(given: Given, common: Mapping[str, Any] | None = None) -> Labelled:
     """Make an estimator from a string such as ``"lr(noise=rademacher, sigma=0.1)"``, or label an instance.
 
     Args:
-        given: Name with options, an instance, a plan, or the name of a plan's file, which ends in .json.
+        given: Name with options, an instance, a plan, or a plan's file: its path, or its name, which ends in .json.
         common: Options for every estimator that has them and was not given them itself.
 
     Returns:
@@ -152,8 +188,8 @@ def make(given: Given, common: Mapping[str, Any] | None = None) -> Labelled:
     Raises:
         UsageError: Unknown name, option or value.
     """
-    if isinstance(given, str) and given.strip().endswith(".json"):
-        given = Plan.load(given.strip())
+    if isinstance(given, Path) or (isinstance(given, str) and given.strip().endswith(".json")):
+        given = Plan.load(given.strip() if isinstance(given, str) else given)
     if isinstance(given, Plan):
         given = given.spec
     if isinstance(given, Estimator):
@@ -192,13 +228,13 @@ def make_all(given: Sequence[Given] | Given, **common: Any) -> list[Labelled]:
     Raises:
         UsageError: Nothing given, something unknown, or one given twice.
     """
-    if isinstance(given, (str, Estimator, Plan)):
+    if isinstance(given, (str, Path, Estimator, Plan)):
         given = [given]
     if not isinstance(given, Iterable):
         raise UsageError(f"estimators must be names or Estimators, not {given!r}.")
     single: list[Given] = []
     for item in given:
-        single.extend(spec.split(item) if isinstance(item, str) else [item])
+        single.extend(_several(item) if isinstance(item, str) else [item])
     if not single:
         raise UsageError(f"no estimators given; choose from {', '.join(ESTIMATORS.names())}.")
     made = [make(item, common) for item in single]
@@ -207,6 +243,11 @@ def make_all(given: Sequence[Given] | Given, **common: Any) -> list[Labelled]:
         if labels.count(label) > 1:
             raise UsageError(f"estimator {label!r} is given twice; leave one out.")
     return made
+
+
+def _several(text: str) -> list[str]:
+    """What a string names: the file of a plan, whatever its name, or names separated by commas."""
+    return [text] if text.strip().endswith(".json") and is_there(text.strip()) else spec.split(text)
 
 
 def _registered_name(estimator: Estimator) -> str | None:

@@ -32,12 +32,12 @@ class Read:
 
     Attributes:
         directions: For each read-out, parameter -> mean direction over the block.
-        nonfinite: Copies that count as 0 because a loss was not finite.
+        nonfinite: Copies that count as 0 because a loss was not finite; of a plan's whole estimates any share.
         extras: For each read-out further numbers of the block ``[P, ...]`` by name, P its parameters in order.
     """
 
     directions: list[Directions]
-    nonfinite: int
+    nonfinite: float
     extras: list[dict[str, np.ndarray]] = field(default_factory=list)
 
 

@@ -26,9 +26,15 @@ MANY = Engine("vmap", copies=100)
 
 
 def planned_read(
-    estimator: Estimator, problem: Problem, layers: Sequence[Layer], block: Block, streams: Streams
+    estimator: Estimator,
+    problem: Problem,
+    layers: Sequence[Layer],
+    block: Block,
+    streams: Streams,
+    memory: int | None = None,
+    sharers: int = 1,
 ) -> Read:
-    """One block of an estimator that assigns a draw and a read-out to each layer.
+    """One block of an estimator that assigns a draw and a read-out to each layer; see :meth:`Estimator.read`.
 
     Returns:
         One direction, and the most copies that any of its draws lost.
@@ -37,11 +43,11 @@ def planned_read(
     if assigned is None:
         raise UsageError(f"{type(estimator).__name__} defines neither directions nor assignment.")
     found: Directions = {}
-    lost = 0
+    lost = 0.0
     with problem.frozen():
         for draw, unit in noisy_together(assigned, layers):
             readouts = list(dict.fromkeys(assigned[layer.name][1] for layer in unit))
-            most = _room_in_memory(problem, draw, unit, len(readouts))
+            most = _room_in_memory(problem, draw, unit, len(readouts), memory, sharers)
             engine = _usual(problem, draw, unit, block.copies)
             read = read_block(Reading(problem, draw, unit, readouts, streams), block, engine, most)
             lost = max(lost, read.nonfinite)
@@ -66,11 +72,19 @@ def noisy_together(assigned: Assignment, layers: Sequence[Layer]) -> Iterator[tu
             yield draw, [by_name[name] for name in names]
 
 
-def _room_in_memory(problem: Problem, draw: Draw, layers: Sequence[Layer], directions: int) -> int | None:
-    """Copies that half of the free memory has room for; asked once while the problem is frozen."""
+def _room_in_memory(
+    problem: Problem,
+    draw: Draw,
+    layers: Sequence[Layer],
+    directions: int,
+    memory: int | None,
+    sharers: int,
+) -> int | None:
+    """Copies that the memory has room for; asked once while the problem is frozen."""
     names = tuple(layer.name for layer in layers)
     return problem.memo(
-        ("room", draw, names, directions), lambda: room_for(problem, draw, layers, directions, None)
+        ("room", draw, names, directions, memory, sharers),
+        lambda: room_for(problem, draw, layers, directions, memory, sharers),
     )
 
 

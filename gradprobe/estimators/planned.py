@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any, ClassVar
 
 import torch
 
 from gradprobe.core.copyplan import Plan
-from gradprobe.core.errors import UsageError, described, whole
+from gradprobe.core.errors import UsageError, described, finite, whole
+from gradprobe.core.spec import parse
 from gradprobe.core.streams import Streams
 from gradprobe.estimators import register
-from gradprobe.estimators.base import Block, Directions, Draw, Estimator, Layer, Problem, make
+from gradprobe.estimators.base import (
+    Block,
+    Directions,
+    Draw,
+    Estimator,
+    Labelled,
+    Layer,
+    Problem,
+    Read,
+    make,
+)
 
 Entry = tuple[str, int, float]
 
@@ -53,8 +62,7 @@ class Planned(Estimator):
             if self.layers is not None:
                 raise UsageError("planned takes layers= or file=, not both.")
             loaded = Plan.load(self.file)
-            entries = {x.layer: (x.method, x.copies, x.scale) for x in loaded.layers}
-            object.__setattr__(self, "layers", entries)
+            object.__setattr__(self, "layers", loaded.entries)
             object.__setattr__(self, "file", "")
         if self.layers is not None:
             object.__setattr__(self, "layers", _checked(self.layers))
@@ -85,16 +93,36 @@ class Planned(Estimator):
         self, problem: Problem, layers: Sequence[Layer], block: Block, streams: Streams
     ) -> Directions:
         """Mean over a block of whole estimates; see the class."""
+        return self.read(problem, layers, block, streams).directions[0]
+
+    def read(
+        self,
+        problem: Problem,
+        layers: Sequence[Layer],
+        block: Block,
+        streams: Streams,
+        memory: int | None = None,
+        sharers: int = 1,
+    ) -> Read:
+        """As for every estimator; it has lost as large a share of its estimates as the member that lost most."""
         own = replace(streams, purpose=f"planned {streams.purpose}")
         values = problem.parameters
         found: Directions = {n: torch.zeros_like(values[n]) for x in layers for n in x.parameters}
+        lost = 0.0
         with problem.frozen():
             for estimator, copies, served in self._parts(layers):
-                part = estimator.directions(problem, served, Block(block.index, block.copies * copies), own)
+                each = Block(block.index, block.copies * copies)
+                part = estimator.read(problem, served, each, own, memory, sharers)
+                lost = max(lost, part.nonfinite / copies)
                 for layer in served:
                     scale = self._entry(layer)[2]
-                    found |= {n: part[n] * scale for n in layer.parameters}
-        return found
+                    found |= {n: part.directions[0][n] * scale for n in layer.parameters}
+        return Read([found], lost)
+
+    def check_block(self, layers: Sequence[Layer], copies: int) -> None:
+        """Refuse what one of its members refuses of its own copies in a block of whole estimates."""
+        for estimator, n, served in self._parts(layers):
+            estimator.check_block(served, copies * n)
 
     def refusals(self, problem: Problem, layers: Sequence[Layer]) -> dict[str, str]:
         """Layers that the plan does not name, and those that their method cannot serve."""
@@ -107,11 +135,6 @@ class Planned(Estimator):
         """The draws of its members, as often as it has copies of them."""
         parts = self._parts(layers)
         return [(d, unit, n * k) for member, n, served in parts for d, unit, k in member.draws(served)]
-
-    def forwards(self, layers: Sequence[Layer], copies: int) -> int:
-        """Forward passes of ``copies`` whole estimates, the one clean pass included."""
-        parts = self._parts(layers)
-        return 1 + sum(estimator.forwards(served, copies * n) - 1 for estimator, n, served in parts)
 
     def _names(self, layer: Layer) -> bool:
         return self.layers is None or layer.name in self.layers
@@ -138,11 +161,23 @@ def _member(method: str) -> Estimator:
     Raises:
         UsageError: There is none of that name, it is a plan itself, or it has no noise.
     """
-    found = make(method).estimator
-    if isinstance(found, Planned):
-        raise UsageError("a plan cannot hold a plan; name a method such as lr or es.")
+    found = _made(method).estimator
     if not found.stochastic:
         raise UsageError(f"{method} has no noise, so a plan has no use for copies of it; run it by itself.")
+    return found
+
+
+def _made(method: str) -> Labelled:
+    """The method, but no plan: to make one would open its file, which may be the one that is being read.
+
+    Raises:
+        UsageError: It is a plan, or unknown.
+    """
+    method = method.strip()
+    plan = method.endswith(".json") or parse(method).name == "planned"
+    found = None if plan else make(method)
+    if found is None or isinstance(found.estimator, Planned):
+        raise UsageError("a plan cannot hold a plan; name a method such as lr or es.")
     return found
 
 
@@ -162,7 +197,6 @@ def _checked(layers: Any) -> dict[str, Entry]:
             )
         method, copies, scale = entry
         copies = whole(f"the copies of layer {name!r}", copies, 0)
-        if isinstance(scale, bool) or not isinstance(scale, Real) or not math.isfinite(scale):
-            raise UsageError(f"the scale of layer {name!r} must be a finite number, not {scale!r}.")
-        found[str(name)] = (make(method).label if copies else "", copies, float(scale))
+        scale = finite(f"the scale of layer {name!r}", scale)
+        found[str(name)] = (_made(method).label if copies else "", copies, scale)
     return dict(sorted(found.items()))

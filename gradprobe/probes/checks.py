@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from gradprobe.core.errors import UsageError, one_of, whole
 from gradprobe.core.layer import Layer
 from gradprobe.engine.engines import Engine
+from gradprobe.engine.memory import room_for
 from gradprobe.engine.preflight import ENGINES, choose_engine
 from gradprobe.estimators.apart import apart_refusal
 from gradprobe.estimators.base import Labelled
@@ -80,13 +81,14 @@ def sizes(made: Sequence[Labelled], copies: int | None, block: int | None) -> tu
         UsageError: They are no positive whole numbers that fit together, or copies of ordinary methods and of plans
             are to be counted alike without saying how many.
     """
-    whole_ones = [item.label for item in made if item.estimator.whole]
-    if copies is None and whole_ones and len(whole_ones) < len(made):
+    noisy = [item for item in made if item.estimator.stochastic]
+    whole_ones = [item.label for item in noisy if item.estimator.whole]
+    if copies is None and whole_ones and len(whole_ones) < len(noisy):
         raise UsageError(
-            f"one copy of {whole_ones[0]} is a whole estimate, one of {_other(made)} is not; probe them apart, or "
+            f"one copy of {whole_ones[0]} is a whole estimate, one of {_other(noisy)} is not; probe them apart, or "
             "give copies= for both."
         )
-    if whole_ones and len(whole_ones) == len(made):
+    if whole_ones and len(whole_ones) == len(noisy):
         copies, block = WHOLE_COPIES if copies is None else copies, 1 if block is None else block
     copies = whole("copies", DEFAULT_COPIES if copies is None else copies)
     block = whole("block", DEFAULT_BLOCK if block is None else block)
@@ -123,6 +125,8 @@ def check_plan(problem: Problem, plan: Plan, settings: Settings, layers: Sequenc
             name, why = next(iter(view.refused.items()))
             raise UsageError(f"{view.label} serves none of the layers; for {name!r}: {why}.")
     for task in plan.tasks:
+        if task.drawn:
+            _check_drawn(problem, task, settings, [layer.name for layer in layers])
         if task.draw is not None:
             task.draw.check_block(settings.block)
             task.draw.check_sigma([layer.name for layer in layers])
@@ -139,6 +143,16 @@ def check_plan(problem: Problem, plan: Plan, settings: Settings, layers: Sequenc
                 room(problem, task, settings)
             if settings.engine not in ("auto", "loop"):
                 choose_engine(problem, task.draw, task.layers, settings.engine)
+
+
+def _check_drawn(problem: Problem, task: Task, settings: Settings, names: list[str]) -> None:
+    """Refuse a task of an estimator whose draws could not run."""
+    assert task.estimator is not None
+    for draw, unit, _ in task.drawn:
+        draw.check_sigma(names)
+        if settings.memory is not None:
+            room_for(problem, draw, unit, 1, settings.memory, settings.sharers)
+    task.estimator.check_block(task.layers, settings.block)
 
 
 def _check_apart(problem: Problem, task: Task, block: int) -> None:

@@ -20,9 +20,8 @@ from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw, Sigma
-from gradprobe.estimators.base import Estimator, Labelled, make_all
+from gradprobe.estimators.base import Given, Labelled, make_all
 from gradprobe.estimators.bp import BP
-from gradprobe.estimators.draws import noisy_together
 from gradprobe.probes.checks import check_problem, layers_of, unused_layers
 from gradprobe.problems.problem import Problem
 
@@ -35,7 +34,7 @@ _OF_PROBLEM = set(inspect.signature(Problem).parameters) - {"module"}
 
 def doctor(
     problem: Problem | nn.Module,
-    estimators: Sequence[str | Estimator] | str | Estimator | None = None,
+    estimators: Sequence[Given] | Given | None = None,
     *,
     sigma: Sigma | None = None,
     layers: str | Sequence[str] | None = None,
@@ -47,8 +46,8 @@ def doctor(
     Args:
         problem: The problem, or a module; then ``options`` are those of :class:`Problem` (``batch``, ``loss``,
             ``mode``, ...), and a problem that cannot be made is a finding in place of an error.
-        estimators: Names with options, or instances: whose noise to look at. By default noise on the activations
-            and on the weights, one layer at a time.
+        estimators: Names with options, instances, or plans: whose noise to look at. By default noise on the
+            activations and on the weights, one layer at a time.
         sigma: Standard deviation of the noise; by default 0.01, or what the estimators say.
         layers: Names, globs or class names of layers; all by default.
         quick: Only what is looked at before every probe.
@@ -128,7 +127,7 @@ def _made(module: nn.Module, options: dict[str, Any]) -> Problem | Diagnosis:
 def _wanted(
     problem: Problem,
     layers: Sequence[Layer],
-    estimators: Sequence[str | Estimator] | str | Estimator | None,
+    estimators: Sequence[Given] | Given | None,
     sigma: Sigma | None,
     options: Mapping[str, Any],
 ) -> tuple[list[Unit], Asked]:
@@ -162,11 +161,12 @@ def _drawn(problem: Problem, layers: Sequence[Layer], made: Sequence[Labelled]) 
     units: dict[tuple[str, ...], Unit] = {}
     asked: Asked = {}
     for item in made:
-        for name, (draw, _) in (item.estimator.assignment(layers) or {}).items():
-            asked.setdefault(name, set()).add(draw.where)
+        for draw, unit, _ in item.estimator.draws(layers):
+            for layer in unit:
+                asked.setdefault(layer.name, set()).add(draw.where)
         refused = item.estimator.refusals(problem, layers)
         served = [x for x in layers if x.name not in refused]
-        for draw, unit in noisy_together(item.estimator.assignment(served) or {}, served):
+        for draw, unit, _ in item.estimator.draws(served):
             draw.check_sigma([x.name for x in layers_of(problem)])
             units[str(draw), *(x.name for x in unit)] = draw, tuple(unit)
     return list(units.values()), asked

@@ -25,8 +25,7 @@ def with_shares(settings: Settings, problem: Problem, plan: Plan) -> Settings:
         plan: What is computed.
     """
     draws = [(task.draw, task.layers) for task in plan.tasks if task.draw is not None]
-    own = [task for task in plan.tasks if task.estimator is not None]
-    draws += [(d, tuple(unit)) for t in own if t.estimator for d, unit, _ in t.estimator.draws(t.layers)]
+    draws += [(draw, tuple(unit)) for task in plan.tasks for draw, unit, _ in task.drawn]
     if not draws:
         return settings
     found = problem.once("operations", lambda: _followed(problem))

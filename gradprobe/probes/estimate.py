@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from gradprobe.core import spec
+from gradprobe.core.copyplan import Plan
 from gradprobe.core.errors import UsageError, whole
 from gradprobe.core.hooks import untouched_globals
-from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
-from gradprobe.estimators.base import Estimator, Given, make
-from gradprobe.estimators.draws import planned_read
+from gradprobe.estimators.base import Given, make
 from gradprobe.probes.checks import DEFAULT_BLOCK, check_copies, check_problem, layers_of
 from gradprobe.problems.problem import Problem
 
@@ -52,6 +52,8 @@ def estimate(
         UsageError: Something unknown or impossible was asked for, a layer cannot be served, or no copy's loss
             was finite.
     """
+    if options and (isinstance(estimator, (Path, Plan)) or str(estimator).strip().endswith(".json")):
+        raise UsageError(f"a plan has the options of its methods already; leave {next(iter(options))} out.")
     if options and isinstance(estimator, str):
         given = spec.parse(estimator)
         estimator = spec.label(given.name, {**given.options, **options})
@@ -78,25 +80,16 @@ def estimate(
         streams = Streams(root_seed, seed)
         count = copies // size if made.estimator.stochastic else 1
         sums: dict[str, torch.Tensor] = {}
-        lost = 0
+        lost = 0.0
         for index in range(count):
-            found, gone = _block(made.estimator, problem, chosen, Block(index, size), streams)
-            lost += gone
-            for name, direction in found.items():
+            read = made.estimator.read(problem, chosen, Block(index, size), streams)
+            lost += read.nonfinite
+            for name, direction in read.directions[0].items():
                 sums[name] = sums.get(name, 0) + direction.double()
-        if lost == copies:
+        if lost >= copies:
+            where = " in one of the layers" if made.estimator.whole else ""
             raise UsageError(
-                "no copy's loss was finite; use a smaller sigma, or look at the model's outputs."
+                f"no copy's loss was finite{where}; use a smaller sigma, or look at the model's outputs."
             )
         values = problem.parameters
         return {name: (total / count).to(values[name].dtype) for name, total in sums.items()}
-
-
-def _block(
-    estimator: Estimator, problem: Problem, layers: Sequence[Layer], block: Block, streams: Streams
-) -> tuple[dict[str, torch.Tensor], int]:
-    """Directions of one block, and how many copies it lost."""
-    if estimator.assignment(layers) is None:
-        return estimator.directions(problem, layers, block, streams), 0
-    read = planned_read(estimator, problem, layers, block, streams)
-    return read.directions[0], read.nonfinite

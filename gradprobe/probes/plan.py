@@ -51,6 +51,11 @@ class Task:
         return SAMPLE_MOMENTS if per_sample and self.draw is not None else ()
 
     @property
+    def drawn(self) -> list[tuple[Draw, list[Layer], int]]:
+        """What one copy of an estimator that is no read-out is made of, where it says so; else []."""
+        return [] if self.estimator is None else self.estimator.draws(self.layers)
+
+    @property
     def fixed(self) -> bool:
         """Whether one block says it all: the estimator uses no noise."""
         return self.estimator is not None and not self.estimator.stochastic

@@ -78,7 +78,7 @@ class Running:
         of: What its states are of.
         references: Reference name -> direction with its own moments.
         nonfinite: Copies that each block lost.
-        forwards: For an estimator that is no read-out, forward passes up to the end of each block.
+        forwards: Forward passes up to the end of each block, which are booked for an estimator without draws.
         seconds: Time that earlier processes took.
         share: Of a forward that a copy of a draw needs.
         extras: Sums over blocks of further numbers ``[R, P, ...]``, by name.
@@ -87,7 +87,7 @@ class Running:
     task: Task
     of: Wanted
     references: Mapping[str, Reference]
-    nonfinite: list[int] = field(default_factory=list)
+    nonfinite: list[float] = field(default_factory=list)
     forwards: list[float] = field(default_factory=list)
     seconds: float = 0.0
     share: float = 1.0
@@ -118,7 +118,7 @@ class Running:
         for r, moments in enumerate(self._moments):
             rows = {"dot": u.dot[:, r], "sqnorm": u.sqnorm[r], "block_sqnorm": u.block_sqnorm[r]}
             moments.resume(like, state.sums[r], state.squares[r], rows)
-        self.nonfinite = [int(n) for n in np.diff(u.nonfinite, prepend=0.0)]
+        self.nonfinite = [float(n) for n in np.diff(u.nonfinite, prepend=0.0)]
         self.forwards = [float(n) for n in u.forwards]
         self.seconds = u.seconds
         self.extras = dict(state.extras)
@@ -145,10 +145,14 @@ class Running:
             "nonfinite": np.cumsum(np.array(lost, dtype=np.float64)),
             **self._reference_arrays(),
         }
-        if self.task.estimator is not None:
+        own = self.task.estimator
+        if (
+            own is not None and self.task.drawn
+        ):  # booked as draws are: what trial runs of engines take is no copy's
+            known["forwards"] = boundaries * (own.forwards(self.task.layers, 1) - 1)
+        elif own is not None:
             known["forwards"] = np.array(self.forwards + [np.nan] * (count - self.blocks))
-            if not self.task.estimator.draws(self.task.layers):
-                known["equivalents"] = known["forwards"] * (3 if self.task.estimator.uses_backward else 1)
+            known["equivalents"] = known["forwards"] * (3 if own.uses_backward else 1)
         if status == "failed":
             return failed_unit(self.of, count, note, **known)
         known["extras"] = {name: value / self.blocks for name, value in self.extras.items()}

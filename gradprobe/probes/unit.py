@@ -67,7 +67,7 @@ def compute(
     status = "failed" if note else "ok"
     if not note and any(not np.isfinite(r.block_sqnorm).all() for r in references.values()):
         note = "the smoothed reference is not finite: a copy of its own had a loss that was not"
-    if not note and task.draw is not None and settings.unfollowed:
+    if not note and settings.unfollowed and (task.draw is not None or task.drawn):
         note = f"a copy is booked as a whole forward: {settings.unfollowed}"
     unit = running.unit(status, note, time.perf_counter() - start - spent, count)
     unit.peak_bytes = peak.bytes
@@ -118,14 +118,15 @@ def _share(task: Task, settings: Settings) -> float:
     """Share of a forward that a copy of a task needs."""
     if task.draw is not None:
         return settings.shares.get(engine_key(task.draw, task.layers), 1.0)
-    draws = task.estimator.draws(task.layers) if task.estimator is not None else []
-    return sum(n * settings.shares.get(engine_key(draw, unit), 1.0) for draw, unit, n in draws)
+    return sum(n * settings.shares.get(engine_key(draw, unit), 1.0) for draw, unit, n in task.drawn)
 
 
 def _useless(running: Running, count: int) -> str:
     """Why a unit whose blocks are all there says nothing, or ""."""
     if sum(running.nonfinite) < count * running.of.block:
         return ""
+    if running.task.drawn:
+        return "in one of the layers the loss of every copy was not finite; use a smaller sigma or look at the model"
     if running.task.estimator is not None:
         return f"{type(running.task.estimator).__name__}.directions returned values that are not finite"
     return "the loss of every copy was not finite; use a smaller sigma or look at the model's outputs"
@@ -135,7 +136,7 @@ def _reads(problem: Problem, task: Task, blocks: range, settings: Settings) -> G
     """The blocks of a unit, one after the other."""
     streams = settings.streams(task.key.seed)
     if task.draw is None:
-        yield from (_own(problem, task, Block(index, settings.block), streams) for index in blocks)
+        yield from (_own(problem, task, Block(index, settings.block), streams, settings) for index in blocks)
         return
     readouts = list(task.readouts.values())
     chosen = settings.engines.get(engine_key(task.draw, task.layers))
@@ -145,10 +146,11 @@ def _reads(problem: Problem, task: Task, blocks: range, settings: Settings) -> G
     yield from read_blocks(reading, blocks, settings.block, engine, most)
 
 
-def _own(problem: Problem, task: Task, block: Block, streams: Streams) -> Read:
+def _own(problem: Problem, task: Task, block: Block, streams: Streams, settings: Settings) -> Read:
     """A block of an estimator that is no read-out."""
     assert task.estimator is not None
-    found = task.estimator.directions(problem, task.layers, block, streams)
+    read = task.estimator.read(problem, task.layers, block, streams, settings.memory, settings.sharers)
+    found = read.directions[0]
     missing = [p for layer in task.layers for p in layer.parameters if p not in found]
     if missing:
         raise UsageError(f"{type(task.estimator).__name__}.directions returned nothing for {missing[0]!r}.")
@@ -159,5 +161,5 @@ def _own(problem: Problem, task: Task, block: Block, streams: Streams) -> Read:
                     f"{type(task.estimator).__name__}.directions must return {p!r} with shape {shape}"
                 )
     if all(bool(d.isfinite().all()) for d in found.values()):
-        return Read([found], 0)
+        return Read([found], read.nonfinite)
     return Read([{p: torch.zeros_like(d) for p, d in found.items()}], block.copies)

@@ -168,9 +168,9 @@ def notes(ds: xr.Dataset) -> list[str]:
         )
     lost = ds["nonfinite"].max("copies").sum(("parameter", "seed"))
     for label in ds["estimator"].values[(lost > 0).values]:
-        count = int(lost.sel(estimator=label))
+        count = float(lost.sel(estimator=label))  # of a plan's whole estimates any share
         found.append(
-            f"{label}: {count} copies had a loss that was not finite; they count as 0, so gains are smaller by "
+            f"{label}: {count:,.10g} copies had a loss that was not finite; they count as 0, so gains are smaller by "
             "their share."
         )
     return found

@@ -427,3 +427,55 @@ def test_a_plan_survives_its_file(tmp_path):
             Plan.load(tmp_path / name)
     with pytest.raises(UsageError, match=r"add \.json"):
         plan.save(tmp_path / "plan.txt")
+
+
+def test_a_file_whose_values_make_no_sense_is_refused(tmp_path):
+    ds, _ = run()
+    good = json.loads(gp.plan(ds, cosine=0.8).to_json())
+    assert Plan.from_json(json.dumps(good)) == gp.plan(ds, cosine=0.8)
+    layer = good["layers"][0]
+    wrong = [
+        (
+            {"layers": [layer | {"scale": math.nan}]},
+            "the scale of layer 'conv1' must be a finite number, not nan",
+        ),
+        ({"layers": [layer | {"scale": -1.0}]}, "must not be negative"),
+        ({"layers": [layer | {"scale": None}]}, "is no plan;"),
+        ({"layers": [layer | {"copies": -1}]}, "copies of layer 'conv1' must be a whole number"),
+        ({"layers": [layer | {"copies": True}]}, "is no plan;"),
+        ({"layers": [layer | {"copies": 1.5}]}, "copies of layer 'conv1' must be a whole number"),
+        ({"layers": [layer, layer]}, "layer 'conv1' is there twice"),
+        ({"layers": [layer | {"method": ""}]}, "has copies and no method"),
+        ({"layers": None}, "is no plan;"),
+        ({"layers": []}, "is no plan;"),
+        ({"rivals": [3]}, "is no plan;"),
+        ({"left_out": [[1, 2, 3]]}, "is no plan;"),
+        ({"notes": "none"}, "is no plan;"),
+        ({"facts": None}, "is no plan;"),
+        ({"more": 1}, "is no plan;"),
+        ({"goal": "cosin"}, "unknown goal 'cosin'"),
+        ({"unit": "money"}, "unknown unit 'money'"),
+        ({"cost": -1}, "cost of the plan must not be negative"),
+        ({"cost": 10**400}, "cost of the plan must be a finite number"),
+        ({"cosine": "0.9"}, "is no plan;"),
+        ({"gradprobe_plan": "1"}, "no plan version that is known"),
+        ({"gradprobe_plan": 0}, "no plan version that is known"),
+    ]
+    for change, says in wrong:
+        with pytest.raises(UsageError, match=says) as error:
+            Plan.from_json(json.dumps(good | change))
+        assert "\n" not in str(error.value)
+    with pytest.raises(UsageError, match="is no plan"):
+        Plan.from_json("[" * 100_000)
+
+
+def test_a_plan_that_cannot_be_written_says_so(tmp_path):
+    ds, _ = run()
+    plan = gp.plan(ds, cosine=0.8)
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "folder.json", tmp_path / "file" / "plan.json"):
+        with pytest.raises(UsageError, match="cannot write .*; choose another file"):
+            plan.save(place)
+    with pytest.raises(UsageError, match="there is no plan"):
+        Plan.load("x" * 5000 + ".json")

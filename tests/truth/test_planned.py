@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats as sps
@@ -169,3 +170,133 @@ def test_a_plan_reaches_its_predicted_cosine():
         assert 0.7 < float(gain) < 1.4
     each = fresh["equivalents"].sum("parameter").diff("copies")
     assert each.values == pytest.approx(plan.cost)
+
+
+class Cliff(torch.nn.Module):
+    """Two layers; noise on the output of the first makes its loss NaN."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = torch.nn.Linear(4, 5), torch.nn.Linear(5, 3)
+
+    def forward(self, x):
+        h = self.first(x)
+        moved = (h - torch.nn.functional.linear(x, self.first.weight, self.first.bias)).abs().amax(1) > 1e-4
+        return self.last(torch.where(moved[:, None], torch.nan, h))
+
+
+def cliff():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return gp.Problem(Cliff(), (torch.randn(6, 4), torch.arange(6) % 3))
+
+
+LOST = plan_of(("first", "lr(sigma=0.1)", 10, 1.0), ("last", "lr(sigma=0.1)", 4, 1.0))
+
+
+def test_a_layer_that_lost_every_copy_is_no_silent_zero():
+    problem = cliff()
+    with pytest.raises(UsageError, match="no copy's loss was finite in one of the layers"):
+        gp.estimate(problem, LOST)
+    ds = gp.probe(problem, LOST, seeds=2)
+    assert (ds["status"] == "failed").all()
+    assert "in one of the layers the loss of every copy was not finite" in ds.attrs["notes"]
+    assert gp.estimate(problem, LOST, layers="last")["last.weight"].any()
+
+
+def test_a_plan_books_the_share_of_its_estimates_that_the_worst_layer_lost():
+    """The noise of its own key, drawn again: a copy is lost where any of the samples moved."""
+    problem = cliff()
+    plan = plan_of(("first", "lr(sigma=5e-6)", 20, 1.0), ("last", "lr(sigma=0.1)", 4, 1.0))
+    layers = layers_of(problem)
+    streams = Streams(0, 0)
+    alone = make("lr(sigma=5e-6)").estimator
+    own = Streams(0, 0, "planned draw")
+    gone = [alone.read(problem, layers[:1], Block(k, 20), own).nonfinite for k in range(3)]
+    read = [make(plan).estimator.read(problem, layers, Block(k, 1), streams).nonfinite for k in range(3)]
+    assert read == [n / 20 for n in gone]
+
+
+def test_a_plan_books_the_same_forwards_however_it_is_run(tmp_path):
+    problem = classifier()
+    whole = gp.probe(problem, PLAN, copies=4, block=1, seeds=2)
+    assert (whole["forwards"].isel(estimator=0).sum("parameter") == 5 * whole["copies"]).all()
+    gp.probe(problem, PLAN, copies=2, block=1, seeds=2, keep="sums", out=tmp_path / "run")
+    further = gp.probe(problem, PLAN, copies=4, block=1, seeds=2, keep="sums", out=tmp_path / "run")
+    shared = gp.probe(problem, PLAN, copies=4, block=1, seeds=2, workers=2)
+    for other in (further, shared):
+        for name in ("forwards", "equivalents", "nonfinite", "dot"):
+            assert (other[name] == whole[name]).all()
+
+
+@pytest.mark.parametrize(
+    ("first", "says", "options"),
+    [
+        (("lr(antithetic=True)", 3), "antithetic pairs do not fit into a block of 3", {}),
+        (("lr(sigma={'last': 0.1})", 3), "says nothing of layer 'first'", {}),
+        (("lr(sigma={'lost': 0.1, '*': 1})", 3), "unknown layer in sigma 'lost'", {}),
+        (("lr(centre=mean)", 1), "centre=mean needs other copies", {}),
+        (("lr", 3), "of memory=; give more", {"memory": "1KiB"}),
+    ],
+)
+def test_a_plan_that_cannot_run_is_refused_before_anything_is_written(tmp_path, first, says, options):
+    plan = plan_of(("first", *first, 1.0), ("last", "lr", 3, 1.0))
+    with pytest.raises(UsageError, match=says):
+        gp.probe(classifier(), plan, seeds=1, out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_memory_bounds_the_copies_of_a_plan_that_run_at_once(monkeypatch):
+    from gradprobe.estimators import draws
+
+    asked = []
+    room_for = draws.room_for
+    monkeypatch.setattr(draws, "room_for", lambda *given: asked.append(given[4:]) or room_for(*given))
+    gp.probe(classifier(), PLAN, seeds=1, memory="64MiB")
+    assert asked
+    assert set(asked) == {(64 * 2**20, 1)}
+
+
+def test_the_quick_look_sees_the_noise_of_a_plan():
+    """Noise too small for the loss's precision is a warning for a plan as for its method."""
+    problem = classifier()
+    small = plan_of(("first", "lr(sigma=1e-7)", 4, 1.0), ("last", "lr(sigma=1e-7)", 4, 1.0))
+    alone = gp.doctor(problem, "lr(sigma=1e-7)", quick=True)
+    assert alone.warnings
+    assert [f.sentence for f in gp.doctor(problem, small, quick=True).warnings] == [
+        f.sentence for f in alone.warnings
+    ]
+    assert json.loads(gp.probe(problem, small, seeds=1).attrs["doctor"])
+
+
+def test_a_plan_says_that_its_model_cannot_be_followed(monkeypatch):
+    from gradprobe.probes import equivalents
+
+    monkeypatch.setattr(equivalents, "_followed", lambda problem: "it is hidden")
+    ds = gp.probe(classifier(), PLAN, seeds=1)
+    assert "a copy is booked as a whole forward: it is hidden" in ds.attrs["notes"]
+
+
+def test_a_plan_is_taken_beside_bp_by_its_path_and_with_numbers_of_numpy(tmp_path):
+    problem = classifier()
+    assert gp.probe(problem, [PLAN, "bp"], seeds=1).sizes["copies"] == 4
+    file = PLAN.save(tmp_path / "a,b.json")
+    for way in (file, str(file), [file]):
+        assert gp.probe(problem, way, seeds=1)["estimator"].values == [make(PLAN).label]
+    with pytest.raises(UsageError, match="options of its methods already; leave sigma out"):
+        gp.estimate(problem, str(file), sigma=0.1)
+    rows = [
+        (np.str_(x.layer), np.str_(x.method), np.int64(x.copies), np.float32(x.scale)) for x in PLAN.layers
+    ]
+    assert make(plan_of(*rows)).label == make(PLAN).label
+    assert Plan.load(plan_of(*rows).save(tmp_path / "numpy.json")) == PLAN
+    with pytest.raises(UsageError, match="scale of layer 'first' must be a finite number, not nan"):
+        make(plan_of(("first", "lr", 1, math.nan)))
+
+
+def test_a_plan_in_a_plan_is_not_opened(tmp_path):
+    file = tmp_path / "plan.json"
+    for method in (str(file), f" {file} ", f"planned(file={str(file)!r})", "planned(layers=3)"):
+        file.write_text(plan_of(("first", method, 1, 1.0), ("last", "lr", 1, 1.0)).to_json())
+        with pytest.raises(UsageError, match="a plan cannot hold a plan"):
+            make(file)
