@@ -207,12 +207,13 @@ def test_a_layer_that_lost_every_copy_is_no_silent_zero():
 def test_a_plan_books_the_share_of_its_estimates_that_the_worst_layer_lost():
     """The noise of its own key, drawn again: a copy is lost where any of the samples moved."""
     problem = cliff()
-    plan = plan_of(("first", "lr(sigma=5e-6)", 20, 1.0), ("last", "lr(sigma=0.1)", 4, 1.0))
+    plan = plan_of(("first", "lr(sigma=4e-5)", 20, 1.0), ("last", "lr(sigma=0.1)", 4, 1.0))
     layers = layers_of(problem)
     streams = Streams(0, 0)
-    alone = make("lr(sigma=5e-6)").estimator
+    alone = make("lr(sigma=4e-5)").estimator
     own = Streams(0, 0, "planned draw")
     gone = [alone.read(problem, layers[:1], Block(k, 20), own).nonfinite for k in range(3)]
+    assert any(0 < n < 20 for n in gone)
     read = [make(plan).estimator.read(problem, layers, Block(k, 1), streams).nonfinite for k in range(3)]
     assert read == [n / 20 for n in gone]
 
