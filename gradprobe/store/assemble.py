@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def assemble(
         Dataset as described in :mod:`gradprobe.store.schema`. What is missing is NaN, with status "missing".
     """
     by_key: dict[UnitKey, list[Unit]] = {}
-    for unit in units:
+    for unit in _priced_alike(list(units)):
         by_key.setdefault(unit.key, []).append(unit)
     parameters = [p for layer in layers for p in layer.parameters]
     ds = _empty(layers, views, _grid(views, by_key, block, copies), seeds, references)
@@ -94,6 +95,7 @@ def assemble(
                 if unit.status != "failed":
                     ds["booked_on"].values[e, where] = own
                 _fill(ds, unit, row, layer, where, (e, s), first, view.stochastic)
+                _fill_extras(ds, _serving(by_key, view, layer.name, seed), view, layer, where, (e, s))
             if view.stochastic and products:
                 table = ds["seed_product"].values[e, where]
                 fill_products(
@@ -106,6 +108,24 @@ def assemble(
     ds.attrs["refused"] = canonical_json({v.label: v.refused for v in views if v.refused})
     ds.attrs["layers"] = canonical_json([layer.to_dict() for layer in layers])
     return ds
+
+
+def _priced_alike(units: list[Unit]) -> list[Unit]:
+    """Units with the share of a forward that the others of their draw and layer have.
+
+    Old ones count a whole forward for every copy; where a run was added to since, its share is known.
+    """
+    shares: dict[str, float] = {}
+    for unit in units:
+        share = float(unit.equivalents[-1]) / unit.copies
+        if share < 1:
+            shares[unit.key.group] = share
+    found = []
+    for unit in units:
+        old = unit.key.group in shares and float(unit.equivalents[-1]) == unit.copies
+        share = shares[unit.key.group] if old else 1.0
+        found.append(replace(unit, equivalents=share * unit.equivalents) if old else unit)
+    return found
 
 
 def _grid(views: list[View], by_key: dict[UnitKey, list[Unit]], block: int, asked: int) -> list[int]:
@@ -178,19 +198,24 @@ def _find(
     Returns:
         The unit, the read-out's row in it, and the note of a failure that it hides, or "".
     """
+    serving = _serving(by_key, view, layer, seed)
+    if not serving:
+        return None
+    best = max(serving, key=_worth)
+    return best, best.readouts.index(view.sources[layer][1]), _hidden(serving, best)
+
+
+def _serving(by_key: dict[UnitKey, list[Unit]], view: View, layer: str, seed: int) -> list[Unit]:
+    """The units with this view's read-out of this layer."""
     source, readout = view.sources[layer]
     seed = seed if view.stochastic else 0
     candidates = by_key.get(UnitKey(source, layer, seed), []) + by_key.get(UnitKey(source, None, seed), [])
-    serving = [u for u in candidates if readout in u.readouts]
-    if not serving:
-        return None
+    return [u for u in candidates if readout in u.readouts]
 
-    def worth(unit: Unit) -> tuple[bool, int, bool, int, int]:
-        whole = unit.status == "ok"
-        return unit.status != "failed", unit.copies, whole, len(unit.references), len(unit.extras)
 
-    best = max(serving, key=worth)
-    return best, best.readouts.index(readout), _hidden(serving, best)
+def _worth(unit: Unit) -> tuple[bool, int, bool, int, int]:
+    whole = unit.status == "ok"
+    return unit.status != "failed", unit.copies, whole, len(unit.references), len(unit.extras)
 
 
 def _hidden(units: list[Unit], best: Unit) -> str:
@@ -221,9 +246,6 @@ def _fill(
     refs = [list(ds["reference"].values).index(x) for x in unit.references if x in ds["reference"].values]
     for name in ("sqnorm", "block_sqnorm"):
         ds[name].values[e, where, s, n] = getattr(unit, name)[r, rows]
-    for name, value in unit.extras.items():
-        if name in ds:
-            ds[name].values[e, where, s] = value[r, rows]
     for i in refs:
         j = unit.references.index(str(ds["reference"].values[i]))
         ds["dot"].values[i, e, where, s, n] = unit.dot[j, r][rows]
@@ -235,6 +257,24 @@ def _fill(
             ds[name].values[(e, p, s, *tail)] = 0.0
         if first:
             ds[name].values[(e, where[0], s, *tail)] = getattr(unit, name)
+
+
+def _fill_extras(
+    ds: xr.Dataset, serving: list[Unit], view: View, layer: LayerInfo, where: list[int], at: tuple[int, int]
+) -> None:
+    """Moments of samples, from the unit with most copies that has them: another may have more copies without."""
+    e, s = at
+    having = [u for u in serving if u.extras and u.status != "failed"]
+    if not having:
+        return
+    best = max(having, key=_worth)
+    r, rows = (
+        best.readouts.index(view.sources[layer.name][1]),
+        [best.parameters.index(p) for p in layer.parameters],
+    )
+    for name, value in best.extras.items():
+        if name in ds:
+            ds[name].values[e, where, s] = value[r, rows]
 
 
 def _flat(facts: dict[str, Any]) -> dict[str, Any]:
