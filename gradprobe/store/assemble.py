@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from gradprobe.core.spec import canonical_json
+from gradprobe.store.choice import find_unit, priced_alike, serving_units, worth
 from gradprobe.store.products import Products, fill_products
 from gradprobe.store.schema import (
     REFERENCE_SCALARS,
@@ -57,7 +57,7 @@ def assemble(
         Dataset as described in :mod:`gradprobe.store.schema`. What is missing is NaN, with status "missing".
     """
     by_key: dict[UnitKey, list[Unit]] = {}
-    for unit in _priced_alike(list(units)):
+    for unit in priced_alike(list(units)):
         by_key.setdefault(unit.key, []).append(unit)
     parameters = [p for layer in layers for p in layer.parameters]
     ds = _empty(layers, views, _grid(views, by_key, block, copies), seeds, references)
@@ -81,7 +81,7 @@ def assemble(
                 continue
             shown: list[Unit | None] = []
             for s, seed in enumerate(seeds):
-                found = _find(by_key, view, layer.name, seed)
+                found = find_unit(by_key, view, layer.name, seed)
                 shown.append(found[0] if found is not None else None)
                 if found is None:
                     continue
@@ -95,7 +95,7 @@ def assemble(
                 if unit.status != "failed":
                     ds["booked_on"].values[e, where] = own
                 _fill(ds, unit, row, layer, where, (e, s), first, view.stochastic)
-                _fill_extras(ds, _serving(by_key, view, layer.name, seed), view, layer, where, (e, s))
+                _fill_extras(ds, serving_units(by_key, view, layer.name, seed), view, layer, where, (e, s))
             if view.stochastic and products:
                 table = ds["seed_product"].values[e, where]
                 fill_products(
@@ -108,24 +108,6 @@ def assemble(
     ds.attrs["refused"] = canonical_json({v.label: v.refused for v in views if v.refused})
     ds.attrs["layers"] = canonical_json([layer.to_dict() for layer in layers])
     return ds
-
-
-def _priced_alike(units: list[Unit]) -> list[Unit]:
-    """Units with the share of a forward that the others of their draw and layer have.
-
-    Old ones count a whole forward for every copy; where a run was added to since, its share is known.
-    """
-    shares: dict[str, float] = {}
-    for unit in units:
-        share = float(unit.equivalents[-1]) / unit.copies
-        if share < 1:
-            shares[unit.key.group] = share
-    found = []
-    for unit in units:
-        old = unit.key.group in shares and float(unit.equivalents[-1]) == unit.copies
-        share = shares[unit.key.group] if old else 1.0
-        found.append(replace(unit, equivalents=share * unit.equivalents) if old else unit)
-    return found
 
 
 def _grid(views: list[View], by_key: dict[UnitKey, list[Unit]], block: int, asked: int) -> list[int]:
@@ -190,43 +172,6 @@ def _fill_reference(ds: xr.Dataset, reference: str, parameter: int, square: floa
         ds["reference_blocks"].values[own, :, parameter] = 1.0
 
 
-def _find(
-    by_key: dict[UnitKey, list[Unit]], view: View, layer: str, seed: int
-) -> tuple[Unit, int, str] | None:
-    """The unit with most copies (finished, and with most references) with this view's read-out of this layer.
-
-    Returns:
-        The unit, the read-out's row in it, and the note of a failure that it hides, or "".
-    """
-    serving = _serving(by_key, view, layer, seed)
-    if not serving:
-        return None
-    best = max(serving, key=_worth)
-    return best, best.readouts.index(view.sources[layer][1]), _hidden(serving, best)
-
-
-def _serving(by_key: dict[UnitKey, list[Unit]], view: View, layer: str, seed: int) -> list[Unit]:
-    """The units with this view's read-out of this layer."""
-    source, readout = view.sources[layer]
-    seed = seed if view.stochastic else 0
-    candidates = by_key.get(UnitKey(source, layer, seed), []) + by_key.get(UnitKey(source, None, seed), [])
-    return [u for u in candidates if readout in u.readouts]
-
-
-def _worth(unit: Unit) -> tuple[bool, int, bool, int, int]:
-    whole = unit.status == "ok"
-    return unit.status != "failed", unit.copies, whole, len(unit.references), len(unit.extras)
-
-
-def _hidden(units: list[Unit], best: Unit) -> str:
-    """What failed beyond the copies or references of the unit that is shown, or ""."""
-    for unit in units if best.status != "failed" else ():
-        more = unit.copies > best.copies or not set(unit.references) <= set(best.references)
-        if unit.status == "failed" and more:
-            return f"{unit.copies} copies against {' and '.join(unit.references)} failed: {unit.note}"
-    return ""
-
-
 def _fill(
     ds: xr.Dataset,
     unit: Unit,
@@ -267,7 +212,7 @@ def _fill_extras(
     having = [u for u in serving if u.extras and u.status != "failed"]
     if not having:
         return
-    best = max(having, key=_worth)
+    best = max(having, key=worth)
     r, rows = (
         best.readouts.index(view.sources[layer.name][1]),
         [best.parameters.index(p) for p in layer.parameters],
