@@ -16,12 +16,12 @@ def priced_alike(units: list[Unit]) -> list[Unit]:
     """
     shares: dict[str, float] = {}
     for unit in units:
-        share = float(unit.equivalents[-1]) / unit.copies
+        share = float(unit.equivalents[-1]) / unit.copies if unit.copies else 1.0
         if share < 1:
             shares[unit.key.group] = share
     found = []
     for unit in units:
-        old = unit.key.group in shares and float(unit.equivalents[-1]) == unit.copies
+        old = unit.copies > 0 and unit.key.group in shares and float(unit.equivalents[-1]) == unit.copies
         share = shares[unit.key.group] if old else 1.0
         found.append(replace(unit, equivalents=share * unit.equivalents) if old else unit)
     return found
