@@ -127,9 +127,10 @@ def _one_fake_mode() -> AbstractContextManager[Any]:
     try:
         from torch._guards import TracingContext, tracing
         from torch._subclasses.fake_tensor import FakeTensorMode
-    except ImportError:  # not public: another torch may have moved them, and it works without
+
+        return tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
+    except (ImportError, TypeError):  # not public: another torch may have changed them, and it works without
         return nullcontext()
-    return tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
 
 
 class _Unread(TorchFunctionMode):
@@ -138,7 +139,7 @@ class _Unread(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if getattr(func, "__name__", "") in ("numpy", "tolist", "__array__", "data_ptr"):
+        if getattr(func, "__name__", "") in ("numpy", "tolist", "__array__", "data_ptr", "__dlpack__"):
             raise UsageError("the forward reads numbers out of its tensors")
         return func(*args, **(kwargs or {}))
 

@@ -19,7 +19,7 @@ from gradprobe.core.protocols import Runnable
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.price import makes_new, price
 
-_READ = ("numpy", "tolist", "__array__", "data_ptr")
+_READ = ("numpy", "tolist", "__array__", "data_ptr", "__dlpack__")
 """What reads numbers out of tensors where no dispatch mode sees it."""
 
 

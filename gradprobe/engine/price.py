@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,6 +49,8 @@ def price(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: 
         return float(counted(*args, **kwargs, out_val=result)) / 2
     if name.startswith("_scaled_dot_product"):
         return _attention(*args[:3])
+    if name == "_trilinear":
+        return _trilinear(*args)
     if name in ("mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn"):
         return _recurrent(args)
     seen = tensors(result) if name in _LOOKUPS else tensors((args, kwargs, result))
@@ -69,6 +72,25 @@ def is_view(function: Any) -> bool:
 def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> float:
     """Products of queries and keys, and of weights and values."""
     return float(query.numel() * key.shape[-2] + query.shape[:-1].numel() * key.shape[-2] * value.shape[-1])
+
+
+def _trilinear(
+    i1: torch.Tensor,
+    i2: torch.Tensor,
+    i3: torch.Tensor,
+    expand1: Sequence[int],
+    expand2: Sequence[int],
+    expand3: Sequence[int],
+    *_: Any,
+) -> float:
+    """The sum over products of three tensors (of a bilinear layer): one for each entry of all their axes together."""
+    shapes = []
+    for t, new in ((i1, expand1), (i2, expand2), (i3, expand3)):
+        shape = list(t.shape)
+        for axis in sorted(new):
+            shape.insert(axis, 1)
+        shapes.append(shape)
+    return float(torch.broadcast_shapes(*shapes).numel())
 
 
 def _recurrent(args: tuple[Any, ...]) -> float:

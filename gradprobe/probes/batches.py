@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import xarray as xr
 
-from gradprobe.core.errors import whole
+from gradprobe.core.errors import UsageError, whole
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.spec import canonical_json
 from gradprobe.probes.checks import check_problem, layers_of, references
@@ -84,6 +84,11 @@ def probe_batches(
     if path is not None:
         check_folder(path)
     problem = problem if device is None else problem.to(device)
+    reference = reference if isinstance(reference, str) else list(reference)
+    layers = layers if layers is None or isinstance(layers, str) else list(layers)
+    asked |= {
+        name: list(asked[name]) for name in ("estimators", "seeds") if isinstance(asked.get(name), Iterator)
+    }
     held = references(reference)
     if path is not None:
         held = RunStore(folder_of(path, 0)).references(held)
@@ -140,17 +145,31 @@ def _products(
     root_seed: int,
 ) -> Batches:
     """Inner products of the batches' gradients, in float64, of the layers that are probed or were before."""
-    marks, gradients = [], []
-    for make in makers:
+    marks: list[dict[str, Any]] = []
+    gradients = []
+    for number, make in enumerate(makers):
         problem = make()
+        marks.append(problem.fingerprints())
+        _check_new(number, [mark["batch"] for mark in marks])
         with problem.frozen():
             asked = {layer.name for layer in layers_of(problem, layers)}
             wanted = [x for x in layers_of(problem) if x.name in asked or set(x.parameters) & set(older)]
             gradients.append(backprop(problem, wanted))
-        marks.append(problem.fingerprints())
     products = {
         name: [[float((a[name].double() * b[name].double()).sum()) for b in gradients] for a in gradients]
         for name in gradients[0]
     }
     identity = {name: marks[0][name] for name in ("model", "loss")} | {"root_seed": root_seed}
     return Batches(identity, [mark["batch"] for mark in marks], products)
+
+
+def _check_new(number: int, marks: Sequence[str]) -> None:
+    """Refuse a batch that is there already: its gradient would say nothing new of the data.
+
+    Raises:
+        UsageError: It is the same as an earlier one.
+    """
+    same = list(marks).index(marks[number])
+    if same != number:
+        own = " (0 is the problem's own, which batches= must not hold)" if same == 0 else ""
+        raise UsageError(f"batches {same} and {number} are the same{own}; give each batch once.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.rows import Rows
 from gradprobe.problems.origin import Batch, check_mean, on_device, rows_of, stream
 from gradprobe.problems.problem import Problem
+from gradprobe.problems.seeded import seeded
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,17 @@ def whole_gradient(
         return dataset
     check_mean(problem)
     batches, known = stream(problem, dataset)
+    with seeded():  # random data (augmented) are the same each time
+        return _added_up(problem, layers, batches, known, report)
+
+
+def _added_up(
+    problem: Problem,
+    layers: Sequence[Layer],
+    batches: Iterable[Batch],
+    known: int | None,
+    report: Callable[[str], None],
+) -> Whole:
     values = problem.parameters
     names = [name for layer in layers for name in layer.parameters]
     leaves = {name: values[name].clone().requires_grad_() for name in names}

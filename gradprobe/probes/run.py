@@ -175,10 +175,10 @@ def probe(
         plan = make_plan(problem, chosen, made, numbers)
         store = RunStore(out)
         held = store.references(asked)
-        whole_data = _whole(problem, found, held, dataset, store, progress)
-        known = {"bp": gradient} | ({"dataset": whole_data.gradient} if whole_data is not None else {})
         apart = store.per_sample(per_sample)
         todo = _missing(plan, block, copies, held, store, apart)
+        whole_data = _whole(problem, found, held, dataset, store, progress)
+        known = {"bp": gradient} | ({"dataset": whole_data.gradient} if whole_data is not None else {})
         settings = Settings(
             block,
             copies,
@@ -277,13 +277,24 @@ def _engines(problem: Problem, plan: Plan, settings: Settings, known: Mapping[st
 def _missing(
     plan: Plan, block: int, copies: int, references: Sequence[str], store: RunStore, per_sample: bool
 ) -> list[Task]:
-    """What of a plan is not stored yet."""
+    """What of a plan is not stored yet.
+
+    Raises:
+        UsageError: References are asked for of fewer copies than there are without them: nobody would see them.
+    """
     found = []
     for task in plan.tasks:
         names = list(task.readouts) or [OWN]
         held, extras = task.held(references), task.extras(per_sample)
         done = store.done(task.key, names, block if task.fixed else copies, held, extras)
         if not set(names) <= done:
+            lacking = [name for name in names if name not in done]
+            most = store.most(task.key, lacking)
+            unheld = set(lacking) - store.done(task.key, lacking, copies, held)
+            if not task.fixed and most > copies and unheld:
+                raise UsageError(
+                    f"the run holds {most} copies without the reference that is new; ask for at least as many."
+                )
             readouts = {name: r for name, r in task.readouts.items() if name not in done}
             found.append(replace(task, readouts=readouts))
     return found

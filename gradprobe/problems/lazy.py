@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from gradprobe.core.hooks import map_tensors
 from gradprobe.problems.data import Data, check_room, check_rows, check_size
 
 Read = Callable[[int, int], tuple[Any, torch.Tensor]]
+Pass = Callable[[int], Iterator[tuple[Any, torch.Tensor]]]
 Encode = Callable[[Any, torch.Tensor], tuple[Any, torch.Tensor]]
 
 KINDS = ("tensor", "image", "text", "words")
@@ -35,6 +36,8 @@ class LazyData(Data):
         unit: Whether ``encode`` gives pictures ``[N, C, H, W]`` in [0, 1], so that a model whose weights expect
             them normalised can do that; False also where it is not known.
         name: What to call the data in messages.
+        once: Where data can only be read from their start: ``size -> `` all raw rows in one pass, in batches of
+            that many (or as they come).
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class LazyData(Data):
         max_length: int | None = None,
         unit: bool = False,
         name: str = "the data",
+        once: Pass | None = None,
     ) -> None:
         given = {"read": read, "size": size, "kind": kind, "encode": encode, "classes": classes}
         given |= {
@@ -59,6 +63,7 @@ class LazyData(Data):
             "whole": False,
             "max_length": max_length,
             "unit": unit,
+            "once": once,
         }
         self.__dict__.update(given)  # the class is frozen
 
@@ -70,6 +75,7 @@ class LazyData(Data):
     max_length: int | None
     unit: bool
     name: str
+    once: Pass | None
 
     def __len__(self) -> int:
         return self.size
@@ -106,6 +112,12 @@ class LazyData(Data):
         check_size(size)
         check_room(size, first, len(self))
         return self.encode(*self.read(first, size))
+
+    @property
+    def through(self) -> Pass | None:
+        """All batches in one pass, encoded; None where rows can be read from any position."""
+        once = self.once
+        return None if once is None else lambda size: (self.encode(*raw) for raw in once(size))
 
     def encoded(self, encode: Encode, *, labelled: bool | None = None, unit: bool = False) -> LazyData:
         """The same rows, encoded in another way.

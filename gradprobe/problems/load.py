@@ -223,7 +223,7 @@ def load_problem(
     chosen: dict[str, Any] = {} if output is None else {"output": output}
     filled = "untrained" if made.weights.startswith(RANDOM) else "own weights"
     name = f"{model}, {checkpoint or filled}, {data}"
-    with seeded():
+    with seeded(first if isinstance(first, int) else 0):
         batch = found.batch(batch_size, first)
     chosen |= {"weights": found.weights, "mode": mode, "precision": precision, "name": name, "facts": facts}
     problem = Problem(made.module, batch, loss or made.loss or "cross_entropy", **chosen)

@@ -13,7 +13,10 @@ from gradprobe.core.errors import UsageError, described, whole
 from gradprobe.core.hooks import map_tensors, tensors
 from gradprobe.core.rows import Rows
 from gradprobe.problems.data import Data
+from gradprobe.problems.lazy import LazyData
+from gradprobe.problems.objects import one_line
 from gradprobe.problems.problem import Problem
+from gradprobe.problems.seeded import seeded
 
 Batch = tuple[Any, Any]
 
@@ -80,6 +83,8 @@ def stream(problem: Problem, dataset: Any = None) -> tuple[Iterator[Batch], int 
     if isinstance(dataset, Data):
         data = dataset
         _divisible(data)
+        if isinstance(data, LazyData) and data.through is not None:
+            return data.through(size), None
         firsts = range(0, len(data), size)
         return (data.batch(min(size, len(data) - first), first) for first in firsts), len(data)
     if isinstance(dataset, tuple) and len(dataset) == 2 and isinstance(dataset[1], torch.Tensor):
@@ -89,7 +94,7 @@ def stream(problem: Problem, dataset: Any = None) -> tuple[Iterator[Batch], int 
         return (cut(pair, rows, first, min(size, rows.size - first)) for first in firsts), rows.size
     if isinstance(dataset, torch.utils.data.Dataset) or not isinstance(dataset, Iterable):
         raise UsageError(f"dataset must be {FORMS}, not {described(dataset)}.")
-    return (_pair(batch) for batch in dataset), None
+    return _given("dataset", dataset), None
 
 
 def further(problem: Problem, batches: Any) -> list[Callable[[], Problem]]:
@@ -109,7 +114,8 @@ def further(problem: Problem, batches: Any) -> list[Callable[[], Problem]]:
     """
     check_mean(problem)
     if isinstance(batches, Iterable) and not isinstance(batches, str):
-        found = [_pair(batch) for batch in batches]
+        with seeded():
+            found = list(_given("batches", batches))
         sources: list[dict[str, Any]] = [{} for _ in found]
         origins: list[Origin | None] = [None for _ in found]
     else:
@@ -124,7 +130,7 @@ def further(problem: Problem, batches: Any) -> list[Callable[[], Problem]]:
                 f"there are {have} batches of {size} samples from position {origin.first} on, not {count}; use "
                 "fewer or smaller batches."
             )
-        found = [origin.data.batch(size, first) for first in firsts]
+        found = [_read(origin.data, size, first) for first in firsts]
         sources = [{"first": first} for first in firsts]
         origins = [Origin(origin.data, first) for first in firsts]
     if not found:
@@ -152,6 +158,7 @@ def check_mean(problem: Problem) -> None:
     batch = (problem.inputs, problem.target)
     rows = rows_of(problem, batch)
     if rows.size == 1:
+        _check_alone(problem, rows)
         return
     half = rows.size // 2
     try:
@@ -163,11 +170,38 @@ def check_mean(problem: Problem) -> None:
         mean = sum(n * loss for n, loss in losses) / rows.size
     except Exception as error:  # noqa: BLE001 - whatever a model does with half of its batch
         raise UsageError(f"the problem's batch cannot be divided ({type(error).__name__}).") from error
-    if abs(mean - clean) > 1e-4 * abs(clean) + 1e-6:
+    if _differ(mean, clean):
         raise UsageError(
             f"the loss is not the mean over samples (halves of the batch have {mean:.6g}, all of it {clean:.6g}): "
             "they are coupled (a graph, BatchNorm in training mode) or summed, so there is no mean over other data."
         )
+
+
+def _check_alone(problem: Problem, rows: Rows) -> None:
+    """As :func:`check_mean` for a batch of one: the sample twice over must have its loss."""
+    batch = (problem.inputs, problem.target)
+    try:
+        clean, twice = (problem.mean_loss(tuple(given)) for given in (batch, rows.repeated(batch, 2)))
+    except Exception as error:  # noqa: BLE001 - whatever a model does with its sample twice
+        raise UsageError(
+            f"the problem's batch is one sample, which cannot be given twice ({type(error).__name__}); so it is not "
+            "known whether the loss is a mean over samples; use a batch of at least two."
+        ) from error
+    if _differ(twice, clean):
+        raise UsageError(
+            f"the loss is not the mean over samples (the batch's one sample has {clean:.6g}, twice over "
+            f"{twice:.6g}): samples are coupled or summed, so there is no mean over other data."
+        )
+
+
+def _differ(loss: float, clean: float) -> bool:
+    return abs(loss - clean) > 1e-4 * abs(clean) + 1e-6
+
+
+def _read(data: Data, size: int, first: int) -> Batch:
+    """A batch of the data, the same each time where they are random (augmented): seeded by its position."""
+    with seeded(first):
+        return data.batch(size, first)
 
 
 def _on(problem: Problem, batch: Batch, source: dict[str, Any], origin: Origin | None) -> Problem:
@@ -188,6 +222,21 @@ def _origin(problem: Problem, way_out: str) -> Origin:
 def _divisible(data: Data) -> None:
     if data.whole:
         raise UsageError("these data are one thing (a graph) that cannot be divided into batches.")
+
+
+def _given(name: str, batches: Iterable[Any]) -> Iterator[Batch]:
+    """The batches of an iterable of the user's.
+
+    Raises:
+        UsageError: It fails, or gives something else.
+    """
+    try:
+        for batch in batches:
+            yield _pair(batch)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{name} fails at a batch: {one_line(error)}.") from error
 
 
 def _pair(batch: Any) -> Batch:

@@ -12,16 +12,16 @@ import torch
 from gradprobe.core.hooks import untouched_globals
 
 
-def seed_all() -> None:
-    """Seed torch, NumPy and Python with 0."""
-    torch.manual_seed(0)
-    np.random.seed(0)  # noqa: NPY002 - users' code draws from it
-    random.seed(0)
+def seed_all(seed: int = 0) -> None:
+    """Seed torch, NumPy and Python."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - users' code draws from it
+    random.seed(seed)
 
 
 @contextmanager
-def seeded() -> Iterator[None]:
-    """Seed 0 inside; the global generators are given back as they were."""
+def seeded(seed: int = 0) -> Iterator[None]:
+    """A seed inside; the global generators are given back as they were."""
     with untouched_globals():
-        seed_all()
+        seed_all(seed)
         yield

@@ -20,7 +20,8 @@ def coverage(ds: xr.Dataset) -> xr.DataArray:
     asked for: one that an estimator refused counts there as a direction of zero.
 
     Args:
-        ds: Results; ``attrs["total_reference_sqnorm"]`` is the model's whole |g_bp|^2.
+        ds: Results; ``attrs["total_reference_sqnorm"]`` is the model's whole |g_bp|^2, ``sqnorm_of_batch`` that of
+            one batch of several.
 
     Returns:
         Share between 0 and 1, dims (estimator); NaN if the whole gradient is zero.
@@ -28,10 +29,10 @@ def coverage(ds: xr.Dataset) -> xr.DataArray:
     Raises:
         UsageError: The results hold no backprop reference or no total.
     """
-    if "total_reference_sqnorm" not in ds.attrs:
+    if "total_reference_sqnorm" not in ds.attrs and "sqnorm_of_batch" not in ds:
         raise UsageError("the results have no attrs['total_reference_sqnorm']; probe again to have coverage.")
     m = moments(ds, "parameter", "bp")
-    total = float(ds.attrs["total_reference_sqnorm"])
+    total = float(ds["sqnorm_of_batch"] if "sqnorm_of_batch" in ds else ds.attrs["total_reference_sqnorm"])
     served = np.nan_to_num(mean_se(m.reference)[0]) * m.served
     share = served.sum(-1) / (total if total > 0 else np.nan)
     out = xr.DataArray(share, dims=("estimator",), attrs={"long_name": "probed share of |g|^2"})

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from gradprobe.core.spec import canonical_json
+from gradprobe.store.choice import find_unit, priced_alike, serving_units, worth
 from gradprobe.store.products import Products, fill_products
 from gradprobe.store.schema import (
     REFERENCE_SCALARS,
@@ -56,7 +57,7 @@ def assemble(
         Dataset as described in :mod:`gradprobe.store.schema`. What is missing is NaN, with status "missing".
     """
     by_key: dict[UnitKey, list[Unit]] = {}
-    for unit in units:
+    for unit in priced_alike(list(units)):
         by_key.setdefault(unit.key, []).append(unit)
     parameters = [p for layer in layers for p in layer.parameters]
     ds = _empty(layers, views, _grid(views, by_key, block, copies), seeds, references)
@@ -80,7 +81,7 @@ def assemble(
                 continue
             shown: list[Unit | None] = []
             for s, seed in enumerate(seeds):
-                found = _find(by_key, view, layer.name, seed)
+                found = find_unit(by_key, view, layer.name, seed)
                 shown.append(found[0] if found is not None else None)
                 if found is None:
                     continue
@@ -94,6 +95,7 @@ def assemble(
                 if unit.status != "failed":
                     ds["booked_on"].values[e, where] = own
                 _fill(ds, unit, row, layer, where, (e, s), first, view.stochastic)
+                _fill_extras(ds, serving_units(by_key, view, layer.name, seed), view, layer, where, (e, s))
             if view.stochastic and products:
                 table = ds["seed_product"].values[e, where]
                 fill_products(
@@ -170,38 +172,6 @@ def _fill_reference(ds: xr.Dataset, reference: str, parameter: int, square: floa
         ds["reference_blocks"].values[own, :, parameter] = 1.0
 
 
-def _find(
-    by_key: dict[UnitKey, list[Unit]], view: View, layer: str, seed: int
-) -> tuple[Unit, int, str] | None:
-    """The unit with most copies (finished, and with most references) with this view's read-out of this layer.
-
-    Returns:
-        The unit, the read-out's row in it, and the note of a failure that it hides, or "".
-    """
-    source, readout = view.sources[layer]
-    seed = seed if view.stochastic else 0
-    candidates = by_key.get(UnitKey(source, layer, seed), []) + by_key.get(UnitKey(source, None, seed), [])
-    serving = [u for u in candidates if readout in u.readouts]
-    if not serving:
-        return None
-
-    def worth(unit: Unit) -> tuple[bool, int, bool, int, int]:
-        whole = unit.status == "ok"
-        return unit.status != "failed", unit.copies, whole, len(unit.references), len(unit.extras)
-
-    best = max(serving, key=worth)
-    return best, best.readouts.index(readout), _hidden(serving, best)
-
-
-def _hidden(units: list[Unit], best: Unit) -> str:
-    """What failed beyond the copies or references of the unit that is shown, or ""."""
-    for unit in units if best.status != "failed" else ():
-        more = unit.copies > best.copies or not set(unit.references) <= set(best.references)
-        if unit.status == "failed" and more:
-            return f"{unit.copies} copies against {' and '.join(unit.references)} failed: {unit.note}"
-    return ""
-
-
 def _fill(
     ds: xr.Dataset,
     unit: Unit,
@@ -221,9 +191,6 @@ def _fill(
     refs = [list(ds["reference"].values).index(x) for x in unit.references if x in ds["reference"].values]
     for name in ("sqnorm", "block_sqnorm"):
         ds[name].values[e, where, s, n] = getattr(unit, name)[r, rows]
-    for name, value in unit.extras.items():
-        if name in ds:
-            ds[name].values[e, where, s] = value[r, rows]
     for i in refs:
         j = unit.references.index(str(ds["reference"].values[i]))
         ds["dot"].values[i, e, where, s, n] = unit.dot[j, r][rows]
@@ -235,6 +202,24 @@ def _fill(
             ds[name].values[(e, p, s, *tail)] = 0.0
         if first:
             ds[name].values[(e, where[0], s, *tail)] = getattr(unit, name)
+
+
+def _fill_extras(
+    ds: xr.Dataset, serving: list[Unit], view: View, layer: LayerInfo, where: list[int], at: tuple[int, int]
+) -> None:
+    """Moments of samples, from the unit with most copies that has them: another may have more copies without."""
+    e, s = at
+    having = [u for u in serving if u.extras and u.status != "failed"]
+    if not having:
+        return
+    best = max(having, key=worth)
+    r, rows = (
+        best.readouts.index(view.sources[layer.name][1]),
+        [best.parameters.index(p) for p in layer.parameters],
+    )
+    for name, value in best.extras.items():
+        if name in ds:
+            ds[name].values[e, where, s] = value[r, rows]
 
 
 def _flat(facts: dict[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,12 @@ has the variables and coordinates of a run with a further dimension ``batch``, a
 variable            dims                              meaning
 ==================  ================================  =======================================================
 batch_product       parameter, batch, other_batch     <g_b, g_b'>, g_b the backprop gradient of batch b
+sqnorm_of_batch     batch                             |g_b|^2 of the whole model
+loss_of_batch       batch                             loss of the batch without noise
 ==================  ================================  =======================================================
 
-``attrs`` are those of batch 0; ``attrs["batches"]`` says how many there are, warnings and failures are those of all.
+``attrs`` are those of batch 0, without those that these variables are in place of (``total_reference_sqnorm`` and
+``clean_loss``); ``attrs["batches"]`` says how many there are, warnings and failures are those of all.
 """
 
 from __future__ import annotations
@@ -32,6 +35,9 @@ from gradprobe.store.schema import Array
 
 BATCHES_FILE = "batches.json"
 VERSION = 1
+
+OF_BATCH = {"total_reference_sqnorm": "sqnorm_of_batch", "clean_loss": "loss_of_batch"}
+"""Attributes of a run -> variables over batches."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +94,29 @@ def read_batches(path: Path) -> Batches | None:
         data = json.loads(file.read_text(encoding="utf-8"))
         if data.pop("version") > VERSION:
             raise UsageError(f"{file} was written by a newer gradprobe; update this one.")
-        return Batches(**data)
+        return _checked(Batches(**data))
     except UsageError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{file} is damaged ({error!r}); delete it and run the probe again.") from error
+
+
+def _checked(found: Batches) -> Batches:
+    """What a file says, if it can be so.
+
+    Raises:
+        ValueError: It cannot.
+        TypeError: Likewise.
+    """
+    if not isinstance(found.identity, dict) or not isinstance(found.batches, list):
+        raise TypeError("identity or batches")
+    if not found.batches or not all(isinstance(mark, str) for mark in found.batches):
+        raise ValueError("batches")
+    for table in found.products.values():
+        many = len(table)
+        if np.asarray(table, dtype=np.float64).shape != (many, many) or many > len(found.batches):
+            raise ValueError("products")
+    return found
 
 
 def write_batches(path: Path, batches: Batches) -> None:
@@ -127,7 +151,8 @@ def check_folder(path: Path) -> None:
 def begun(path: Path) -> list[int]:
     """Which batches of a folder have a run."""
     found = read_batches(path)
-    assert found is not None
+    if found is None:
+        raise UsageError(f"{path} holds no batches.")
     return [b for b in range(len(found.batches)) if (folder_of(path, b) / RUN_FILE).is_file()]
 
 
@@ -146,7 +171,7 @@ def join_batches(
     first = runs[numbers[0]]
     # coordinates of the first run are everybody's: those of the others may be NaN where they lack a label
     alike = [
-        run.reset_coords(drop=True).reindex_like(first, fill_value={"status": "missing"})
+        run.reset_coords(drop=True).reindex_like(first, fill_value={"status": "missing", "booked_on": ""})
         for run in runs.values()
     ]
     ds = xr.concat(alike, dim=xr.Variable("batch", numbers), join="exact")
@@ -154,7 +179,11 @@ def join_batches(
     names = [str(p) for p in first["parameter"].values]
     ds["batch_product"] = (("parameter", "batch", "other_batch"), _table(products, names, numbers))
     ds = ds.assign_coords(other_batch=numbers)
-    ds.attrs = dict(first.attrs) | _said(list(runs.values())) | {"batches": len(numbers)}
+    for name, own in OF_BATCH.items():
+        if any(name in run.attrs for run in runs.values()):
+            ds[own] = ("batch", [float(run.attrs.get(name, np.nan)) for run in runs.values()])
+    ds.attrs = {k: v for k, v in first.attrs.items() if k not in OF_BATCH}
+    ds.attrs |= _said(list(runs.values())) | {"batches": len(numbers)}
     if "path" in ds.attrs:
         ds.attrs["path"] = str(Path(ds.attrs["path"]).parent)
     return ds

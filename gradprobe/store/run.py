@@ -131,16 +131,24 @@ class RunStore:
     ) -> set[str]:
         """The read-outs of a unit that are stored already, with enough copies, references and extras."""
         found: set[str] = set()
-        if self._by_key is None:
-            self._by_key = {}
-            for unit in self.units():
-                self._by_key.setdefault(unit.key, []).append(unit)
-        for unit in self._by_key.get(key, []):
+        for unit in self._units_of(key):
             enough = unit.copies >= copies and set(references) <= set(unit.references)
             enough = enough and set(extras) <= set(unit.extras)
             if enough and unit.status == "ok":
                 found |= set(unit.readouts) & set(readouts)
         return found
+
+    def most(self, key: UnitKey, readouts: Sequence[str]) -> int:
+        """Most copies that a finished unit has of any of these read-outs; 0 if there is none."""
+        own = (u for u in self._units_of(key) if u.status == "ok" and set(u.readouts) & set(readouts))
+        return max((unit.copies for unit in own), default=0)
+
+    def _units_of(self, key: UnitKey) -> list[Unit]:
+        if self._by_key is None:
+            self._by_key = {}
+            for unit in self.units():
+                self._by_key.setdefault(unit.key, []).append(unit)
+        return self._by_key.get(key, [])
 
     def add(self, unit: Unit) -> None:
         """Store a finished unit."""
@@ -267,6 +275,8 @@ def open_run(path: str | Path) -> xr.Dataset:
     found = read_batches(Path(path))
     if found is not None:
         runs = {b: open_run(folder_of(Path(path), b)) for b in begun(Path(path))}
+        if not runs:
+            raise UsageError(f"{path} holds batches but no run of any yet; run the probe again.")
         return join_batches(runs, found.products)
     store = RunStore(path)
     store.info = read_info(Path(path))

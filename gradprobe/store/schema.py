@@ -50,18 +50,20 @@ A copy of a draw is one of ``forwards``. Its ``equivalents`` are the multiply-ad
 to those of the whole forward: noise in a layer's output leaves only what follows the layer to be computed again. That
 is what the mathematics needs, whichever engine ran (``seconds`` has that); the noise itself, the one forward without
 noise and the references are not in it. An estimator that is no read-out has the forwards that it asked for, three
-times each if it runs backward. Runs written before this was so have a whole forward for every copy.
+times each if it runs backward. Runs written before this was so have a whole forward for every copy, unless a newer
+unit of the same draw and layer has its share.
 
 ``seed_product`` is symmetric over seeds, with |g_N|^2 on its diagonal. It is NaN where it is not known: for
 deterministic estimators, where only moments were kept, for pairs of seeds that did not end at the same copies
 or whose sums were not there together, and for units that are not finished. Its mean over pairs of different
 seeds is an unbiased estimate of |mu|^2, mu the mean direction, whatever the dependence between blocks.
 
-**Samples** (only in runs with ``per_sample``): a direction is a sum over samples b of what each contributes. Over the
-blocks of the unit, ``sample_product`` is the mean of <H1, H2>, H1 and H2 the mean contributions of sample b in two
-halves of a block: an unbiased estimate of |mu_b|^2. ``sample_sqnorm`` is the mean of (|H1|^2 + |H2|^2)/2, so that
-(block/2)(sample_sqnorm - sample_product) is an unbiased estimate of tau_b, the sample's variance per copy (see
-:mod:`gradprobe.estimators.apart`). NaN for estimators that are no read-outs of a draw.
+**Samples** (only in runs with ``per_sample``): a direction is a sum over samples b of what each contributes. Over
+the blocks of the unit (the one with most copies that has them), ``sample_product`` is the mean of <H1, H2>, H1 and
+H2 the mean contributions of sample b in two halves of a block: an unbiased estimate of |mu_b|^2. ``sample_sqnorm``
+is the mean of (|H1|^2 + |H2|^2)/2, so that (block/2)(sample_sqnorm - sample_product) is an unbiased estimate of
+tau_b, the sample's variance per copy (see :mod:`gradprobe.estimators.apart`). NaN for estimators that are no
+read-outs of a draw.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ from gradprobe.core.errors import UsageError
 from gradprobe.core.streams import Streams
 from gradprobe.probes import batches as batches_file
 from gradprobe.probes.batches import root_of
+from gradprobe.problems.origin import Origin
+from gradprobe.problems.seeded import seeded
+from gradprobe.problems.sources.python import as_data
 from gradprobe.store.assemble import attribute
 from tests.problems_tiny import classifier
 from tests.store.test_run import equal
 
 SMALL: dict[str, Any] = {"copies": 8, "block": 4, "seeds": 2}
 NAMES = ["lr", "alr", "es", "bp"]
+OF_SEVERAL = ["batch", "batch_product", "other_batch", "sqnorm_of_batch", "loss_of_batch"]
 
 
 def other_batches(count: int, samples: int = 8) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -33,6 +38,11 @@ def other_batches(count: int, samples: int = 8) -> list[tuple[torch.Tensor, torc
         (torch.randn(samples, 4, generator=generator), torch.randint(0, 3, (samples,), generator=generator))
         for _ in range(count)
     ]
+
+
+def failing_batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    yield from other_batches(1)
+    raise OSError("disk\ngone")
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +54,12 @@ def test_each_batch_is_the_run_that_it_would_be_alone(unbroken: xr.Dataset) -> N
     assert unbroken["batch"].values.tolist() == [0, 1, 2]
     assert unbroken.attrs["batches"] == 3
     first = gp.probe(classifier(), NAMES, **SMALL)
-    equal(unbroken.isel(batch=0).drop_vars(["batch", "batch_product", "other_batch"]), first)
+    equal(unbroken.isel(batch=0).drop_vars(OF_SEVERAL), first)
     problem = classifier()
     for number, batch in enumerate(other_batches(2), start=1):
         alone = gp.Problem(problem.module, batch)
         ds = gp.probe(alone, NAMES, root_seed=root_of(0, number), **SMALL)
-        equal(unbroken.isel(batch=number).drop_vars(["batch", "batch_product", "other_batch"]), ds)
+        equal(unbroken.isel(batch=number).drop_vars(OF_SEVERAL), ds)
 
 
 def test_noise_is_independent_between_batches() -> None:
@@ -175,6 +185,13 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     ([], {}, "at least one further batch"),
     (other_batches(1, samples=7), {}, "has 7 samples and the problem's own 8"),
     ([torch.zeros(8, 4)], {}, "each batch must be a pair"),
+    (
+        [(classifier().inputs, classifier().target)],
+        {},
+        "batches 0 and 1 are the same .0 is the problem's own",
+    ),
+    ([*other_batches(2), other_batches(1)[0]], {}, "batches 1 and 3 are the same; give each batch once"),
+    (failing_batches(), {}, "batches fails at a batch: OSError: disk gone"),
     (other_batches(1), {"copies": 9}, "not a multiple of the block"),
     (other_batches(1), {"layers": "lst"}, "Did you mean 'last'"),
     (other_batches(1), {"estimators": "lrr"}, "Did you mean 'lr'"),
@@ -223,6 +240,93 @@ def test_a_path_is_no_result(what: str) -> None:
     arguments = {"plan": {"cosine": 0.5}, "compare": {"first": "lr", "second": "es"}}.get(what, {})
     with pytest.raises(UsageError, match="open the run first"):
         getattr(gp.stats, what)("runs/second", **arguments)
+
+
+def test_each_batch_has_its_own_norm_and_loss(unbroken: xr.Dataset) -> None:
+    assert not {"total_reference_sqnorm", "clean_loss"} & set(unbroken.attrs)
+    problem = classifier()
+    for number, batch in enumerate([(problem.inputs, problem.target), *other_batches(2)]):
+        one, alone = unbroken.isel(batch=number), gp.probe(gp.Problem(problem.module, batch), NAMES, **SMALL)
+        assert float(one["loss_of_batch"]) == alone.attrs["clean_loss"]
+        assert float(one["sqnorm_of_batch"]) == alone.attrs["total_reference_sqnorm"]
+        share = gp.stats.coverage(one)
+        np.testing.assert_allclose(share, gp.stats.coverage(alone), rtol=1e-12)
+        np.testing.assert_allclose(share, 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '"abc"',
+        "[]",
+        '{"version": "1"}',
+        '{"version": 1, "identity": {}, "batches": ["a", "b"], "products": []}',
+        '{"version": 1, "identity": {}, "batches": [], "products": {}}',
+        '{"version": 1, "identity": {}, "batches": ["a", "b"], "products": {"w": [[1, "x"], [1, 1]]}}',
+        '{"version": 1, "identity": {}, "batches": ["a", "b"], "products": {"w": [[1, 1]]}}',
+    ],
+)
+def test_a_damaged_list_of_batches_is_one_sentence(content: str, tmp_path: Path) -> None:
+    (tmp_path / "batches.json").write_text(content)
+    with pytest.raises(UsageError, match="is damaged") as caught:
+        gp.open_run(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_batches_without_a_run_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "batches.json").write_text(
+        '{"version": 1, "identity": {}, "batches": ["a", "b"], "products": {}}'
+    )
+    with pytest.raises(UsageError, match="no run of any yet"):
+        gp.open_run(tmp_path)
+
+
+def test_what_can_be_read_once_serves_all_batches(unbroken: xr.Dataset) -> None:
+    given: dict[str, Any] = {"batches": iter(other_batches(2)), "reference": iter(["bp"])}
+    equal(gp.probe(classifier(), iter(NAMES), layers=iter(["first", "last"]), **given, **SMALL), unbroken)
+
+
+def test_parameters_that_a_batch_lacks_are_booked_on_nothing(tmp_path: Path) -> None:
+    gp.probe(classifier(), "lr", batches=other_batches(2), layers="last", out=tmp_path / "run", **SMALL)
+    ds = gp.probe(classifier(), "lr", batches=other_batches(1), out=tmp_path / "run", **SMALL)
+    booked = ds["booked_on"]
+    assert booked.dtype.kind == "U"
+    assert (booked.sel(batch=2, parameter=["first.weight", "first.bias"]) == "").all()
+
+
+class Augmented(torch.utils.data.Dataset):
+    """Samples with noise of their own each time that they are read."""
+
+    def __init__(self) -> None:
+        self.x, self.y = other_batches(1, samples=40)[0]
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        return self.x[i] + 0.1 * torch.randn(4), int(self.y[i])
+
+
+@pytest.mark.parametrize("kind", ["number", "list"])
+def test_random_data_are_read_alike_each_time(kind: str, tmp_path: Path) -> None:
+    data = as_data("augmented", Augmented())
+
+    def make() -> gp.Problem:
+        with seeded():
+            problem = gp.Problem(classifier().module, data.batch(8))
+        problem.origin = Origin(data, 0)
+        return problem
+
+    def ask(out: Path | None) -> xr.Dataset:
+        torch.randn(7)  # the user's generator is somewhere else
+        loader = torch.utils.data.DataLoader(Augmented(), batch_size=8, shuffle=True)
+        further, whole = (3, None) if kind == "number" else (loader, loader)
+        asked: dict[str, Any] = {"batches": further, "reference": ("bp", "dataset"), "dataset": whole}
+        return gp.probe(make(), "lr", out=out, **asked, **SMALL)
+
+    first = ask(tmp_path / "run")
+    equal(ask(tmp_path / "run"), first)  # else it refuses: other batches, other data
+    equal(ask(None), first)
 
 
 def test_the_data_are_read_once_for_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 import xarray as xr
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import gradprobe as gp
 from gradprobe.core.errors import UsageError
@@ -29,6 +29,8 @@ from gradprobe.probes.settings import Settings
 from gradprobe.probes.unit import compute
 from gradprobe.problems.data import Data
 from gradprobe.problems.load import load_data
+from gradprobe.problems.origin import Origin
+from gradprobe.problems.sources.python import as_data
 from gradprobe.store.assemble import attribute
 from tests.problems_tiny import classifier
 from tests.store.test_run import equal
@@ -123,6 +125,54 @@ def test_a_loaded_problem_knows_its_split() -> None:
     expected = naive(problem, split.inputs, split.targets)
     assert_holds(ds, problem, expected, [])
     assert attribute(ds, "dataset")["samples"] == len(split)
+
+
+def test_a_batch_of_one_sample_is_enough() -> None:
+    whole = data()
+    problem = gp.Problem(classifier().module, (whole[0][:1], whole[1][:1]))
+    ds = gp.probe(problem, "lr", reference=BOTH, dataset=whole, **SMALL)
+    assert_holds(ds, problem, naive(problem, *whole), ["lr"])
+
+
+class Rows(IterableDataset):  # type: ignore[type-arg]  # any sample
+    """Samples one by one, counted."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for x, y in zip(*data(), strict=True):
+            self.read += 1
+            yield x, int(y)
+
+
+@pytest.mark.parametrize("batches", [False, True], ids=["samples", "loader"])
+def test_a_stream_is_read_in_one_pass(batches: bool) -> None:
+    rows, whole = Rows(), data()
+    source = as_data("rows", DataLoader(rows, batch_size=5) if batches else rows)
+    problem = gp.Problem(classifier().module, source.batch(8))
+    problem.origin = Origin(source, 0)
+    rows.read = 0
+    ds = gp.probe(problem, "lr", reference=BOTH, **SMALL)
+    assert rows.read == N
+    assert_holds(ds, problem, naive(problem, *whole), ["lr"])
+    assert attribute(ds, "dataset")["samples"] == N
+
+
+def test_fewer_copies_than_the_run_has_are_refused_for_a_new_reference(tmp_path: Path) -> None:
+    """They would be computed and not shown: there is a unit with more copies without it."""
+    out, more = tmp_path / "run", SMALL | {"copies": 2 * SMALL["copies"]}
+    gp.probe(classifier(), "lr", out=out, **more)
+    before = (out / "run.json").read_text()
+    for asked in ({"reference": BOTH, "dataset": data()}, {"reference": ("bp", "smoothed")}):
+        with pytest.raises(
+            UsageError, match=f"holds {more['copies']} copies without the reference"
+        ) as caught:
+            gp.probe(classifier(), "lr", out=out, **asked, **SMALL)
+        assert "\n" not in str(caught.value)
+    assert (out / "run.json").read_text() == before
+    ds = gp.probe(classifier(), ["lr", "es"], out=out, reference=BOTH, dataset=data(), **more)
+    assert np.isfinite(ds["dot"].sel(reference="dataset")).all()
 
 
 class TimeMajor(nn.Module):
@@ -241,6 +291,15 @@ def summed() -> gp.Problem:
     return gp.Problem(nn.Linear(4, 3), data(0, 8), lambda out, y: F.cross_entropy(out, y, reduction="sum"))
 
 
+def summed_alone() -> gp.Problem:
+    return gp.Problem(nn.Linear(4, 3), data(0, 1), lambda out, y: F.cross_entropy(out, y, reduction="sum"))
+
+
+def failing() -> Iterator[Any]:
+    yield data(1, 8)
+    raise OSError("disk\ngone")
+
+
 def weighted() -> gp.Problem:
     return gp.Problem(nn.Linear(4, 3), data(0, 8), weights=torch.linspace(0, 1, 8))
 
@@ -255,6 +314,8 @@ REFUSED = [
     (classifier, {"dataset": Data(*data(), whole=True)}, "cannot be divided"),
     (coupled, {"dataset": data()}, "not the mean over samples"),
     (summed, {"dataset": data()}, "not the mean over samples"),
+    (summed_alone, {"dataset": data()}, "not the mean over samples .the batch's one sample"),
+    (classifier, {"dataset": failing()}, "dataset fails at a batch: OSError: disk gone"),
     (weighted, {"dataset": data()}, "leave weights= out"),
     (classifier, {"dataset": TensorDataset(*data())}, "a DataLoader, a list of batches"),
     (classifier, {"dataset": 3}, "not a int"),

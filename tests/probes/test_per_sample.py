@@ -173,3 +173,13 @@ def test_a_layer_that_runs_otherwise_on_one_sample_is_refused() -> None:
     with pytest.raises(gp.UsageError, match="do not add up"):
         gp.probe(problem, ["lr"], per_sample=True, **SMALL)
     assert gp.probe(problem, ["lr"], layers="1", per_sample=True, **SMALL)["sample_sqnorm"].notnull().all()
+
+
+def test_fewer_copies_than_the_run_has_still_show(tmp_path: Path) -> None:
+    """Moments of samples come from the unit that has them, the others from the one with most copies."""
+    out, more = tmp_path / "run", SMALL | {"copies": 24}
+    plain = gp.probe(classifier(), ["lr", "es"], out=out, **more)
+    ds = gp.probe(classifier(), ["lr", "es"], out=out, per_sample=True, **SMALL)
+    same(ds, gp.probe(classifier(), ["lr", "es"], per_sample=True, **SMALL))
+    for name in ("dot", "sqnorm", "forwards"):
+        assert np.array_equal(ds[name].values, plain[name].values), name

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._guards import TracingContext
 
 import gradprobe as gp
 from gradprobe.core.errors import UsageError
@@ -33,6 +34,21 @@ def operations(problem: Problem, layer: int) -> list[str]:
     with problem.frozen():
         graph = traced(problem, Draw(), [layers_of(problem)[layer]], GRAPH)
     return [str(node.target) for node in graph.run.graph.nodes if node.op == "call_function"]
+
+
+@pytest.mark.parametrize("error", [ImportError, TypeError])
+def test_a_torch_that_has_changed_its_fake_mode_traces_all_the_same(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    problem = Problem(module, (torch.randn(5, 3), torch.arange(5) % 2))
+    expected = operations(problem, 0)
+
+    def changed(self: object, fake_mode: object) -> None:
+        raise error("changed")
+
+    monkeypatch.setattr(TracingContext, "__init__", changed)
+    assert operations(problem, 0) == expected
 
 
 def test_only_what_the_noise_reaches_runs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -127,11 +128,18 @@ def _stream(name: str, loader: DataLoader[Any], classes: int | None, single: boo
         inputs, targets = map_tensors(lambda t: next(ready), parts[0])
         return inputs, targets
 
+    def once(size: int) -> Iterator[tuple[Any, torch.Tensor]]:
+        with _own_generators(loader):
+            rows = iter(loader)
+            while single and (some := list(islice(rows, size))):
+                yield _pair(name, some)
+            yield from () if single else _first_rows(name, rows, sys.maxsize, single)
+
     try:
         size = len(loader.dataset)  # type: ignore[arg-type]  # where it has none, the answer is below
     except TypeError:
         size = 2**62
-    return LazyData(read, size, classes=classes, name=name)
+    return LazyData(read, size, classes=classes, name=name, once=once)
 
 
 @contextmanager
