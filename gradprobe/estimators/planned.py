@@ -24,6 +24,7 @@ from gradprobe.estimators.base import (
     Read,
     make,
 )
+from gradprobe.layers.find import find_layers
 
 Entry = tuple[str, int, float]
 
@@ -125,7 +126,18 @@ class Planned(Estimator):
             estimator.check_block(served, copies * n)
 
     def refusals(self, problem: Problem, layers: Sequence[Layer]) -> dict[str, str]:
-        """Layers that the plan does not name, and those that their method cannot serve."""
+        """Layers that the plan does not name, and those that their method cannot serve.
+
+        Raises:
+            UsageError: The plan names a layer that the model has not: it is for another model.
+        """
+        known = [x.name for x in problem.once("layers", lambda: find_layers(problem)).layers]
+        for name in self.layers or ():
+            if name not in known:
+                raise UsageError(
+                    f"the plan is for another model: it has layer {name!r}, and this one has "
+                    f"{', '.join(known[:20])}; make a plan from a run of this model."
+                )
         refused = {x.name: f"the plan has no entry for layer {x.name}" for x in layers if not self._names(x)}
         for estimator, _, served in self._parts([x for x in layers if x.name not in refused]):
             refused |= estimator.refusals(problem, served)

@@ -301,3 +301,10 @@ def test_a_plan_in_a_plan_is_not_opened(tmp_path):
         file.write_text(plan_of(("first", method, 1, 1.0), ("last", "lr", 1, 1.0)).to_json())
         with pytest.raises(UsageError, match="a plan cannot hold a plan"):
             make(file)
+
+
+def test_a_plan_of_another_model_is_told() -> None:
+    plan = "planned(layers={'first': ('lr', 2, 1.0), 'elsewhere': ('es', 2, 1.0)})"
+    with pytest.raises(UsageError, match="for another model: it has layer") as caught:
+        gp.estimate(classifier(), plan)
+    assert "\n" not in str(caught.value)
