@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from scipy.special import stdtr  # scipy.stats takes seconds to import
 
 from gradprobe.core import spec
 from gradprobe.core.errors import UsageError
-from gradprobe.stats._intervals import Array, mean_se, t_quantile
-from gradprobe.stats._law import ONE_SIDED, TWO_SIDED
+from gradprobe.stats._holm import holm
+from gradprobe.stats._intervals import LEAST_SEEDS, Array, mean_se
 from gradprobe.stats._moments import moments
 from gradprobe.stats._smoothed import smoothed
 from gradprobe.stats.alignment_law import alignment
@@ -22,7 +23,12 @@ from gradprobe.store.assemble import attribute
 Mask = npt.NDArray[np.bool_]
 
 UNITS = ("equivalents", "forwards", "seconds")
-DECLARED = ("exact", "smoothed")
+DECLARED = {"bp": ("exact", "smoothed"), "smoothed": ("smoothed",)}
+"""Reference -> targets whose mean is it, as far as a run without more knows; none for any other reference."""
+
+ALPHA = 0.05
+"""Chance that a test over all layers of a method errs anywhere."""
+
 LEAST_PRICE = 1e-9
 
 
@@ -155,10 +161,9 @@ def _ceilings(
     ds: xr.Dataset, parts: dict[str, Array], cells: dict[str, Any], reference: str
 ) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     """1/ceiling^2 where it is not estimated (else NaN), the one used, and where the mean is the gradient."""
-    declared = np.isin(ds["target"].values, DECLARED)[:, None] & ~_contradicted(ds, parts, reference)
-    off, error, seeds = mean_se(parts["A"] - parts["G"])
-    with np.errstate(all="ignore"):
-        gradient = declared & ~(np.abs(off) > t_quantile(TWO_SIDED, seeds) * error)
+    says = np.isin(ds["target"].values, DECLARED.get(reference, ()))[:, None]
+    declared = says & ~_contradicted(ds, parts, reference)
+    gradient = declared & ~(_p_holm(parts["A"] - parts["G"], 2) < ALPHA)
     known = np.isin(cells["state"], ("resolved", "too few seeds"))
     with np.errstate(all="ignore"):
         bound = np.where(cells["ceiling_low"] > 0, cells["ceiling_low"] ** -2.0, np.inf)
@@ -177,7 +182,7 @@ def _with_measured_mean(ds: xr.Dataset, parts: dict[str, Array], reference: str)
     """Take the mean of a method that declares the smoothed gradient from that reference, far less noisy than A and X.
 
     Only where the reference is told from its noise, and the method's moments contradict neither the ceiling nor the
-    gain of 1 against it (5 % each). A and X are replaced in ``parts``.
+    gain of 1 against it (5 % each, over all layers of a method). A and X are replaced in ``parts``.
 
     Returns:
         Where that was done, ``[method, layer]``.
@@ -186,10 +191,8 @@ def _with_measured_mean(ds: xr.Dataset, parts: dict[str, Array], reference: str)
         return np.zeros(parts["A"].shape[:2], dtype=bool)
     law = alignment(ds, reference="smoothed")
     own = {k: law[k].transpose("estimator", "layer", "seed").values for k in "AXTG"}
-    off, error, seeds = mean_se(own["A"] - own["G"])
     mean = smoothed(ds, "layer", parts["A"])
-    with np.errstate(all="ignore"):
-        fits = np.abs(off) <= t_quantile(TWO_SIDED, seeds) * error
+    fits = _p_holm(own["A"] - own["G"], 2) >= ALPHA
     found = (ds["target"].values == "smoothed")[:, None] & (mean.state == "resolved")
     found = found & fits & ~_contradicted(ds, own, "smoothed")
     for name, values in (("A", mean.along), ("X", mean.square)):
@@ -198,7 +201,7 @@ def _with_measured_mean(ds: xr.Dataset, parts: dict[str, Array], reference: str)
 
 
 def _contradicted(ds: xr.Dataset, parts: dict[str, Array], reference: str) -> npt.NDArray[np.bool_]:
-    """Where the moments reject a ceiling of 1 (one-sided, 5 %): mean(X - Y) > t se.
+    """Where the moments reject a ceiling of 1 (one-sided t test of X - Y > 0, 5 % over all layers of a method).
 
     Y = (A^2 - its noise)/|g|^2 is <mu, g>^2/|g|^2 without bias; the noise is that of the dots of the blocks.
     """
@@ -213,8 +216,24 @@ def _contradicted(ds: xr.Dataset, parts: dict[str, Array], reference: str) -> np
         spread = np.where(valid, np.diff(k, prepend=0.0) * (each - parts["A"][..., None]) ** 2, 0.0).sum(-1)
         noise = spread / (count - 1) / many
         excess = parts["X"] - (parts["A"] ** 2 - noise) / parts["G"]
-        mean, se, seeds = mean_se(excess)
-        return np.asarray(mean > t_quantile(ONE_SIDED, seeds) * se)
+    return np.asarray(_p_holm(excess, 1) < ALPHA)
+
+
+def _p_holm(values: Array, sides: int) -> Array:
+    """P values that a mean over seeds is 0 (or, one-sided, not above), adjusted over layers ``[method, layer]``.
+
+    Each method's layers are one family: a plan of many layers asks about all of them. NaN below three seeds.
+
+    Args:
+        values: ``[method, layer, seed]``.
+        sides: 1 or 2.
+    """
+    mean, se, seeds = mean_se(values)
+    off = np.abs(mean) if sides == 2 else mean
+    with np.errstate(all="ignore"):
+        t = np.where(se > 0, off / se, np.where(off > 0, np.inf, 0.0))
+    p = np.minimum(sides * stdtr(np.where(seeds >= LEAST_SEEDS, seeds - 1, np.nan), -t), 1.0)
+    return np.stack([holm(row) for row in p])
 
 
 def _reasons(

@@ -55,9 +55,11 @@ def plan(
     **Ceilings**: where the run holds the reference "smoothed" too, the mean of a method that declares it is taken
     from it: ceiling and gain against backprop are those of the smoothed gradient, which is far less noisy than the
     estimates are. Without that reference its ceiling is 1 (``notes`` says so: a smoothing bias would be missed), and
-    its scale 1 and price T/|g|^2 unless its gain contradicts that (t interval, 95 %). Both unless its moments
-    contradict the declaration (one-sided test, 5 %). Else the estimated ceiling where it is resolved, at most 1; else
-    its lower bound (the predicted cosine is then a lower bound too).
+    its scale 1 and price T/|g|^2 unless its gain contradicts that (t test, 5 % over all layers by Holm). Both unless
+    its moments contradict the declaration (one-sided, likewise). Against the reference "smoothed" that goes for
+    methods that declare the smoothed gradient alone; against any other than it and backprop no declaration counts: a
+    whole data set's gradient is no batch's. Else the estimated ceiling where it is resolved, at most 1; else its lower
+    bound (the predicted cosine is then a lower bound too).
 
     **Predicted cosine**: the formula at the chosen methods, copies and scales, with the delete-one-seed jackknife of
     the whole of it (t, 95 %); NaN (None) below three seeds. The noise that chose the methods also judges them, so the
@@ -110,7 +112,7 @@ def plan(
         methods=tuple(m for m, asked in zip(found.methods, candidates, strict=True) if asked),
         left_out=tuple(_left_out(found, candidates, same)),
         rivals=tuple(_rival(planner, m) for m in range(len(found.methods))),
-        notes=tuple(_notes(ds, found, mapping, copies)),
+        notes=tuple(_notes(ds, found, mapping, copies, reference)),
         facts=_facts(ds, found, reference),
     )
 
@@ -208,7 +210,7 @@ def _rival(planner: Planner, method: int) -> Rival:
     return Rival(label, planner.inverse(mapping, equal) ** -0.5, planner.inverse(mapping, best) ** -0.5)
 
 
-def _notes(ds: xr.Dataset, found: Offers, mapping: Index, copies: Array) -> list[str]:
+def _notes(ds: xr.Dataset, found: Offers, mapping: Index, copies: Array, reference: str) -> list[str]:
     rows = np.arange(len(found.layers))
     notes = []
     beyond = [found.layers[i] for i in np.flatnonzero(copies > found.fitted[mapping, rows])]
@@ -221,7 +223,7 @@ def _notes(ds: xr.Dataset, found: Offers, mapping: Index, copies: Array) -> list
             "bound."
         )
     smoothed = (ds["target"].sel(estimator=found.methods).values == "smoothed")[mapping]
-    if smoothed.any() and "smoothed" not in ds["reference"].values:
+    if smoothed.any() and reference == "bp" and "smoothed" not in ds["reference"].values:
         notes.append(
             "Smoothing bias is not known to this run and counts as none; probe with reference=('bp', 'smoothed') to "
             "have it in the prediction."
