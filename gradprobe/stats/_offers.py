@@ -17,6 +17,7 @@ from gradprobe.stats._holm import holm
 from gradprobe.stats._intervals import LEAST_SEEDS, Array, mean_se
 from gradprobe.stats._moments import moments
 from gradprobe.stats._smoothed import smoothed
+from gradprobe.stats._units import groups_of, read_units
 from gradprobe.stats.alignment_law import alignment
 from gradprobe.store.assemble import attribute
 
@@ -117,7 +118,8 @@ def offers(ds: xr.Dataset, unit: str, reference: str) -> Offers:
     measured = _with_measured_mean(ds, parts, reference)
     fixed, gradient = np.where(measured, np.nan, fixed), gradient & ~measured
     inverse = np.where(measured, _inverse(parts), inverse)
-    forwards, cost = (_cost(ds, law, name) for name in ("forwards", unit))
+    costs = _costs(ds)
+    forwards, cost = costs["forwards"], costs[unit]
     why = _reasons(ds, law, parts, cells, inverse)
     why = np.where((why == "") & ~np.isfinite(cost), f"its cost in {unit} is not known", why)
     served = np.asarray(cells["state"] != "refused")
@@ -125,6 +127,7 @@ def offers(ds: xr.Dataset, unit: str, reference: str) -> Offers:
     labels = [str(e) for e in law["estimator"].values]
     grain = np.array([_grain(label) for label in labels], dtype=np.float64)
     idle, left = _without_gradient(parts["G"], served)
+    cost = _on_the_rest(cost, served, np.asarray(whole), left)
     names = np.asarray(law["layer"].values)
     arrays: dict[str, Any] = {k.lower(): v for k, v in parts.items()} | {"fixed": fixed, "inverse": inverse}
     price = prices(parts["A"], parts["T"], parts["G"], gradient)
@@ -249,7 +252,9 @@ def _reasons(
             str(law["layer"].values[i]),
             cells["fitted_copies"][e, i],
         )
-        if state == "refused":
+        if label.partition("(")[0] == "planned":
+            why[e, i] = "a plan is no single method"
+        elif state == "refused":
             why[e, i] = refused.get(label, {}).get(layer, "it does not serve the layer")
         elif state == "missing":
             why[e, i] = "it is not computed there yet, or failed"
@@ -266,27 +271,31 @@ def _reasons(
     return why.astype(str)
 
 
-def _cost(ds: xr.Dataset, law: xr.Dataset, unit: str) -> Array:
-    """Cost of one copy in each layer, averaged over seeds ``[method, layer]``; without what is paid once.
+def _costs(ds: xr.Dataset) -> dict[str, Array]:
+    """Kind -> cost of one copy booked on each layer ``[method, layer]``: 0 where a joint draw is booked on another."""
+    units, groups = read_units(ds), groups_of(ds, "layer")[1]
+    there = (units.booked >= 0) | units.refused
+    known = np.stack([there[:, g].all(1) & (units.booked[:, g] >= 0).any(1) for g in groups], axis=1)
+    return {
+        kind: np.where(known, np.stack([np.nansum(price[:, g], axis=1) for g in groups], axis=1), np.nan)
+        for kind, price in units.price.items()
+    }
 
-    Booked on the first parameter that a unit serves, so that it is 0 in the other layers of a joint draw.
+
+def _on_the_rest(cost: Array, served: Mask, whole: Mask, left: Mask) -> Array:
+    """Costs of draws that serve all layers, with those booked on layers without gradient moved to the first other one.
+
+    Args:
+        cost: ``[method, layer]``.
+        served: Likewise.
+        whole: Whether one draw serves all layers ``[method]``.
+        left: Whether a layer has a gradient ``[layer]``.
     """
-    order = ds["order"].values
-    groups = [np.flatnonzero(order == o) for o in np.unique(order)]
-    dims = ("estimator", "parameter", "seed", "copies")
-    if unit == "seconds":
-        total = ds[unit].transpose(*dims[:3]).values
-        reached = np.where(np.isfinite(ds["sqnorm"].transpose(*dims).values), ds["copies"].values, 0).max(-1)
-        with np.errstate(all="ignore"):
-            each = np.where(reached > 0, total / reached, np.nan)
-    else:
-        spent, copies = ds[unit].transpose(*dims).values, ds["copies"].values.astype(np.float64)
-        known = np.isfinite(spent)
-        last = np.where(known, np.arange(copies.size), 0).max(-1)
-        with np.errstate(all="ignore"):
-            end = np.take_along_axis(spent, last[..., None], -1)[..., 0]
-            each = np.where(last > 0, (end - spent[..., 0]) / (copies[last] - copies[0]), np.nan)
-    return mean_se(np.stack([each[:, g].sum(1) for g in groups], axis=1))[0]
+    cost = cost.copy()
+    for method in np.flatnonzero(whole & (served & left).any(1)):
+        first = int(np.flatnonzero(served[method] & left)[0])
+        cost[method, first] += np.nansum(cost[method, ~left])
+    return cost
 
 
 def _grain(label: str) -> tuple[int, int]:

@@ -57,9 +57,9 @@ def plan(
     estimates are. Without that reference its ceiling is 1 (``notes`` says so: a smoothing bias would be missed), and
     its scale 1 and price T/|g|^2 unless its gain contradicts that (t test, 5 % over all layers by Holm). Both unless
     its moments contradict the declaration (one-sided, likewise). Against the reference "smoothed" that goes for
-    methods that declare the smoothed gradient alone; against any other than it and backprop no declaration counts: a
-    whole data set's gradient is no batch's. Else the estimated ceiling where it is resolved, at most 1; else its lower
-    bound (the predicted cosine is then a lower bound too).
+    methods that declare the smoothed gradient alone; against any other than it and backprop no declaration counts: the
+    gradient of a data set is not that of a batch. Else the estimated ceiling where it is resolved, at most 1; else
+    its lower bound (the predicted cosine is then a lower bound too).
 
     **Predicted cosine**: the formula at the chosen methods, copies and scales, with the delete-one-seed jackknife of
     the whole of it (t, 95 %); NaN (None) below three seeds. The noise that chose the methods also judges them, so the
@@ -74,8 +74,8 @@ def plan(
         budget: In place of it, what an estimate may cost.
         every_layer: Whether each layer has to reach the cosine by itself; with a budget, make the worst layer best.
         methods: Labels of the candidates, or names that belong to one label; by default all with noise.
-        cost: ``equivalents`` (full-forward equivalents, default), ``forwards`` or ``seconds``, as the run spent them
-            on a copy; what is paid once (the clean pass) is not counted.
+        cost: ``equivalents`` (full-forward equivalents, default), ``forwards`` or ``seconds`` of a copy, as
+            ``gp.stats.cost`` has them.
         reference: What the cosine is held against, ``bp`` (default) or another of the run.
 
     Returns:

@@ -36,11 +36,14 @@ def run(estimators=None, seed=0, joint=(), **options):
     estimators = estimators or FOUR
     world = make_world(rng, LAYERS, estimators, **shape)
     ds = make_run(rng, estimators=estimators, world=world, **shape)
-    for name in ("forwards", "equivalents"):
-        for e, label in enumerate(estimators):
-            if label not in joint:
-                for layer in LAYERS:
-                    ds[name].values[e, list(ds["layer"].values).index(layer)] = ds["copies"].values
+    names, booked = list(ds["layer"].values), ds["booked_on"].values
+    for e, label in enumerate(estimators):
+        for layer in LAYERS if label not in joint else ():
+            first = names.index(layer)
+            for name in ("forwards", "equivalents"):
+                ds[name].values[e, first] = ds["copies"].values
+            there = (ds["layer"].values == layer) & (booked[e] != "")
+            booked[e, there] = ds["parameter"].values[first]
     return ds, world
 
 
@@ -369,9 +372,10 @@ def test_costs_are_what_a_copy_cost():
     ramp = ds["copies"].values.astype(float)
     for i, layer in enumerate(LAYERS):
         p = list(ds["layer"].values).index(layer)
-        ds["equivalents"].values[0, p] = 5 + ramp * (0.5 + i)  # the 5 are paid once
+        ds["equivalents"].values[0, p] = ramp * (0.5 + i)
         ds["equivalents"].values[1, p] = ramp
         ds["seconds"].values[:, p] = (i + 1) * ramp[-1]
+        ds["seconds"].values[:, p, 0] *= 50  # the first unit of a process
         ds["forwards"].values[:, p] = ramp
     plan = gp.plan(ds, cosine=0.8, methods="lr")
     assert [x.cost / x.copies for x in plan.layers] == pytest.approx([0.5, 1.5, 2.5])
@@ -381,6 +385,28 @@ def test_costs_are_what_a_copy_cost():
     assert gp.plan(ds, cosine=0.8, cost="forwards", methods="lr").layers[2].cost == pytest.approx(
         gp.plan(ds, cosine=0.8, cost="forwards", methods="lr").layers[2].copies
     )
+    for cost in ("equivalents", "seconds"):
+        prices = gp.stats.cost(ds)[cost].sel(estimator="lr").values
+        for x, price in zip(gp.plan(ds, cosine=0.8, cost=cost, methods="lr").layers, prices, strict=True):
+            assert x.cost == pytest.approx(x.copies * price)
+
+
+def test_a_joint_draw_booked_on_a_layer_without_gradient_costs_what_it_costs():
+    ds, _ = run({"lr": FOUR["lr"], "joint": Truth(1.0, 200.0)}, joint=("joint",))
+    here = ds["layer"].values == "conv1"
+    for name in ("dot", "reference_sqnorm", "reference_block_sqnorm", "reference_dot"):
+        ds[name].values[:, :, here] = 0
+    plan = gp.plan(ds, cosine=0.8, methods="joint")
+    assert [x.copies for x in plan.layers] == [0, plan.cost, plan.cost]
+    assert [x.cost for x in plan.layers] == [0, plan.cost, 0]
+
+
+def test_a_plan_in_the_run_is_no_candidate():
+    label = "planned(layers={'conv1': ('lr', 1, 1.0)})"
+    ds, _ = run({"lr": FOUR["lr"], label: Truth(1.0, 1.0)})
+    plan = gp.plan(ds, cosine=0.8)
+    assert {x.method for x in plan.layers} == {"lr"}
+    assert (label, "all layers", "a plan is no single method") in plan.left_out
 
 
 def test_a_budget_for_the_cheapest_methods_alone_is_enough():
