@@ -272,7 +272,7 @@ def _reasons(
 
 
 def _costs(ds: xr.Dataset) -> dict[str, Array]:
-    """Kind -> cost of one copy booked on each layer ``[method, layer]``: 0 where a joint draw is booked on another."""
+    """Kind -> cost of a copy booked on each layer ``[method, layer]``: 0 where a joint draw is booked on another."""
     units, groups = read_units(ds), groups_of(ds, "layer")[1]
     there = (units.booked >= 0) | units.refused
     known = np.stack([there[:, g].all(1) & (units.booked[:, g] >= 0).any(1) for g in groups], axis=1)
@@ -283,7 +283,7 @@ def _costs(ds: xr.Dataset) -> dict[str, Array]:
 
 
 def _on_the_rest(cost: Array, served: Mask, whole: Mask, left: Mask) -> Array:
-    """Costs of draws that serve all layers, with those booked on layers without gradient moved to the first other one.
+    """Costs of draws that serve all layers: what is booked on layers without gradient goes to the first other one.
 
     Args:
         cost: ``[method, layer]``.

@@ -64,8 +64,8 @@ def allocate(
     Args:
         ds: Results of a probe with ``per_sample=True``.
         copies: Copies for each sample on average; default: the last stored copies.
-        over: ``parameter``, ``layer`` (default), ``model`` (one allocation for all layers), or groups of layers as for
-            ``cosine`` (one for each group).
+        over: ``parameter``, ``layer`` (default), ``model`` (one allocation for all layers), or groups of layers
+            as for ``cosine`` (one for each group).
         seed: Of the random allocations.
         draws: How many of them are averaged.
 
@@ -123,7 +123,7 @@ def allocate(
 
 
 def _summed(ds: xr.Dataset, values: xr.DataArray, over: Over) -> Array:
-    """Sums over parameters ``[estimator, part, seed, sample]``; a refused layer adds nothing to a group or the model."""
+    """Sums over parameters ``[estimator, part, seed, sample]``; a refused layer adds nothing to a sum of layers."""
     found = values.transpose(*_DIMS).values
     status = ds["status"].transpose(*_DIMS[:3]).values
     some = (status == "ok").any(-1, keepdims=True)

@@ -57,9 +57,9 @@ def plan(
     estimates are. Without that reference its ceiling is 1 (``notes`` says so: a smoothing bias would be missed), and
     its scale 1 and price T/|g|^2 unless its gain contradicts that (t test, 5 % over all layers by Holm). Both unless
     its moments contradict the declaration (one-sided, likewise). Against the reference "smoothed" that goes for
-    methods that declare the smoothed gradient alone; against any other than it and backprop no declaration counts: the
-    gradient of a data set is not that of a batch. Else the estimated ceiling where it is resolved, at most 1; else
-    its lower bound (the predicted cosine is then a lower bound too).
+    methods that declare the smoothed gradient alone; against any other than it and backprop no declaration counts:
+    the gradient of a data set is not that of a batch. Else the estimated ceiling where it is resolved, at most 1;
+    else its lower bound (the predicted cosine is then a lower bound too).
 
     **Predicted cosine**: the formula at the chosen methods, copies and scales, with the delete-one-seed jackknife of
     the whole of it (t, 95 %); NaN (None) below three seeds. The noise that chose the methods also judges them, so the
@@ -204,7 +204,10 @@ def _rival(planner: Planner, method: int) -> Rival:
         if planner.goal.budget is not None:
             return Rival(label, None, None, "its fewest copies cost more than the budget")
         ceiling = found.inverse[method].max() if planner.every_layer else planner.floor(mapping)
-        return Rival(label, None, None, f"it gets to a cosine of {float(ceiling) ** -0.5:.3f} at most")
+        reached = f"{float(ceiling) ** -0.5:.3f}"
+        if (found.fixed[method] > 1).any():
+            return Rival(label, None, None, f"that it gets beyond a cosine of {reached} is not certain")
+        return Rival(label, None, None, f"it gets to a cosine of {reached} at most")
     if planner.goal.inverse is not None:
         return Rival(label, planner.cost(mapping, equal), planner.cost(mapping, best))
     return Rival(label, planner.inverse(mapping, equal) ** -0.5, planner.inverse(mapping, best) ** -0.5)
