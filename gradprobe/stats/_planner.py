@@ -130,7 +130,8 @@ class Planner:
 
         def at(inverse: float) -> tuple[Index, Array, float]:
             needed = self._needed(inverse)
-            cost = np.where(allowed, o.cost * needed, np.inf)
+            with np.errstate(invalid="ignore"):  # nothing times infinity, of a draw booked on another layer
+                cost = np.where(allowed & np.isfinite(needed), o.cost * needed, np.inf)
             mapping = cost.argmin(0)
             return mapping, needed[mapping, rows], float(cost[mapping, rows].sum())
 

@@ -16,8 +16,8 @@ from gradprobe.stats._gradients import law_of_each, read_gradients
 from gradprobe.stats._groups import Over
 from gradprobe.stats._intervals import Array, mean_se
 from gradprobe.stats._law import TWO_SIDED
+from gradprobe.stats._numbers import positive_numbers
 from gradprobe.stats.alignment_law import Triple
-from gradprobe.stats.prediction import check_positive
 
 STATES = ("resolved", "bounded", "unresolved", "too few batches")
 _NOTHING = ("too few copies", "missing", "undefined", "refused", "gain unresolved")
@@ -81,7 +81,7 @@ def data_or_copies(
     Args:
         ds: Results of ``gp.probe(..., batches=...)``, or of one batch with the reference "dataset".
         over: ``parameter``, ``layer`` (default), ``model``, or groups of layers as for ``cosine``.
-        scale: ``raw`` (default) or ``unit-gain`` (model only): each layer rescaled to unit gain, batch by batch.
+        scale: ``raw`` (default) or ``unit-gain`` (model and groups): layers rescaled to unit gain, batch by batch.
         copies: Where to give ``cosine``; the last stored by default. NaN beyond the run where it is not resolved.
 
     Returns:
@@ -99,7 +99,7 @@ def data_or_copies(
     sides = _sides(laws, law_of_each(ds, over, scale, "dataset") if measured else None, gradients)
     last = max(int(law.attrs["copies"]) for law in laws)
     given = last if copies is None else copies
-    asked = check_positive(given)
+    asked = positive_numbers("copies", given)[0]
     like = laws[0]["exact"]
     part = like.isel(estimator=0).drop_vars([n for n, c in like.coords.items() if "estimator" in c.dims])
     out = xr.Dataset()

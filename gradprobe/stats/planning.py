@@ -15,6 +15,8 @@ from gradprobe.core.errors import UsageError, one_of, positive, unknown
 from gradprobe.stats import register
 from gradprobe.stats._forecast import Chosen
 from gradprobe.stats._intervals import LEAST_SEEDS
+from gradprobe.stats._moments import check_dims
+from gradprobe.stats._names import listed
 from gradprobe.stats._offers import UNITS, Mask, Offers, offers
 from gradprobe.stats._optimism import optimism
 from gradprobe.stats._planner import Planner, solve, together
@@ -86,6 +88,7 @@ def plan(
             below one copy, or a layer cannot be planned.
     """
     check_probed(ds)
+    check_dims(ds, "estimator", "parameter", "seed", "copies")
     goal = _goal(cosine, budget)
     one_of("cost", cost, UNITS)
     found = offers(ds, cost, reference)
@@ -134,7 +137,7 @@ def _candidates(ds: xr.Dataset, found: Offers, methods: str | Sequence[str] | No
     if methods is None:
         return np.ones(len(found.methods), dtype=bool)
     every = [str(e) for e in ds["estimator"].values]
-    asked = spec.split(methods) if isinstance(methods, str) else [str(m) for m in methods]
+    asked = spec.split(methods) if isinstance(methods, str) else listed("methods", methods)
     if not asked:
         raise UsageError(f"no methods given; choose from {', '.join(found.methods)}.")
     mask = np.zeros(len(found.methods), dtype=bool)
