@@ -23,6 +23,7 @@ import gradprobe as gp
 METHODS = "lr,es,hybrid"
 CHECKPOINTS = ("early", "trained")
 TARGETS = (0.5, 0.8, 0.9)
+PREDICTED = ("predicted", "predicted_low", "predicted_high")
 FRESH = 4000
 """First seed of the measurement; planning has seeds from 0 on."""
 
@@ -35,9 +36,10 @@ def planned(ds: Any, target: float) -> tuple[gp.Plan, dict[str, Any]]:
         row |= {f"{rival.method}, equal": rival.equal, f"{rival.method}, best shares": rival.best}
     equal = [x.equal for x in plan.rivals if x.equal is not None]
     shares = [x.best for x in plan.rivals if x.best is not None]
-    row["plan / best equal"] = plan.cost / min(equal)
-    row["plan / best shares"] = plan.cost / min(shares)
-    return plan, row | {"predicted": plan.cosine, "predicted_low": plan.low, "predicted_high": plan.high}
+    row["plan / best equal"] = plan.cost / min(equal) if equal else math.nan
+    row["plan / best shares"] = plan.cost / min(shares) if shares else math.nan
+    ends = [math.nan if x is None else x for x in (plan.cosine, plan.low, plan.high)]
+    return plan, row | dict(zip(PREDICTED, ends, strict=True))
 
 
 def within(row: dict[str, Any]) -> bool:

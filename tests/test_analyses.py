@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -41,3 +43,15 @@ def test_smoke(
         runpy.run_path(str(script), run_name="__main__")
     assert not ended.value.code
     assert capsys.readouterr().out
+
+
+def test_the_best_hybrid_where_no_rival_reaches_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    analysis = runpy.run_path(str(FOLDER / "best_hybrid.py"))
+    rival = SimpleNamespace(method="lr", equal=None, best=None)
+    plan = SimpleNamespace(cost=3.0, rivals=[rival], cosine=0.5, low=None, high=None)
+    monkeypatch.setattr(analysis["gp"], "plan", lambda *_, **__: plan)
+    row = analysis["planned"](None, 0.5)[1]
+    assert math.isnan(row["plan / best equal"])
+    assert math.isnan(row["predicted_low"])
+    assert row["predicted"] == 0.5
+    assert not analysis["within"](row | {"measured": 0.5, "measured_low": 0.4, "measured_high": 0.6})

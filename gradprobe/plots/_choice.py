@@ -11,6 +11,7 @@ import xarray as xr
 from gradprobe.core import spec
 from gradprobe.core.errors import unknown
 from gradprobe.stats._groups import chosen_layers
+from gradprobe.stats._names import listed
 from gradprobe.store.paths import check_probed
 
 
@@ -36,7 +37,7 @@ def choose_estimators(ds: xr.Dataset, given: str | Sequence[str] | None) -> list
     if given is None:
         return known
     chosen = []
-    for text in spec.split(given) if isinstance(given, str) else given:
+    for text in spec.split(given) if isinstance(given, str) else listed("estimators", given):
         name = text if text in known else str(spec.parse(text))
         if name not in known:
             raise unknown("estimator", text, known)

@@ -222,8 +222,11 @@ def _caption(ds: xr.Dataset, panels: list[Priced], choice: Choice, against: str)
             "Dashed: the fitted alignment law beyond the run. Wide: the method whose law is highest at that cost; "
             "striped where its interval overlaps another's, so that the lead may be noise; backprop does not compete."
         )
+    layers = [p.panel for p in panels if p.panel.over == "layer"]
     prices = stats.cost(ds)
-    if bool((prices["shared"] & prices["stochastic"]).any()):
+    shared = prices["shared"] & prices["stochastic"]
+    drawn = [shared.sel(estimator=c.estimator, layer=p.name) for p in layers for c in p.curves]
+    if against != "copies" and any(map(bool, drawn)):
         said.append(
             "Where one unit serves all layers (joint injection), each layer's panel has the cost of all."
         )

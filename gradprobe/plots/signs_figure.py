@@ -147,11 +147,15 @@ def _legend(figure: PaperFigure) -> None:
 
 
 def _caption(runs: Mapping[str, xr.Dataset]) -> str:
-    ds = next(iter(runs.values()))
-    seeds, copies = ds.sizes["seed"], int(ds["copies"].values[-1])
+    sizes = {
+        str(name): f"{ds.sizes['seed']} seeds x {int(ds['copies'].values[-1])} copies, this batch of "
+        f"{ds.attrs.get('batch_size', '?')} samples"
+        for name, ds in runs.items()
+    }
+    alike = len(set(sizes.values())) == 1
+    size = next(iter(sizes.values())) if alike else "; ".join(f"{k}: {v}" for k, v in sizes.items())
     return (
-        f"What signs cost, by layer ({seeds} seeds x {copies} copies, this batch of "
-        f"{ds.attrs.get('batch_size', '?')} samples). Top: ceiling against backprop, 95 % intervals over seeds; bars "
+        f"What signs cost, by layer ({size}). Top: ceiling against backprop, 95 % intervals over seeds; bars "
         "without a mark: bounds only. Middle: price relative to LR's; all four read the same noise. Dashed: pi/2. "
         "Bottom: Sta. over the whole grid divided by the ceiling, outline; filled: the part that the curvature of "
         "a noiseless law has too. Missing bars: the ceiling is not resolved."

@@ -22,6 +22,7 @@ from gradprobe.plots._panels import Panel
 from gradprobe.plots._save import made_from, plain
 from gradprobe.plots._save import save as save_figure
 from gradprobe.plots._style import MARKERS, TITLE_SIZE, PaperFigure, inches, paper
+from gradprobe.stats._names import listed
 from gradprobe.stats.sigma_window import TOLERANCE
 
 SMOOTHING = (0, (2.6, 1.4))
@@ -91,7 +92,7 @@ def sigma_sweep(
 
 def _methods(found: xr.Dataset, given: str | Sequence[str] | None) -> list[str]:
     known = [str(m) for m in found["estimator"].values]
-    chosen = known if given is None else [given] if isinstance(given, str) else list(given)
+    chosen = known if given is None else listed("methods", given)
     for name in chosen:
         if name not in known:
             raise unknown("method", name, known)

@@ -27,7 +27,7 @@ def neyman(variance: Array, total: int) -> Counts:
         free = np.where(least, 0.0, weight)
         left = total - least.sum(-1, keepdims=True)
         share = np.where(least, 1.0, left * free / free.sum(-1, keepdims=True))
-        below = (share < 1) & ~least
+        below = (share < 1 - 5e-10) & ~least
         if not below.any():
             break
         least |= below

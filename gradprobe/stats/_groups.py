@@ -41,6 +41,8 @@ def check_groups(over: Any) -> None:
     Raises:
         UsageError: It is not one, or it is empty.
     """
+    if over and not isinstance(over, Mapping):
+        raise unknown("over", over, ("parameter", "layer", "model", "groups of layers by name"))
     example = 'for example over={"features": ["conv*"], "head": "fc"}'
     if not over:
         raise UsageError(f"over={over!r} names no group; give at least one, {example}.")

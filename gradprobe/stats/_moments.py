@@ -161,15 +161,24 @@ def _check(ds: xr.Dataset, over: Over, reference: str, scale: str) -> None:
             "use it with over='model' or with groups of layers."
         )
     check_probed(ds)
-    for dim in ("reference", *_DIMS):
-        if dim not in ds.dims:
-            raise UsageError(
-                f"the results have no dimension {dim!r}; select with a list, ds.sel({dim}=[...])."
-            )
+    check_dims(ds, "reference", *_DIMS)
     if "block" not in ds.attrs:
         raise UsageError("the results have lost attrs['block'] (copies in a block); open the run again.")
     if reference not in ds["reference"].values:
         raise unknown("reference", reference, [str(r) for r in ds["reference"].values])
+
+
+def check_dims(ds: xr.Dataset, *dims: str) -> None:
+    """Refuse results from which a single place was picked.
+
+    Raises:
+        UsageError: A dimension is gone.
+    """
+    for dim in dims:
+        if dim not in ds.dims:
+            raise UsageError(
+                f"the results have no dimension {dim!r}; select with a list, ds.sel({dim}=[...])."
+            )
 
 
 def _read(ds: xr.Dataset, reference: str) -> Moments:

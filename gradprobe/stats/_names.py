@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gradprobe.core.errors import UsageError, unknown
 
@@ -17,6 +17,18 @@ def two_of(names: Sequence[str], first: str, second: str) -> list[int]:
     if found[0] == found[1]:
         raise UsageError(f"first and second are both {first!r}; name two estimators.")
     return found
+
+
+def listed(what: str, given: object) -> list[str]:
+    """Names as a list, from one or several.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    several = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [None]
+    if not all(isinstance(name, str) for name in several):
+        raise UsageError(f"{what}={given!r} must be a name or a list of names.")
+    return [str(name) for name in several]
 
 
 def index_of(names: Sequence[str], name: str) -> int:

@@ -9,20 +9,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from scipy.special import stdtr  # scipy.stats takes seconds to import
 
 from gradprobe.core import spec
 from gradprobe.core.errors import UsageError
-from gradprobe.stats._intervals import Array, mean_se, t_quantile
-from gradprobe.stats._law import ONE_SIDED, TWO_SIDED
+from gradprobe.stats._holm import holm
+from gradprobe.stats._intervals import LEAST_SEEDS, Array, mean_se
 from gradprobe.stats._moments import moments
 from gradprobe.stats._smoothed import smoothed
+from gradprobe.stats._units import groups_of, read_units
 from gradprobe.stats.alignment_law import alignment
 from gradprobe.store.assemble import attribute
 
 Mask = npt.NDArray[np.bool_]
 
 UNITS = ("equivalents", "forwards", "seconds")
-DECLARED = ("exact", "smoothed")
+DECLARED = {"bp": ("exact", "smoothed"), "smoothed": ("smoothed",)}
+"""Reference -> targets whose mean is it, as far as a run without more knows; none for any other reference."""
+
+ALPHA = 0.05
+"""Chance that a test over all layers of a method errs anywhere."""
+
 LEAST_PRICE = 1e-9
 
 
@@ -111,7 +118,8 @@ def offers(ds: xr.Dataset, unit: str, reference: str) -> Offers:
     measured = _with_measured_mean(ds, parts, reference)
     fixed, gradient = np.where(measured, np.nan, fixed), gradient & ~measured
     inverse = np.where(measured, _inverse(parts), inverse)
-    forwards, cost = (_cost(ds, law, name) for name in ("forwards", unit))
+    costs = _costs(ds)
+    forwards, cost = costs["forwards"], costs[unit]
     why = _reasons(ds, law, parts, cells, inverse)
     why = np.where((why == "") & ~np.isfinite(cost), f"its cost in {unit} is not known", why)
     served = np.asarray(cells["state"] != "refused")
@@ -119,6 +127,7 @@ def offers(ds: xr.Dataset, unit: str, reference: str) -> Offers:
     labels = [str(e) for e in law["estimator"].values]
     grain = np.array([_grain(label) for label in labels], dtype=np.float64)
     idle, left = _without_gradient(parts["G"], served)
+    cost = _on_the_rest(cost, served, np.asarray(whole), left)
     names = np.asarray(law["layer"].values)
     arrays: dict[str, Any] = {k.lower(): v for k, v in parts.items()} | {"fixed": fixed, "inverse": inverse}
     price = prices(parts["A"], parts["T"], parts["G"], gradient)
@@ -155,10 +164,9 @@ def _ceilings(
     ds: xr.Dataset, parts: dict[str, Array], cells: dict[str, Any], reference: str
 ) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     """1/ceiling^2 where it is not estimated (else NaN), the one used, and where the mean is the gradient."""
-    declared = np.isin(ds["target"].values, DECLARED)[:, None] & ~_contradicted(ds, parts, reference)
-    off, error, seeds = mean_se(parts["A"] - parts["G"])
-    with np.errstate(all="ignore"):
-        gradient = declared & ~(np.abs(off) > t_quantile(TWO_SIDED, seeds) * error)
+    says = np.isin(ds["target"].values, DECLARED.get(reference, ()))[:, None]
+    declared = says & ~_contradicted(ds, parts, reference)
+    gradient = declared & ~(_p_holm(parts["A"] - parts["G"], 2) < ALPHA)
     known = np.isin(cells["state"], ("resolved", "too few seeds"))
     with np.errstate(all="ignore"):
         bound = np.where(cells["ceiling_low"] > 0, cells["ceiling_low"] ** -2.0, np.inf)
@@ -177,7 +185,7 @@ def _with_measured_mean(ds: xr.Dataset, parts: dict[str, Array], reference: str)
     """Take the mean of a method that declares the smoothed gradient from that reference, far less noisy than A and X.
 
     Only where the reference is told from its noise, and the method's moments contradict neither the ceiling nor the
-    gain of 1 against it (5 % each). A and X are replaced in ``parts``.
+    gain of 1 against it (5 % each, over all layers of a method). A and X are replaced in ``parts``.
 
     Returns:
         Where that was done, ``[method, layer]``.
@@ -186,10 +194,8 @@ def _with_measured_mean(ds: xr.Dataset, parts: dict[str, Array], reference: str)
         return np.zeros(parts["A"].shape[:2], dtype=bool)
     law = alignment(ds, reference="smoothed")
     own = {k: law[k].transpose("estimator", "layer", "seed").values for k in "AXTG"}
-    off, error, seeds = mean_se(own["A"] - own["G"])
     mean = smoothed(ds, "layer", parts["A"])
-    with np.errstate(all="ignore"):
-        fits = np.abs(off) <= t_quantile(TWO_SIDED, seeds) * error
+    fits = _p_holm(own["A"] - own["G"], 2) >= ALPHA
     found = (ds["target"].values == "smoothed")[:, None] & (mean.state == "resolved")
     found = found & fits & ~_contradicted(ds, own, "smoothed")
     for name, values in (("A", mean.along), ("X", mean.square)):
@@ -198,7 +204,7 @@ def _with_measured_mean(ds: xr.Dataset, parts: dict[str, Array], reference: str)
 
 
 def _contradicted(ds: xr.Dataset, parts: dict[str, Array], reference: str) -> npt.NDArray[np.bool_]:
-    """Where the moments reject a ceiling of 1 (one-sided, 5 %): mean(X - Y) > t se.
+    """Where the moments reject a ceiling of 1 (one-sided t test of X - Y > 0, 5 % over all layers of a method).
 
     Y = (A^2 - its noise)/|g|^2 is <mu, g>^2/|g|^2 without bias; the noise is that of the dots of the blocks.
     """
@@ -213,8 +219,24 @@ def _contradicted(ds: xr.Dataset, parts: dict[str, Array], reference: str) -> np
         spread = np.where(valid, np.diff(k, prepend=0.0) * (each - parts["A"][..., None]) ** 2, 0.0).sum(-1)
         noise = spread / (count - 1) / many
         excess = parts["X"] - (parts["A"] ** 2 - noise) / parts["G"]
-        mean, se, seeds = mean_se(excess)
-        return np.asarray(mean > t_quantile(ONE_SIDED, seeds) * se)
+    return np.asarray(_p_holm(excess, 1) < ALPHA)
+
+
+def _p_holm(values: Array, sides: int) -> Array:
+    """P values that a mean over seeds is 0 (or, one-sided, not above), adjusted over layers ``[method, layer]``.
+
+    Each method's layers are one family: a plan of many layers asks about all of them. NaN below three seeds.
+
+    Args:
+        values: ``[method, layer, seed]``.
+        sides: 1 or 2.
+    """
+    mean, se, seeds = mean_se(values)
+    off = np.abs(mean) if sides == 2 else mean
+    with np.errstate(all="ignore"):
+        t = np.where(se > 0, off / se, np.where(off > 0, np.inf, 0.0))
+    p = np.minimum(sides * stdtr(np.where(seeds >= LEAST_SEEDS, seeds - 1, np.nan), -t), 1.0)
+    return np.stack([holm(row) for row in p])
 
 
 def _reasons(
@@ -230,7 +252,9 @@ def _reasons(
             str(law["layer"].values[i]),
             cells["fitted_copies"][e, i],
         )
-        if state == "refused":
+        if label.partition("(")[0] == "planned":
+            why[e, i] = "a plan is no single method"
+        elif state == "refused":
             why[e, i] = refused.get(label, {}).get(layer, "it does not serve the layer")
         elif state == "missing":
             why[e, i] = "it is not computed there yet, or failed"
@@ -247,27 +271,31 @@ def _reasons(
     return why.astype(str)
 
 
-def _cost(ds: xr.Dataset, law: xr.Dataset, unit: str) -> Array:
-    """Cost of one copy in each layer, averaged over seeds ``[method, layer]``; without what is paid once.
+def _costs(ds: xr.Dataset) -> dict[str, Array]:
+    """Kind -> cost of a copy booked on each layer ``[method, layer]``: 0 where a joint draw is booked on another."""
+    units, groups = read_units(ds), groups_of(ds, "layer")[1]
+    there = (units.booked >= 0) | units.refused
+    known = np.stack([there[:, g].all(1) & (units.booked[:, g] >= 0).any(1) for g in groups], axis=1)
+    return {
+        kind: np.where(known, np.stack([np.nansum(price[:, g], axis=1) for g in groups], axis=1), np.nan)
+        for kind, price in units.price.items()
+    }
 
-    Booked on the first parameter that a unit serves, so that it is 0 in the other layers of a joint draw.
+
+def _on_the_rest(cost: Array, served: Mask, whole: Mask, left: Mask) -> Array:
+    """Costs of draws that serve all layers: what is booked on layers without gradient goes to the first other one.
+
+    Args:
+        cost: ``[method, layer]``.
+        served: Likewise.
+        whole: Whether one draw serves all layers ``[method]``.
+        left: Whether a layer has a gradient ``[layer]``.
     """
-    order = ds["order"].values
-    groups = [np.flatnonzero(order == o) for o in np.unique(order)]
-    dims = ("estimator", "parameter", "seed", "copies")
-    if unit == "seconds":
-        total = ds[unit].transpose(*dims[:3]).values
-        reached = np.where(np.isfinite(ds["sqnorm"].transpose(*dims).values), ds["copies"].values, 0).max(-1)
-        with np.errstate(all="ignore"):
-            each = np.where(reached > 0, total / reached, np.nan)
-    else:
-        spent, copies = ds[unit].transpose(*dims).values, ds["copies"].values.astype(np.float64)
-        known = np.isfinite(spent)
-        last = np.where(known, np.arange(copies.size), 0).max(-1)
-        with np.errstate(all="ignore"):
-            end = np.take_along_axis(spent, last[..., None], -1)[..., 0]
-            each = np.where(last > 0, (end - spent[..., 0]) / (copies[last] - copies[0]), np.nan)
-    return mean_se(np.stack([each[:, g].sum(1) for g in groups], axis=1))[0]
+    cost = cost.copy()
+    for method in np.flatnonzero(whole & (served & left).any(1)):
+        first = int(np.flatnonzero(served[method] & left)[0])
+        cost[method, first] += np.nansum(cost[method, ~left])
+    return cost
 
 
 def _grain(label: str) -> tuple[int, int]:

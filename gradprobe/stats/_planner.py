@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from gradprobe.core.errors import UsageError
 from gradprobe.stats._offers import Offers
-from gradprobe.stats._sharing import Array, Goal, Index, best_mapping, whole_copies
+from gradprobe.stats._rounding import whole_copies
+from gradprobe.stats._sharing import Array, Goal, Index, best_mapping
 
 Mask = npt.NDArray[np.bool_]
 _HALVINGS = 60
@@ -129,7 +130,8 @@ class Planner:
 
         def at(inverse: float) -> tuple[Index, Array, float]:
             needed = self._needed(inverse)
-            cost = np.where(allowed, o.cost * needed, np.inf)
+            with np.errstate(invalid="ignore"):  # nothing times infinity, of a draw booked on another layer
+                cost = np.where(allowed & np.isfinite(needed), o.cost * needed, np.inf)
             mapping = cost.argmin(0)
             return mapping, needed[mapping, rows], float(cost[mapping, rows].sum())
 
@@ -213,13 +215,26 @@ def _out_of_reach(planner: Planner, allowed: Mask, mixed: Mask) -> UsageError:
         )
     assert planner.goal.inverse is not None
     wanted = planner.goal.inverse**-0.5
-    floors = [np.where(x, o.inverse, np.inf).min(0) for x in options]
+    picked = [np.where(x, o.inverse, np.inf).argmin(0) for x in options]
+    rows = np.arange(len(o.layers))
+    floors = [
+        planner.floor(x) if not planner.every_layer else float(o.inverse[x, rows].max()) for x in picked
+    ]
+    mapping = picked[int(np.argmin(floors))]
+    where, here = "", mapping
     if planner.every_layer:
-        best = min(floors, key=lambda x: float(x.max()))
-        layer = int(best.argmax())
-        where, ceiling = f" in layer {o.layers[layer]!r}", float(best.max()) ** -0.5
-    else:
-        where, ceiling = "", min(float((x * o.weight).sum()) for x in floors) ** -0.5
+        layer = int(o.inverse[mapping, rows].argmax())
+        where, rows, here = (
+            f" in layer {o.layers[layer]!r}",
+            rows[layer : layer + 1],
+            mapping[layer : layer + 1],
+        )
+    ceiling = min(floors) ** -0.5
+    if (o.fixed[here, rows] > 1).any():
+        return UsageError(
+            f"no plan for a cosine of {wanted:.6g} is certain{where}: all that is known is that these methods "
+            f"get to {ceiling:.4f} at least; probe more copies or seeds, or ask for less."
+        )
     return UsageError(
         f"a cosine of {wanted:.6g} is out of reach{where}: these methods get to {ceiling:.4f} with endlessly many "
         "copies; ask for less, or probe methods with higher ceilings."

@@ -203,36 +203,3 @@ def fractional(wp: Array, cost: Array, goal: Goal, least: Array) -> Array:
             break
         bound |= short
     return n
-
-
-def whole_copies(wp: Array, cost: Array, goal: Goal, step: Array, least: Array) -> Array:
-    """Whole copies of each layer: the fractional ones rounded down, then the most useful ones added.
-
-    With a target it is met, with a budget it is kept. The cost (or what is left of the budget) is within one
-    step of each layer from the fractional optimum.
-
-    Args:
-        wp: w p ``[layer]``.
-        cost: Cost of a copy ``[layer]``.
-        goal: The goal; ``inverse`` as in :func:`fractional`.
-        step: Copies come in multiples of this ``[layer]`` (pairs).
-        least: Fewest copies ``[layer]``, a multiple of ``step``.
-    """
-    n = np.maximum(np.floor(fractional(wp, cost, goal, least) / step * (1 + _ROUNDING)) * step, least)
-    price = step * cost
-    if goal.inverse is not None:
-        while (wp / n).sum() > goal.inverse * (1 + _ROUNDING):
-            gain = (wp / n - wp / (n + step)) / price
-            n[int(gain.argmax())] += step[int(gain.argmax())]
-        for i in np.argsort(-price):
-            fewer = n.copy()
-            fewer[i] -= step[i]
-            if fewer[i] >= least[i] and (wp / fewer).sum() <= goal.inverse * (1 + _ROUNDING):
-                n = fewer
-        return n
-    assert goal.budget is not None
-    while True:
-        gain = np.where((n * cost).sum() + price <= goal.budget, (wp / n - wp / (n + step)) / price, -np.inf)
-        if not np.isfinite(gain.max()):
-            return n
-        n[int(gain.argmax())] += step[int(gain.argmax())]

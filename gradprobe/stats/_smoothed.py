@@ -12,7 +12,7 @@ from gradprobe.core.errors import UsageError
 from gradprobe.stats._groups import Over
 from gradprobe.stats._intervals import Array, mean_se, t_quantile
 from gradprobe.stats._law import TWO_SIDED
-from gradprobe.stats._moments import moments
+from gradprobe.stats._moments import check_dims, moments
 from gradprobe.store.paths import check_probed
 
 NEEDED = ("bp", "smoothed")
@@ -57,7 +57,11 @@ def with_both(ds: xr.Dataset) -> xr.Dataset:
     """Results without the seeds that lack the smoothed reference, where other seeds have it.
 
     Parts of one sum must come from the same seeds. Where no seed has it all seeds stay.
+
+    Raises:
+        UsageError: The results have lost a dimension.
     """
+    check_dims(ds, "estimator", "parameter", "seed", "copies")
     there = ds["reference_dot"].sel(reference="smoothed").notnull()
     keep = there | ~there.any("seed")
     return ds if bool(keep.all()) else ds.assign(sqnorm=ds["sqnorm"].where(keep))

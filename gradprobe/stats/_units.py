@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from gradprobe.core.errors import UsageError, unknown
+from gradprobe.core.errors import unknown
 from gradprobe.stats._groups import Over, check_groups, group_layers
-from gradprobe.stats._moments import OVER
+from gradprobe.stats._moments import OVER, check_dims
 from gradprobe.store.paths import check_probed
 
 Array = npt.NDArray[np.float64]
@@ -74,11 +74,7 @@ def read_units(ds: xr.Dataset) -> Units:
         UsageError: They are no results of a probe, or have lost a dimension.
     """
     check_probed(ds)
-    for dim in (*_DIMS, "copies"):
-        if dim not in ds.dims:
-            raise UsageError(
-                f"the results have no dimension {dim!r}; select with a list, ds.sel({dim}=[...])."
-            )
+    check_dims(ds, *_DIMS, "copies")
     copies = np.asarray(ds["copies"].values, dtype=np.float64)
     noisy = np.asarray(ds["stochastic"].values, dtype=bool)[:, None, None]
     forwards = _values(ds, "forwards", "copies")

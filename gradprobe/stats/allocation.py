@@ -11,9 +11,11 @@ import xarray as xr
 from gradprobe.core.errors import UsageError, whole
 from gradprobe.stats import register
 from gradprobe.stats._allocators import Array, bernoulli, gaussian, neyman
+from gradprobe.stats._groups import Over
 from gradprobe.stats._intervals import jackknife, mean_se, t_quantile
 from gradprobe.stats._law import fit
 from gradprobe.stats._moments import Moments, moments
+from gradprobe.stats._units import groups_of
 
 ALLOCATORS = ("equal", "neyman", "flops-gaussian", "flops-bernoulli-0.3", "flops-bernoulli-0.01")
 
@@ -25,7 +27,7 @@ _DIMS = ("estimator", "parameter", "seed", "sample")
     summary="shares of a fixed number of copies over the batch: Neyman, FLOPS's, and what they gain",
 )
 def allocate(
-    ds: xr.Dataset, copies: int | None = None, over: str = "layer", seed: int = 0, draws: int = 1000
+    ds: xr.Dataset, copies: int | None = None, over: Over = "layer", seed: int = 0, draws: int = 1000
 ) -> xr.Dataset:
     """Copies for each sample that minimise the variance of the direction, what they gain, and FLOPS's beside them.
 
@@ -62,12 +64,13 @@ def allocate(
     Args:
         ds: Results of a probe with ``per_sample=True``.
         copies: Copies for each sample on average; default: the last stored copies.
-        over: ``parameter``, ``layer`` (default) or ``model`` (one allocation for all layers).
+        over: ``parameter``, ``layer`` (default), ``model`` (one allocation for all layers), or groups of layers
+            as for ``cosine`` (one for each group).
         seed: Of the random allocations.
         draws: How many of them are averaged.
 
     Returns:
-        Dataset over (estimator, parameter | layer, allocator): ``allocated`` (also sample; copies),
+        Dataset over (estimator, parameter | layer | group, allocator): ``allocated`` (also sample; copies),
             ``variance`` (of the direction, squared units of the gradient; neyman's cross-fitted), ``gain`` with
             ``_low`` and ``_high`` (95 %), ``missing`` and ``missed`` (share of samples without a copy); without
             allocator: ``tau`` (also sample; v_b), ``common`` and ``state`` ("ok", "too few seeds", "no variance",
@@ -119,19 +122,16 @@ def allocate(
     return out
 
 
-def _summed(ds: xr.Dataset, values: xr.DataArray, over: str) -> Array:
-    """Sums over parameters ``[estimator, part, seed, sample]``; a refused layer adds nothing to the model."""
+def _summed(ds: xr.Dataset, values: xr.DataArray, over: Over) -> Array:
+    """Sums over parameters ``[estimator, part, seed, sample]``; a refused layer adds nothing to a sum of layers."""
     found = values.transpose(*_DIMS).values
     status = ds["status"].transpose(*_DIMS[:3]).values
     some = (status == "ok").any(-1, keepdims=True)
     found = np.where(((status == "partial") & some)[..., None], np.nan, found)
-    if over == "parameter":
-        return np.asarray(found, dtype=np.float64)
-    if over == "model":
+    if over not in ("parameter", "layer"):
         refused = (status == "refused").all(-1)
-        return np.asarray(np.where(refused[..., None, None], 0.0, found).sum(1, keepdims=True))
-    order = ds["order"].values
-    return np.stack([found[:, order == o].sum(1) for o in np.unique(order)], axis=1)
+        found = np.where(refused[..., None, None], 0.0, found)
+    return np.stack([found[:, g].sum(1) for g in groups_of(ds, over)[1]], axis=1).astype(np.float64)
 
 
 def _mean(values: Array) -> Array:

@@ -16,8 +16,8 @@ from gradprobe.stats._gradients import law_of_each, read_gradients
 from gradprobe.stats._groups import Over
 from gradprobe.stats._intervals import Array, mean_se
 from gradprobe.stats._law import TWO_SIDED
+from gradprobe.stats._numbers import positive_numbers
 from gradprobe.stats.alignment_law import Triple
-from gradprobe.stats.prediction import check_positive
 
 STATES = ("resolved", "bounded", "unresolved", "too few batches")
 _NOTHING = ("too few copies", "missing", "undefined", "refused", "gain unresolved")
@@ -68,8 +68,9 @@ def data_or_copies(
     **Intervals** (95 %): with three batches or more, delete-one-batch jackknife and Student's t, which holds the
     noise of the copies too since each batch has its own; 1/sqrt(n*) and 1/sqrt(copies_variance) on their natural
     scale, as the law's price. Simulated with 3 to 16 batches of Gaussian noise of the data: n* is held by 92 to 98 %,
-    ``data_share`` by as many, or 89 % where that noise lies in few directions. Where whole batches differ in scale
-    like t with 5 degrees of freedom they fall to 84 and 81 % at worst. With one batch the copies' interval is
+    ``data_share`` by as many, or 89 % where that noise lies in few directions; with a data set of 100 or 1,000
+    samples and 4 to 16 batches of four, ``data_share`` by 94 to 96 %. Where whole batches differ in scale like t with
+    5 degrees of freedom they fall to 84 and 81 % at worst. With one batch the copies' interval is
     that over seeds, and nothing is said of the data's: state "too few batches".
 
     **state** of n*, from z = its 1/sqrt over half the interval's width: "resolved" z > 2, "bounded" z > 1, else
@@ -80,7 +81,7 @@ def data_or_copies(
     Args:
         ds: Results of ``gp.probe(..., batches=...)``, or of one batch with the reference "dataset".
         over: ``parameter``, ``layer`` (default), ``model``, or groups of layers as for ``cosine``.
-        scale: ``raw`` (default) or ``unit-gain`` (model only): each layer rescaled to unit gain, batch by batch.
+        scale: ``raw`` (default) or ``unit-gain`` (model and groups): layers rescaled to unit gain, batch by batch.
         copies: Where to give ``cosine``; the last stored by default. NaN beyond the run where it is not resolved.
 
     Returns:
@@ -98,7 +99,7 @@ def data_or_copies(
     sides = _sides(laws, law_of_each(ds, over, scale, "dataset") if measured else None, gradients)
     last = max(int(law.attrs["copies"]) for law in laws)
     given = last if copies is None else copies
-    asked = check_positive(given)
+    asked = positive_numbers("copies", given)[0]
     like = laws[0]["exact"]
     part = like.isel(estimator=0).drop_vars([n for n, c in like.coords.items() if "estimator" in c.dims])
     out = xr.Dataset()
@@ -213,13 +214,11 @@ class _Sides:
 
     def copies_variance(self) -> Triple:
         """Relative variance of one copy; with one batch its interval is the price's over seeds."""
-        a, _, t, own, noise, signal = self.means
-        both = noise + signal
-        ends = _inverse_squares(*self.interval(a * np.sqrt(both) / (own * np.sqrt(t))))
-        scale = (own / both)[..., 0]
+        a, _, t, own, _, _ = self.means
+        ends = _inverse_squares(*self.interval(a / np.sqrt(own * t)))
         alone = self.valid.shape[-1] == 1
         low, high = (
-            np.where(self.many, end, price * scale if alone else np.nan)
+            np.where(self.many, end, price if alone else np.nan)
             for end, price in zip(ends[1:], self.price, strict=True)
         )
         value = np.where(np.isinf(high), np.nan, ends[0])
@@ -239,10 +238,14 @@ class _Sides:
     def data(self) -> dict[str, Triple]:
         """Share and relative variance of the data, ``[part]``, from all batches."""
         there = np.isfinite(self.gradients.sqnorm) & (self.gradients.sqnorm > 0)
-        noise, signal = data_noise(self.gradients, kept(there))
-        share, low, high = jackknifed(noise / (noise + signal), there, TWO_SIDED)
-        low = np.maximum(low, 0.0)
-        lost = high >= 1
+        weights = kept(there)
+        noise, _ = data_noise(self.gradients, weights)
+        own = mean_of(
+            self.gradients.sqnorm, weights
+        )  # V + |G|^2 would hold the noise that all batches share in G_N
+        share, low, high = jackknifed(noise / own, there, TWO_SIDED)
+        share, low = np.minimum(share, 1.0), np.maximum(low, 0.0)
+        lost = (high >= 1) | (share >= 1)
         value = np.where(lost, np.nan, share / (1 - share))
         ratio = (value, low / (1 - low), np.where(lost, np.inf, high / (1 - high)))
         return {"data_share": (share, low, high), "data_variance": ratio}
@@ -252,16 +255,14 @@ class _Sides:
         a, x, t, own, noise, signal = self.means
         spread = x + t / n
         from_batch = a / np.sqrt(own * spread)
-        values = from_batch * np.sqrt(np.maximum(signal, 0.0) / (noise + signal))
+        values = from_batch * np.sqrt(np.maximum(1 - noise / own, 0.0))
         if self.signal is not None:
             values = self.signal[0] / np.sqrt(np.where(signal > 0, signal, np.nan) * spread)
         value, low, high = self.interval(values)
         _, least, most = self.interval(signal)
         seen = np.where(self.many, least > 0, signal[..., 0] > 0)
         inside = (n <= self.fitted) | (self.interval(spread)[1] > 0) | self.silent
-        bound = np.maximum(from_batch[..., 0], 0.0) * np.sqrt(
-            np.maximum(most, 0.0) / (noise + signal)[..., 0]
-        )
+        bound = np.maximum(from_batch[..., 0], 0.0) * np.sqrt(np.maximum(most, 0.0) / own[..., 0])
         edges = (np.nan, np.nan) if self.signal is not None else (np.where(self.many, 0.0, np.nan), bound)
         low, high = np.where(seen, low, edges[0]), np.where(seen, high, edges[1])
         shown = inside & self.some

@@ -12,6 +12,7 @@ import xarray as xr
 from gradprobe.core.errors import UsageError, unknown
 from gradprobe.stats import register
 from gradprobe.stats._groups import Over
+from gradprobe.stats._numbers import positive_numbers
 from gradprobe.stats._units import KINDS, Array, Mask, Places
 from gradprobe.stats.alignment_law import alignment
 from gradprobe.stats.copy_cost import cost as cost_of
@@ -59,15 +60,15 @@ def frontier(
             run, evenly spaced on a log scale.
         over: ``layer`` (default), ``model``, or groups of layers as for ``cosine``.
         reference: What cosines are with.
-        scale: ``raw`` or ``unit-gain`` (model only).
+        scale: ``raw`` or ``unit-gain`` (model and groups).
 
     Returns:
         Dataset over (estimator, layer, cost), or (estimator, cost) for the model: ``cosine``, ``cosine_low``,
         ``cosine_high`` (95 %), ``copies`` and ``beyond`` (more copies than the run has); NaN where the cost does not
         buy one copy. Over (layer, cost): ``best`` and ``runner_up`` ("" for none), ``best_cosine`` with ``_low`` and
         ``_high``, ``resolved``. Over (estimator, layer): ``leads_from`` and ``leads_to``, the range of costs in
-        which a method is best (the last one if there are two; NaN: nowhere on the grid), and ``price`` (of one
-        copy). Over estimator: ``race``, whether it competes.
+        which a method is best (the last one if there are two; NaN: nowhere on the grid), and
+        ``copy_cost``. Over estimator: ``race``, whether it competes.
 
     Raises:
         UsageError: A name is unknown, a cost is not positive, or the run has fewer than two blocks.
@@ -76,7 +77,7 @@ def frontier(
         raise unknown("cost", cost, COSTS)
     law = alignment(ds, over, reference, scale)
     price = _price(ds, cost, over).transpose(*law["exact"].dims)
-    grid = _grid(ds, law, price) if costs is None else _checked(costs)
+    grid = _grid(ds, law, price) if costs is None else np.unique(positive_numbers("costs", costs)[0])
     # cos(n) depends on T/n alone, so that T for each unit of cost turns copies into costs
     found = predict(law.assign(T=law["T"] * price, fitted_copies=law["fitted_copies"] * price), list(grid))
     found = found.rename(copies="cost")
@@ -87,7 +88,7 @@ def frontier(
     noisy = law["exact"].copy(data=np.broadcast_to(_noisy(ds, law), law["exact"].shape))
     out["copies"] = (found["cost"] / price).where(affordable & noisy).transpose(*found["cosine"].dims)
     out["beyond"] = out["copies"] > law["fitted_copies"] * (1 + 1e-12)
-    out["price"] = price
+    out["copy_cost"] = price
     exact = np.asarray(ds["target"].values == "exact") & ~np.asarray(ds["stochastic"].values, dtype=bool)
     out["race"] = ("estimator", ~exact)
     _add_best(out, law)
@@ -120,13 +121,6 @@ def _grid(ds: xr.Dataset, law: xr.Dataset, price: xr.DataArray) -> Array:
     return np.geomspace(least[usable].min(), BEYOND * runs[usable].max(), POINTS)
 
 
-def _checked(costs: Sequence[float]) -> Array:
-    grid = np.atleast_1d(np.asarray(costs, dtype=np.float64))
-    if grid.ndim != 1 or not grid.size or not (np.isfinite(grid) & (grid > 0)).all():
-        raise UsageError(f"costs={costs!r} must be a list of positive numbers.")
-    return np.unique(grid)
-
-
 def _add_best(out: xr.Dataset, law: xr.Dataset) -> None:
     """The envelope and the ranges in which methods lead."""
     parts = tuple(str(d) for d in out["cosine"].dims if d not in ("estimator", "cost"))
@@ -135,7 +129,7 @@ def _add_best(out: xr.Dataset, law: xr.Dataset) -> None:
     present = out["race"].values.reshape(-1, *[1] * (value.ndim - 1)) & (
         np.isfinite(value) | np.isfinite(high)
     )
-    lines = _lines(law, out["price"], order[:-1])
+    lines = _lines(law, out["copy_cost"], order[:-1])
     with np.errstate(all="ignore"):
         score = (lines[0][..., None] + lines[1][..., None] / out["cost"].values) ** -0.5
     score = np.where(present & np.isfinite(score), score, -np.inf)

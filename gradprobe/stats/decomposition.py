@@ -70,12 +70,13 @@ def decompose(
     Args:
         ds: Results with both references, as ``probe(..., reference=("bp", "smoothed"))`` gives them.
         copies: n: a positive number, inside the run or beyond it, or several; default: the run's last.
-        over: ``parameter``, ``layer`` (default) or ``model``.
-        scale: ``raw`` (default) or ``unit-gain`` (model only; see ``cosine``).
+        over: ``parameter``, ``layer`` (default), ``model``, or groups of layers as for ``cosine``.
+        scale: ``raw`` (default) or ``unit-gain`` (model and groups; see ``cosine``).
 
     Returns:
-        Dataset ``value low high`` (cosine, without unit) over (estimator, parameter | layer, part), and ``copies`` if
-        several were given; ``state`` and ``smoothed_state`` over (estimator, parameter | layer).
+        Dataset ``value low high`` (cosine, without unit) over (estimator, parameter | layer | group, part), and
+        ``copies`` if several were given; ``state`` and ``smoothed_state`` over (estimator, parameter | layer |
+        group).
 
     Raises:
         UsageError: The run lacks one of the references, ``copies`` is not positive, or as ``alignment``.

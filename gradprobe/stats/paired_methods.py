@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def compare(
             Default: the most that both methods reached, in each layer and in the model.
         over: ``parameter``, ``layer`` (default), ``model`` or groups, as for ``cosine``.
         reference: ``bp`` (default), or another name along ``ds.reference``.
-        scale: ``raw`` (default) or ``unit-gain``, for the whole model.
+        scale: ``raw`` (default) or ``unit-gain``, for the whole model (``attrs["overall_scale"]``) and for groups.
         level: Level of the intervals, between 0 and 1; default 0.95.
 
     Returns:
@@ -78,19 +79,43 @@ def compare(
         method refused the layer or did not reach the amount.
 
     Raises:
-        UsageError: A name is unknown, both are the same, or neither any layer nor the model reached the amount.
+        UsageError: A name is unknown, both are the same, neither any layer nor the model reached the amount, or
+            it buys less than the first stored copies.
     """
     check_level(level)
     one_of("at", at, AT)
     amount = None if amount is None else positive("amount", amount)
     asked = (first, second), at, amount, level
-    whole = _compared(moments(ds, "model", reference, scale), _prices(ds, at, "model"), *asked)
+    model = moments(ds, "model", reference, scale)
+    whole = _compared(model, _prices(ds, at, "model"), *asked)
     if over == "model":
+        _check_amount(amount, at, model, whole)
         return whole
-    found = _compared(moments(ds, over, reference), _prices(ds, at, over), *asked)
+    grouped = isinstance(over, Mapping)
+    own = moments(ds, over, reference, scale if grouped else "raw")
+    found = _compared(own, _prices(ds, at, over), *asked)
+    _check_amount(amount, at, own, found, whole)
+    found.attrs["overall_scale"] = scale
     return found.assign({f"overall{name}": whole[f"effect{name}"] for name in ("", "_low", "_high")}).assign(
         overall_p=whole["p"], overall_better=whole["better"]
     )
+
+
+def _check_amount(amount: float | None, at: str, m: Moments, *found: xr.Dataset) -> None:
+    """Refuse an amount that nowhere buys the first stored copies.
+
+    Raises:
+        UsageError: It is one.
+    """
+    if amount is None or any(np.isfinite(x["effect"].values).any() for x in found):
+        return
+    bought = [np.minimum(x["first_copies"].values, x["second_copies"].values).ravel() for x in found]
+    most = float(np.nanmax(np.concatenate([[0.0], *bought])))
+    if 0 < most < m.copies[0] * (1 - ROUNDING):
+        raise UsageError(
+            f"amount={amount:g} buys less than the first stored {m.copies[0]:g} copies; ask for at least "
+            f"{amount * m.copies[0] / most:g} {at}."
+        )
 
 
 def _prices(ds: xr.Dataset, at: str, over: Over) -> Array:

@@ -15,6 +15,8 @@ from gradprobe.core.errors import UsageError, one_of, positive, unknown
 from gradprobe.stats import register
 from gradprobe.stats._forecast import Chosen
 from gradprobe.stats._intervals import LEAST_SEEDS
+from gradprobe.stats._moments import check_dims
+from gradprobe.stats._names import listed
 from gradprobe.stats._offers import UNITS, Mask, Offers, offers
 from gradprobe.stats._optimism import optimism
 from gradprobe.stats._planner import Planner, solve, together
@@ -55,9 +57,11 @@ def plan(
     **Ceilings**: where the run holds the reference "smoothed" too, the mean of a method that declares it is taken
     from it: ceiling and gain against backprop are those of the smoothed gradient, which is far less noisy than the
     estimates are. Without that reference its ceiling is 1 (``notes`` says so: a smoothing bias would be missed), and
-    its scale 1 and price T/|g|^2 unless its gain contradicts that (t interval, 95 %). Both unless its moments
-    contradict the declaration (one-sided test, 5 %). Else the estimated ceiling where it is resolved, at most 1; else
-    its lower bound (the predicted cosine is then a lower bound too).
+    its scale 1 and price T/|g|^2 unless its gain contradicts that (t test, 5 % over all layers by Holm). Both unless
+    its moments contradict the declaration (one-sided, likewise). Against the reference "smoothed" that goes for
+    methods that declare the smoothed gradient alone; against any other than it and backprop no declaration counts:
+    the gradient of a data set is not that of a batch. Else the estimated ceiling where it is resolved, at most 1;
+    else its lower bound (the predicted cosine is then a lower bound too).
 
     **Predicted cosine**: the formula at the chosen methods, copies and scales, with the delete-one-seed jackknife of
     the whole of it (t, 95 %); NaN (None) below three seeds. The noise that chose the methods also judges them, so the
@@ -72,8 +76,8 @@ def plan(
         budget: In place of it, what an estimate may cost.
         every_layer: Whether each layer has to reach the cosine by itself; with a budget, make the worst layer best.
         methods: Labels of the candidates, or names that belong to one label; by default all with noise.
-        cost: ``equivalents`` (full-forward equivalents, default), ``forwards`` or ``seconds``, as the run spent them
-            on a copy; what is paid once (the clean pass) is not counted.
+        cost: ``equivalents`` (full-forward equivalents, default), ``forwards`` or ``seconds`` of a copy, as
+            ``gp.stats.cost`` has them.
         reference: What the cosine is held against, ``bp`` (default) or another of the run.
 
     Returns:
@@ -84,6 +88,7 @@ def plan(
             below one copy, or a layer cannot be planned.
     """
     check_probed(ds)
+    check_dims(ds, "estimator", "parameter", "seed", "copies")
     goal = _goal(cosine, budget)
     one_of("cost", cost, UNITS)
     found = offers(ds, cost, reference)
@@ -110,7 +115,7 @@ def plan(
         methods=tuple(m for m, asked in zip(found.methods, candidates, strict=True) if asked),
         left_out=tuple(_left_out(found, candidates, same)),
         rivals=tuple(_rival(planner, m) for m in range(len(found.methods))),
-        notes=tuple(_notes(ds, found, mapping, copies)),
+        notes=tuple(_notes(ds, found, mapping, copies, reference)),
         facts=_facts(ds, found, reference),
     )
 
@@ -132,7 +137,7 @@ def _candidates(ds: xr.Dataset, found: Offers, methods: str | Sequence[str] | No
     if methods is None:
         return np.ones(len(found.methods), dtype=bool)
     every = [str(e) for e in ds["estimator"].values]
-    asked = spec.split(methods) if isinstance(methods, str) else [str(m) for m in methods]
+    asked = spec.split(methods) if isinstance(methods, str) else listed("methods", methods)
     if not asked:
         raise UsageError(f"no methods given; choose from {', '.join(found.methods)}.")
     mask = np.zeros(len(found.methods), dtype=bool)
@@ -202,13 +207,16 @@ def _rival(planner: Planner, method: int) -> Rival:
         if planner.goal.budget is not None:
             return Rival(label, None, None, "its fewest copies cost more than the budget")
         ceiling = found.inverse[method].max() if planner.every_layer else planner.floor(mapping)
-        return Rival(label, None, None, f"it gets to a cosine of {float(ceiling) ** -0.5:.3f} at most")
+        reached = f"{float(ceiling) ** -0.5:.3f}"
+        if (found.fixed[method] > 1).any():
+            return Rival(label, None, None, f"that it gets beyond a cosine of {reached} is not certain")
+        return Rival(label, None, None, f"it gets to a cosine of {reached} at most")
     if planner.goal.inverse is not None:
         return Rival(label, planner.cost(mapping, equal), planner.cost(mapping, best))
     return Rival(label, planner.inverse(mapping, equal) ** -0.5, planner.inverse(mapping, best) ** -0.5)
 
 
-def _notes(ds: xr.Dataset, found: Offers, mapping: Index, copies: Array) -> list[str]:
+def _notes(ds: xr.Dataset, found: Offers, mapping: Index, copies: Array, reference: str) -> list[str]:
     rows = np.arange(len(found.layers))
     notes = []
     beyond = [found.layers[i] for i in np.flatnonzero(copies > found.fitted[mapping, rows])]
@@ -221,7 +229,7 @@ def _notes(ds: xr.Dataset, found: Offers, mapping: Index, copies: Array) -> list
             "bound."
         )
     smoothed = (ds["target"].sel(estimator=found.methods).values == "smoothed")[mapping]
-    if smoothed.any() and "smoothed" not in ds["reference"].values:
+    if smoothed.any() and reference == "bp" and "smoothed" not in ds["reference"].values:
         notes.append(
             "Smoothing bias is not known to this run and counts as none; probe with reference=('bp', 'smoothed') to "
             "have it in the prediction."

@@ -11,6 +11,7 @@ from gradprobe.core.errors import UsageError
 from gradprobe.stats import register
 from gradprobe.stats._intervals import Array
 from gradprobe.stats._law import TWO_SIDED, Fit, cosine_at
+from gradprobe.stats._numbers import positive_numbers
 
 _NEEDED = ("A", "X", "T", "G", "fitted_copies", "exact")
 
@@ -49,7 +50,7 @@ def predict(alignment: xr.Dataset, copies: float | Sequence[float]) -> xr.Datase
     lost = [name for name in _NEEDED if name not in alignment]
     if lost:
         raise UsageError(f"predict needs the result of gp.stats.alignment(ds); this one lacks {lost[0]!r}.")
-    n = check_positive(copies)
+    n = positive_numbers("copies", copies)[0]
     a, x, t, g = (alignment[k].transpose(..., "seed").values for k in "AXTG")
     reached, exact = alignment["fitted_copies"].values, alignment["exact"].values.astype(bool)
     found = Fit(a, x, t, g, reached, exact, np.zeros_like(exact))
@@ -63,18 +64,6 @@ def predict(alignment: xr.Dataset, copies: float | Sequence[float]) -> xr.Datase
         labelled = labelled.assign_coords(copies=np.atleast_1d(copies))
         out[name] = labelled.isel(copies=0) if np.ndim(copies) == 0 else labelled
     return out.assign_coords(enough=alignment["enough"]) if "enough" in alignment else out
-
-
-def check_positive(copies: float | Sequence[float]) -> Array:
-    """Numbers of copies as an array ``[copies]``.
-
-    Raises:
-        UsageError: One is not positive.
-    """
-    n = np.atleast_1d(np.asarray(copies, dtype=np.float64))
-    if n.ndim != 1 or not n.size or not (np.isfinite(n) & (n > 0)).all():
-        raise UsageError(f"copies={copies!r} must be a positive number or a list of them.")
-    return n
 
 
 def _predict_one(found: Fit, n: float) -> tuple[Array, Array, Array]:

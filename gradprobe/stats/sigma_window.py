@@ -63,9 +63,9 @@ def against_sigma(
         ds: Results of estimators at several sigmas, as ``sigma_sweep`` gives them, or a run made by hand.
         copies: n, one positive number, inside the run or beyond it; default: the run's last. More copies make
             noise cheap, so the window moves to smaller sigmas as n grows.
-        over: ``parameter``, ``layer`` (default) or ``model``.
+        over: ``parameter``, ``layer`` (default), ``model``, or groups of layers as for ``cosine``.
         tolerance: Largest excess inside the window, in units of the cosine; default 0.02.
-        scale: ``raw`` (default) or ``unit-gain`` (model only; see ``cosine``).
+        scale: ``raw`` (default) or ``unit-gain`` (model and groups; see ``cosine``).
 
     Returns:
         Dataset: ``value low high`` over (estimator, sigma, parameter | layer, part); ``state smoothed_state verdict

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
-from gradprobe.core.errors import UsageError, one_of
+from gradprobe.core.errors import one_of
 from gradprobe.stats import register
+from gradprobe.stats._numbers import positive_numbers
 
 ENCODINGS = ("exact", "sign")
 
@@ -59,12 +59,12 @@ def theory(
         UsageError: A number is not positive, or ``encode`` is unknown.
     """
     one_of("encode", encode, ENCODINGS)
-    n, several = _positive("copies", copies)
+    n, several = positive_numbers("copies", copies)
     if isinstance(coordinates, xr.DataArray):
         d, like = np.asarray(coordinates.values, dtype=np.float64), coordinates
-        _positive("coordinates", d.ravel())
+        positive_numbers("coordinates", d.ravel())
     else:
-        d, many = _positive("coordinates", coordinates)
+        d, many = positive_numbers("coordinates", coordinates)
         d = d if many else d[0]
         like = xr.DataArray(d, dims=["coordinate"] if many else [])
         like = like.assign_coords(coordinate=d) if many else like
@@ -74,14 +74,3 @@ def theory(
     out = xr.DataArray(values, dims=(*like.dims, "copies"), coords=like.coords).assign_coords(copies=n)
     out.attrs = {"encode": encode, "long_name": "cosine by theory"}
     return (out if several else out.isel(copies=0)).rename("theory")
-
-
-def _positive(name: str, given: object) -> tuple[npt.NDArray[np.float64], bool]:
-    """Numbers ``[k]``, and whether several were given."""
-    try:
-        values = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError):
-        values = np.zeros(0)
-    if values.ndim > 1 or not values.size or not (np.isfinite(values) & (values > 0)).all():
-        raise UsageError(f"{name}={given!r} must be a positive number or a list of them.")
-    return np.atleast_1d(values), values.ndim == 1

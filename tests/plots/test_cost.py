@@ -166,6 +166,12 @@ def test_joint_injection_is_said(ds: xr.Dataset) -> None:
     assert (
         "joint injection" in plots.cost(ds, layers="fc").gradprobe_caption
     )  # synthetic units serve all layers
+    own = ds.copy(deep=True)
+    own["booked_on"].values[:] = ds["parameter"].values
+    for name in ("forwards", "equivalents", "seconds"):
+        own[name] = own[name].max("parameter").broadcast_like(own[name]).transpose(*own[name].dims)
+    for changed, options in ((own, {}), (ds, {"against": "copies"}), (ds, {"layers": []})):
+        assert "joint injection" not in plots.cost(changed, **options).gradprobe_caption
 
 
 def test_only_chosen_methods_compete(ds: xr.Dataset) -> None:

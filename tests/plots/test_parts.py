@@ -156,6 +156,7 @@ def test_careless_figures_get_one_sentence(ds: xr.Dataset) -> None:
         (lambda: plots.sigma_sweep(one), "more than one sigma"),
         (lambda: plots.sigma_sweep(swept(), methods="lrr"), "Did you mean 'lr'"),
         (lambda: plots.sigma_sweep(swept(), methods=[]), "nothing to draw"),
+        (lambda: plots.sigma_sweep(swept(), methods=3), "a name or a list of names"),
     ):
         with pytest.raises(UsageError, match=words) as caught:
             draw()

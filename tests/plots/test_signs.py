@@ -43,6 +43,19 @@ def test_marks_and_bars_are_the_statistics(run):
     np.testing.assert_allclose(heights, (np.minimum(floor, sta) / ceiling).sel(estimator="hybrid"))
 
 
+def test_the_caption_has_the_size_of_each_run(run):
+    small = (
+        run.isel(seed=[0, 1, 2], other_seed=[0, 1, 2])
+        if "other_seed" in run.dims
+        else run.isel(seed=[0, 1, 2])
+    )
+    one, two = (plots.signs(x).gradprobe_caption for x in ({"a": run, "b": run}, {"a": run, "b": small}))
+    said = f"5 seeds x {int(run['copies'][-1])} copies"
+    assert one.count(" seeds x ") == 1
+    assert f"(a: {said}" in two
+    assert "b: 3 seeds x" in two
+
+
 def test_a_run_without_the_encodings_is_named(run):
     with pytest.raises(UsageError, match=r"Did you mean|Known"):
         plots.signs({"mine": run.sel(estimator=["lr", "alr"])})

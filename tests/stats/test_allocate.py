@@ -186,6 +186,21 @@ def test_noise_in_the_variances_is_not_taken_for_gain() -> None:
     assert gains.mean() > 1 - 0.02
 
 
+def test_groups_are_their_layers(run: xr.Dataset) -> None:
+    """Two groups in the other order than the layers, and one of all layers, which is the model."""
+    layers, swapped = gp.stats.allocate(run), gp.stats.allocate(run, over={"B": "last", "A": "first"})
+    for group, layer in (("A", "first"), ("B", "last")):
+        for name in ("gain", "tau", "allocated", "common"):
+            assert np.array_equal(
+                swapped[name].sel(group=group), layers[name].sel(layer=layer), equal_nan=True
+            )
+    every, model = (
+        gp.stats.allocate(run, over={"all": "*"}).isel(group=0),
+        gp.stats.allocate(run, over="model"),
+    )
+    assert np.array_equal(every["gain"], model["gain"], equal_nan=True)
+
+
 def test_true_gain_is_found_and_covered() -> None:
     """v_b known: equal shares against Neyman's gain B sum v / (sum sqrt v)^2.
 

@@ -84,7 +84,10 @@ def test_between_stored_points_the_cosine_is_interpolated(made):
     assert np.isclose(float(found["first"]), 0.75 * low + 0.25 * high)
     with pytest.raises(UsageError, match="more than both"):
         stats.compare(ds, "lr", "alr", amount=97)
-    assert np.isnan(stats.compare(ds, "lr", "alr", amount=5)["effect"]).all()  # less than a block
+    with pytest.raises(
+        UsageError, match="amount=5 buys less than the first stored 8 copies; ask for at least 8"
+    ):
+        stats.compare(ds, "lr", "alr", amount=5)
 
 
 def test_a_refused_layer_has_no_winner_and_counts_as_zero_in_the_model(made):
@@ -149,3 +152,16 @@ def test_groups_and_what_their_copies_cost(made):
         "group",
         "cost",
     )
+
+
+def test_the_scale_is_that_of_groups_and_of_the_whole_and_is_kept(made):
+    ds = made[1]
+    every, layers = {"all": "*"}, stats.compare(ds, "lr", "alr", scale="unit-gain")
+    assert layers.attrs["overall_scale"] == "unit-gain"
+    assert stats.compare(ds, "lr", "alr").attrs["overall_scale"] == "raw"
+    whole = stats.compare(ds, "lr", "alr", over="model", scale="unit-gain")
+    groups = stats.compare(ds, "lr", "alr", over=every, scale="unit-gain")
+    raw = stats.compare(ds, "lr", "alr", over=every)
+    assert float(groups["effect"].isel(group=0)) == pytest.approx(float(whole["effect"]))
+    assert float(layers["overall"]) == pytest.approx(float(whole["effect"]))
+    assert float(raw["effect"].isel(group=0)) != pytest.approx(float(whole["effect"]), rel=1e-6)

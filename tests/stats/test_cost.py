@@ -229,6 +229,8 @@ def test_the_frontier_is_the_best_law_at_every_cost(over: str) -> None:
     assert found.race.values.tolist() == [True, True, True, False]
     lines = {e: (max(a, 1.0), b) for e, (a, b) in lines.items()}  # a ceiling above 1 is noise
     crossing = brentq(lambda c: cosine("cheap", c) - cosine("dear", c), 1.0, 1e4)
+    for e in ("cheap", "dear", "worse"):
+        assert float(found.copy_cost.sel(estimator=e)) == pytest.approx(PRICES[e])
     assert float(found.leads_from.sel(estimator="dear")) == pytest.approx(crossing, rel=1e-9)
     assert float(found.leads_to.sel(estimator="cheap")) == pytest.approx(crossing, rel=1e-9)
     assert float(found.leads_from.sel(estimator="cheap")) == pytest.approx(0.3)

@@ -12,6 +12,7 @@ from scipy import stats as sps
 from gradprobe import stats
 from gradprobe.core.errors import UsageError
 from gradprobe.stats._batches import Gradients, data_noise, jackknifed, kept, mean_of
+from gradprobe.stats.batch_noise import _Sides
 from gradprobe.store.batches import join_batches
 from tests.stats.batched import BATCH_SIZE, Batched, make_batches
 from tests.stats.brute import triple
@@ -51,15 +52,15 @@ def slow(
         along = np.mean([(made.blocks(label, s, layer)[chosen].mean(1) @ whole).mean() for s in range(SEEDS)])
         ratio = (along - share * np.mean(a)) / ((g @ whole).mean() - share * square) / gain
     spread = np.mean(x) + np.mean(t) / copies
-    cosine = np.mean(a) / np.sqrt(square * spread) * np.sqrt(signal / (noise + signal))
+    cosine = np.mean(a) / np.sqrt(square * spread) * np.sqrt(1 - noise / square)
     if dataset:
         cosine = (along - share * np.mean(a)) / (1 - share) / np.sqrt(signal * spread)
     return {
         "gain_ratio": ratio,
         "crossover": np.mean(t) / gain**2 / noise,
-        "copies_variance": np.mean(t) / gain**2 / (noise + signal),
-        "data_share": noise / (noise + signal),
-        "data_variance": noise / signal,
+        "copies_variance": np.mean(t) / gain**2 / square,
+        "data_share": noise / square,
+        "data_variance": noise / (square - noise),
         "cosine": cosine,
     }
 
@@ -206,6 +207,33 @@ def test_intervals_cover() -> None:
     for values, truth in truths.values():
         _, low, high = jackknifed(values, valid, 0.975)
         assert 0.92 < np.mean((low <= truth) & (truth <= high)) < 0.99
+
+
+def test_the_share_of_the_data_is_held_although_all_batches_share_the_data_set() -> None:
+    """600 runs of 16 batches of 4 out of 100 samples, V = 2 |G|^2; with |G|^2 + V below it, 3 in 4 would hold it.
+
+    600 of a coverage of 94 % or more are below 91 % with probability 1e-3.
+    """
+    rng, runs, batches, d, total = np.random.default_rng(11), 600, 16, 64, 100
+    mean = np.ones(d) / np.sqrt(d)
+    samples = mean + np.sqrt(8 / d) * rng.standard_normal((runs, total, d))
+    g, whole = samples[:, : 4 * batches].reshape(runs, batches, 4, d).mean(2), samples.mean(1)
+    square, dot = (g**2).sum(-1), np.einsum("rbd,rd->rb", g, whole)
+    gradients = Gradients(square, None, dot, (whole**2).sum(-1), 4 / total)
+    nothing = np.ones((1, runs, batches))
+    sides = _Sides(
+        gradients,
+        nothing > 0,
+        nothing,
+        None,
+        nothing,
+        nothing,
+        nothing[..., 0],
+        nothing[..., 0],
+        (nothing[..., 0],) * 2,
+    )
+    _, low, high = sides.data()["data_share"]
+    assert 0.91 < np.mean((low <= 2 / 3) & (2 / 3 <= high)) < 0.98
 
 
 def test_where_the_signal_is_lost_there_is_no_ratio_to_it() -> None:

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from scipy import optimize
 from scipy import stats as sps
+from statsmodels.stats.multitest import multipletests
 
 import gradprobe as gp
 from gradprobe.core.copyplan import Plan
 from gradprobe.core.errors import UsageError
-from gradprobe.stats._sharing import Goal, best_mapping, fractional, whole_copies
+from gradprobe.stats._offers import offers
+from gradprobe.stats._rounding import whole_copies
+from gradprobe.stats._sharing import Goal, best_mapping, fractional
 from tests.stats.brute import slow_alignment
 from tests.synthetic import LAYERS, Truth, make_run, make_world
 
@@ -34,27 +37,39 @@ def run(estimators=None, seed=0, joint=(), **options):
     estimators = estimators or FOUR
     world = make_world(rng, LAYERS, estimators, **shape)
     ds = make_run(rng, estimators=estimators, world=world, **shape)
-    for name in ("forwards", "equivalents"):
-        for e, label in enumerate(estimators):
-            if label not in joint:
-                for layer in LAYERS:
-                    ds[name].values[e, list(ds["layer"].values).index(layer)] = ds["copies"].values
+    names, booked = list(ds["layer"].values), ds["booked_on"].values
+    for e, label in enumerate(estimators):
+        for layer in LAYERS if label not in joint else ():
+            first = names.index(layer)
+            for name in ("forwards", "equivalents"):
+                ds[name].values[e, first] = ds["copies"].values
+            there = (ds["layer"].values == layer) & (booked[e] != "")
+            booked[e, there] = ds["parameter"].values[first]
     return ds, world
+
+
+def rejected(world, label, layer, seeds=5):
+    """Whether a ceiling of 1, and a gain of 1, are rejected in a layer: t tests, by Holm over all layers."""
+    ceilings, gains = [], []
+    for name in LAYERS:
+        drawn, g = [world.blocks[label, s][name] for s in range(seeds)], world.g[name]
+        excess = []
+        for b in drawn:  # |mu|^2 - <mu, g>^2/|g|^2 from products of different blocks
+            off = ~np.eye(len(b), dtype=bool)
+            excess.append((b @ b.T)[off].mean() - np.outer(b @ g, b @ g)[off].mean() / (g @ g))
+        ceilings.append(sps.ttest_1samp(excess, 0, alternative="greater").pvalue)
+        gains.append(sps.ttest_1samp([(b @ g).mean() / (g @ g) for b in drawn], 1).pvalue)
+    at = list(LAYERS).index(layer)
+    return [bool(multipletests(p, 0.05, "holm")[0][at]) for p in (ceilings, gains)]
 
 
 def naive(world, label, layer, block=16, seeds=5):
     """Price, 1/ceiling^2 that plans use, and gain of a cell, from the block directions."""
     drawn, g = [world.blocks[label, s][layer] for s in range(seeds)], world.g[layer]
     found = slow_alignment(drawn, g, block)
-    excess = []
-    for b in drawn:  # |mu|^2 - <mu, g>^2/|g|^2 from products of different blocks
-        off = ~np.eye(len(b), dtype=bool)
-        excess.append((b @ b.T)[off].mean() - np.outer(b @ g, b @ g)[off].mean() / (g @ g))
-    rejected = np.mean(excess) > sps.t.ppf(0.95, seeds - 1) * sps.sem(excess)
-    declared = label != "alr" and not rejected
+    biased, off = rejected(world, label, layer, seeds)
+    declared = label != "alr" and not biased
     inverse = 1.0 if declared else max(found["ceiling"] ** -2, 1.0)
-    gains = [(b @ g).mean() / (g @ g) for b in drawn]
-    off = abs(np.mean(gains) - 1) > sps.t.ppf(0.975, seeds - 1) * sps.sem(gains)
     if declared and not off:  # the mean is the gradient
         return found["price"] * found["gain"] ** 2, inverse, 1.0
     return found["price"], inverse, found["gain"]
@@ -149,6 +164,26 @@ def test_whole_copies_meet_the_target_and_are_near_the_best(step):
         assert (m % step == 0).all()
         affordable = (every * cost).sum(1) <= 20 * cost.sum()
         assert (wp / m).sum() <= (wp / every).sum(1)[affordable].min() * 1.05
+
+
+def test_few_whole_copies_of_two_layers_are_the_best_of_all():
+    """Uneven costs and few copies, where rounding alone was up to 40 % beside the best."""
+    rng = np.random.default_rng(5)
+    for _ in range(60):
+        wp, cost = np.exp(rng.normal(0, 1, 2)), np.exp(rng.normal(0, 1.5, 2))
+        step = rng.integers(1, 3, 2).astype(float)
+        every = np.array(list(itertools.product(*(np.arange(s, 61, s) for s in step))))
+        noise, spent = (wp / every).sum(1), (every * cost).sum(1)
+        target, budget = float(rng.uniform(0.3, 1)), float((cost * step).sum() * rng.uniform(1, 5))
+        n = whole_copies(wp, cost, Goal(inverse=target), step, step)
+        if n.max() < 60:
+            assert (n * cost).sum() == pytest.approx(spent[noise <= target * (1 + 1e-12)].min())
+        n = whole_copies(wp, cost, Goal(budget=budget), step, step)
+        if n.max() < 60:
+            assert (wp / n).sum() == pytest.approx(noise[spent <= budget].min())
+    start = time.perf_counter()
+    whole_copies(*np.exp(rng.normal(0, 1.5, (2, 100))), Goal(inverse=5.0), np.ones(100), np.ones(100))
+    assert time.perf_counter() - start < 1
 
 
 @pytest.mark.parametrize("every_layer", [False, True])
@@ -301,6 +336,32 @@ def test_a_declared_ceiling_is_kept_unless_the_moments_contradict_it():
     assert [x.copies for x in plan.layers] == list(np.ceil(price / left).astype(int))
 
 
+def test_against_a_whole_data_set_no_declaration_counts():
+    """Means with a ceiling of 0.8 against the reference; a plan for 0.95 would promise what nothing reaches."""
+    ds, _ = run({"es": Truth(0.8, 320.0)})
+    for target, reference in (("smoothed", "dataset"), ("exact", "dataset"), ("exact", "smoothed")):
+        other = ds.assign_coords(target=("estimator", [target]), reference=[reference])
+        with pytest.raises(UsageError, match="out of reach"):
+            gp.plan(other, cosine=0.95, reference=reference)
+        assert not any("Smoothing" in note for note in gp.plan(other, cosine=0.3, reference=reference).notes)
+
+
+def test_many_layers_do_not_make_an_exact_method_a_biased_one():
+    """20 exact layers in 30 runs: each of two tests errs anywhere in a run with 5 % at most.
+
+    More than 7 runs of 30 with an error where 10 % is expected have a probability of 8e-3 (binomial); uncorrected
+    tests err in 88 % of the runs.
+    """
+    layers, wrong = {f"l{i}": 60 for i in range(20)}, 0
+    for seed in range(30):
+        truths = {"es": Truth(1.0, 320.0)}
+        found = offers(
+            make_run(np.random.default_rng(seed), layers=layers, estimators=truths), "equivalents", "bp"
+        )
+        wrong += bool((found.fixed != 1).any() or not found.gradient.all())
+    assert wrong <= 7
+
+
 def test_a_ceiling_that_is_not_resolved_is_taken_at_its_lower_bound():
     ds, _ = run({"alr": Truth(0.9, 3000.0)}, blocks=20)
     law = gp.stats.alignment(ds).isel(estimator=0)
@@ -313,6 +374,8 @@ def test_a_ceiling_that_is_not_resolved_is_taken_at_its_lower_bound():
             assert x.cosine == pytest.approx((inverse + float(cell["price"]) / x.copies) ** -0.5)
     assert any("lower bound" in note for note in plan.notes)
     assert plan.high > plan.cosine + (plan.cosine - plan.low) - 1e-9
+    with pytest.raises(UsageError, match=r"no plan for a cosine of 0\.85 is certain: .* at least"):
+        gp.plan(ds, cosine=0.85)
 
 
 def test_joint_injection_is_a_whole_alternative():
@@ -332,9 +395,10 @@ def test_costs_are_what_a_copy_cost():
     ramp = ds["copies"].values.astype(float)
     for i, layer in enumerate(LAYERS):
         p = list(ds["layer"].values).index(layer)
-        ds["equivalents"].values[0, p] = 5 + ramp * (0.5 + i)  # the 5 are paid once
+        ds["equivalents"].values[0, p] = ramp * (0.5 + i)
         ds["equivalents"].values[1, p] = ramp
         ds["seconds"].values[:, p] = (i + 1) * ramp[-1]
+        ds["seconds"].values[:, p, 0] *= 50  # the first unit of a process
         ds["forwards"].values[:, p] = ramp
     plan = gp.plan(ds, cosine=0.8, methods="lr")
     assert [x.cost / x.copies for x in plan.layers] == pytest.approx([0.5, 1.5, 2.5])
@@ -344,6 +408,28 @@ def test_costs_are_what_a_copy_cost():
     assert gp.plan(ds, cosine=0.8, cost="forwards", methods="lr").layers[2].cost == pytest.approx(
         gp.plan(ds, cosine=0.8, cost="forwards", methods="lr").layers[2].copies
     )
+    for cost in ("equivalents", "seconds"):
+        prices = gp.stats.cost(ds)[cost].sel(estimator="lr").values
+        for x, price in zip(gp.plan(ds, cosine=0.8, cost=cost, methods="lr").layers, prices, strict=True):
+            assert x.cost == pytest.approx(x.copies * price)
+
+
+def test_a_joint_draw_booked_on_a_layer_without_gradient_costs_what_it_costs():
+    ds, _ = run({"lr": FOUR["lr"], "joint": Truth(1.0, 200.0)}, joint=("joint",))
+    here = ds["layer"].values == "conv1"
+    for name in ("dot", "reference_sqnorm", "reference_block_sqnorm", "reference_dot"):
+        ds[name].values[:, :, here] = 0
+    plan = gp.plan(ds, cosine=0.8, methods="joint")
+    assert [x.copies for x in plan.layers] == [0, plan.cost, plan.cost]
+    assert [x.cost for x in plan.layers] == [0, plan.cost, 0]
+
+
+def test_a_plan_in_the_run_is_no_candidate():
+    label = "planned(layers={'conv1': ('lr', 1, 1.0)})"
+    ds, _ = run({"lr": FOUR["lr"], label: Truth(1.0, 1.0)})
+    plan = gp.plan(ds, cosine=0.8)
+    assert {x.method for x in plan.layers} == {"lr"}
+    assert (label, "all layers", "a plan is no single method") in plan.left_out
 
 
 def test_a_budget_for_the_cheapest_methods_alone_is_enough():
@@ -392,7 +478,7 @@ def test_few_seeds_and_a_layer_without_gradient():
         ({"cosine": 0.9, "reference": "smoothed"}, "unknown reference"),
         (
             {"cosine": 0.95, "methods": "alr"},
-            r"0\.95 is out of reach: these methods get to 0\.[89]\d* with endlessly",
+            r"no plan for a cosine of 0\.95 is certain: .* get to 0\.[89]\d* at least",
         ),
     ],
 )
