@@ -25,7 +25,7 @@ from gradprobe.plots._style import PaperFigure, inches, paper
 from gradprobe.plots.similarity_figure import REFERENCES
 
 AXES = {
-    "equivalents": "Cost in forward passes of the whole network",
+    "equivalents": "Cost in full-forward equivalents",
     "forwards": "Forward passes of the batch",
     "seconds": "Seconds on the run's machine",
     "copies": "Monte-Carlo copies $n$",

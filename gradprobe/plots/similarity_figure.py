@@ -81,6 +81,12 @@ def similarity(
     size = inches(width)
     choice = Choice(reference, scale, level, band, law, theory)
     labels, names = choose_estimators(ds, estimators), choose_layers(ds, layers)
+    plans = [label for label in labels if label.startswith("planned(")]
+    if theory and plans:
+        raise UsageError(
+            f"a copy of {plans[0]} is a whole estimate of many directions, so the line of theory does not compare "
+            "with it; leave out theory=True, or that method."
+        )
     panels = layer_panels(ds, labels, names, choice) + ([model_panel(ds, labels, choice)] if model else [])
     if not panels or not labels:
         raise UsageError("there is nothing to draw; choose at least one estimator, and a layer or the model.")

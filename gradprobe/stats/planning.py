@@ -23,6 +23,9 @@ from gradprobe.stats._planner import Planner, solve, together
 from gradprobe.stats._sharing import Array, Goal, Index
 from gradprobe.store.paths import check_probed
 
+NEARLY_FREE = 0.01
+"""Equivalents of a copy below which drawing its noise is what it costs."""
+
 SAME = "it is there what another method of the run is"
 
 
@@ -115,7 +118,7 @@ def plan(
         methods=tuple(m for m, asked in zip(found.methods, candidates, strict=True) if asked),
         left_out=tuple(_left_out(found, candidates, same)),
         rivals=tuple(_rival(planner, m) for m in range(len(found.methods))),
-        notes=tuple(_notes(ds, found, mapping, copies, reference)),
+        notes=tuple(_notes(ds, found, mapping, copies, reference) + _cheap(found, mapping, cost)),
         facts=_facts(ds, found, reference),
     )
 
@@ -214,6 +217,18 @@ def _rival(planner: Planner, method: int) -> Rival:
     if planner.goal.inverse is not None:
         return Rival(label, planner.cost(mapping, equal), planner.cost(mapping, best))
     return Rival(label, planner.inverse(mapping, equal) ** -0.5, planner.inverse(mapping, best) ** -0.5)
+
+
+def _cheap(found: Offers, mapping: Index, unit: str) -> list[str]:
+    """What equivalents leave out, where it matters."""
+    costs = found.cost[mapping, np.arange(len(found.layers))]
+    cheap = [found.layers[i] for i in np.flatnonzero(costs < NEARLY_FREE)]
+    if not cheap or unit != "equivalents":
+        return []
+    return [
+        f"A copy for {', '.join(cheap)} costs less than {NEARLY_FREE:g} of a forward, and drawing its noise, which is "
+        "not in that, costs more: cost='seconds' (--cost seconds) counts what the run took."
+    ]
 
 
 def _notes(ds: xr.Dataset, found: Offers, mapping: Index, copies: Array, reference: str) -> list[str]:

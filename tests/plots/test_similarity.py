@@ -376,3 +376,10 @@ def test_importing_plots_is_light() -> None:
         "p.similarity; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_theory_is_no_measure_of_whole_estimates() -> None:
+    ds = make_run(np.random.default_rng(0), estimators={"planned(1a2b)": Truth(), "lr": Truth()})
+    with pytest.raises(UsageError, match="whole estimate of many directions"):
+        plots.similarity(ds, theory=True)
+    plots.similarity(ds, estimators=["lr"], theory=True)

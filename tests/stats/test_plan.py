@@ -565,3 +565,10 @@ def test_a_plan_that_cannot_be_written_says_so(tmp_path):
             plan.save(place)
     with pytest.raises(UsageError, match="there is no plan"):
         Plan.load("x" * 5000 + ".json")
+
+
+def test_what_equivalents_leave_out_is_said():
+    ds, _ = run({"lr": Truth(1.0, 60.0)})
+    ds["equivalents"].values[0, list(ds["layer"].values).index("fc")] *= 1e-3
+    assert any("A copy for fc costs less" in note for note in gp.plan(ds, cosine=0.8).notes)
+    assert not any("A copy for" in note for note in gp.plan(ds, cosine=0.8, cost="forwards").notes)
