@@ -226,8 +226,8 @@ def _cheap(found: Offers, mapping: Index, unit: str) -> list[str]:
     if not cheap or unit != "equivalents":
         return []
     return [
-        f"A copy for {', '.join(cheap)} costs less than {NEARLY_FREE:g} of a forward, and drawing its noise, which is "
-        "not in that, costs more: cost='seconds' (--cost seconds) counts what the run took."
+        f"A copy for {', '.join(cheap)} costs less than {NEARLY_FREE:g} of a forward, and drawing its noise, which "
+        "is not in that, costs more: cost='seconds' (--cost seconds) counts what the run took."
     ]
 
 
