@@ -13,6 +13,7 @@ from gradprobe.core.rows import Rows
 from gradprobe.engine.sites import Inputs
 from gradprobe.estimators.pulling import Directions, clean_inputs, pull
 from gradprobe.layers import rule_for
+from gradprobe.layers.generic import Apart
 from gradprobe.problems.problem import Problem
 
 CHUNK = 2**25
@@ -75,9 +76,8 @@ def _at_once(
     module, names = problem.twin.get_submodule(path), layer.modules[path]
     values = problem.memo(("values", path), lambda: problem.local_values(path))
     rule = rule_for(module)
-    found = rule.pull_back_apart(
-        module, list(names), values, args, kwargs, cotangents, axes, layer.axis, encode
-    )
+    call = Apart(module, list(names), values, args, kwargs, cotangents, axes, layer.axis, encode)
+    found = rule.pull_back_apart(call)
     return {full: found[name] for name, full in names.items()}
 
 

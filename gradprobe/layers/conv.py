@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gradprobe.layers import register
-from gradprobe.layers.generic import SignOfInput, Tensors
+from gradprobe.layers.generic import Apart, SignOfInput, Tensors
 
 
 @register(
@@ -57,24 +57,15 @@ class ConvRule(SignOfInput):
             )
         return {name: found[1] if name == "weight" else found[2] for name in own}
 
-    def pull_back_apart(
-        self,
-        module: nn.Module,
-        own: Sequence[str],
-        values: Tensors,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        cotangents: torch.Tensor,
-        axes: Sequence[int | None],
-        axis: int,
-        encode: bool = False,
-    ) -> dict[str, torch.Tensor]:
+    def pull_back_apart(self, call: Apart) -> dict[str, torch.Tensor]:
         """As :meth:`Generic.pull_back_apart`; where the call is plain, products with the patches under the kernel."""
-        x = args[0] if len(args) == 1 and not kwargs else None
-        known = isinstance(module, nn.Conv2d) and module.groups == 1 and axis == 0
-        if not known or not isinstance(x, torch.Tensor) or not _plain(module, own, values, x):
-            return super().pull_back_apart(module, own, values, args, kwargs, cotangents, axes, axis, encode)
-        return _by_patches(module, own, values, torch.sign(x) if encode else x, cotangents)
+        module = call.module
+        x = call.args[0] if len(call.args) == 1 and not call.kwargs else None
+        known = isinstance(module, nn.Conv2d) and module.groups == 1 and call.axis == 0
+        if not known or not isinstance(x, torch.Tensor) or not _plain(module, call.own, call.values, x):
+            return super().pull_back_apart(call)
+        x = torch.sign(x) if call.encode else x
+        return _by_patches(module, call.own, call.values, x, call.cotangents)
 
 
 def _by_patches(

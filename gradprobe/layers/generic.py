@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,33 @@ from gradprobe.core.hooks import copied, first_tensor, map_tensors, tensors
 from gradprobe.layers import register
 
 Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A call whose samples are pulled back each on its own.
+
+    Attributes:
+        module: The module.
+        own: Local names of the layer's parameters.
+        values: Parameters and buffers by local name; left as they are, like the arguments.
+        args: Positional arguments of the call.
+        kwargs: Keyword arguments of the call.
+        cotangents: ``[n, *output]``.
+        axes: Axis of the B samples in each tensor among the arguments; None where it has none.
+        axis: Axis of the samples in the output.
+        encode: Replace J by sign(J).
+    """
+
+    module: nn.Module
+    own: Sequence[str]
+    values: Tensors
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    cotangents: torch.Tensor
+    axes: Sequence[int | None]
+    axis: int
+    encode: bool = False
 
 
 @register("generic", summary="any module, by autograd through it alone; no sign of the input")
@@ -69,41 +97,24 @@ class Generic:
             for name, g in zip(own, found, strict=True)
         }
 
-    def pull_back_apart(
-        self,
-        module: nn.Module,
-        own: Sequence[str],
-        values: Tensors,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        cotangents: torch.Tensor,
-        axes: Sequence[int | None],
-        axis: int,
-        encode: bool = False,
-    ) -> dict[str, torch.Tensor]:
+    def pull_back_apart(self, call: Apart) -> dict[str, torch.Tensor]:
         """``J_b^T cotangent`` of each sample b on its own, for several cotangents; all samples at once.
 
         Args:
-            module: The module, as for :meth:`pull_back`; so are ``own``, ``values``, ``args`` and ``kwargs``.
-            own: Local names of the layer's parameters.
-            values: Parameters and buffers by local name.
-            args: Positional arguments of the call.
-            kwargs: Keyword arguments of the call.
-            cotangents: ``[n, *output]``.
-            axes: Axis of the B samples in each tensor among the arguments; None where it has none.
-            axis: Axis of the samples in the output.
-            encode: Replace J by sign(J).
+            call: The call, and the cotangents of its output.
 
         Returns:
             Local parameter name -> ``[B, n, *param]``. What torch cannot vectorise raises any error.
         """
-        if encode:
+        module, own, values, axis = call.module, call.own, call.values, call.axis
+        args, kwargs = call.args, call.kwargs
+        if call.encode:
             args, kwargs = self.encoded(module, args, kwargs)
         given = tensors((args, kwargs))
         leaves = {name: values[name] for name in own}
 
         def one(cotangent: torch.Tensor, *mine: torch.Tensor) -> dict[str, torch.Tensor]:
-            left = iter(t if a is None else t.unsqueeze(a) for t, a in zip(mine, axes, strict=True))
+            left = iter(t if a is None else t.unsqueeze(a) for t, a in zip(mine, call.axes, strict=True))
             given_args, given_kwargs = map_tensors(lambda _: next(left).clone(), (args, kwargs))
 
             def output(own_values: Tensors) -> torch.Tensor:
@@ -116,7 +127,7 @@ class Generic:
             each = [back(c)[0] for c in alone]
             return {name: torch.stack([found[name] for found in each]) for name in own}
 
-        return torch.func.vmap(one, in_dims=(1 + axis, *axes))(cotangents, *given)
+        return torch.func.vmap(one, in_dims=(1 + axis, *call.axes))(call.cotangents, *given)
 
     def encoded(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import torch
 from torch import nn
 
 from gradprobe.layers import register
-from gradprobe.layers.generic import SignOfInput, Tensors
+from gradprobe.layers.generic import Apart, SignOfInput
 
 
 @register(
@@ -24,28 +21,19 @@ from gradprobe.layers.generic import SignOfInput, Tensors
 class LinearRule(SignOfInput):
     """``weight`` gets cotangent x input, ``bias`` the cotangent; signs are those of the input."""
 
-    def pull_back_apart(
-        self,
-        module: nn.Module,
-        own: Sequence[str],
-        values: Tensors,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        cotangents: torch.Tensor,
-        axes: Sequence[int | None],
-        axis: int,
-        encode: bool = False,
-    ) -> dict[str, torch.Tensor]:
+    def pull_back_apart(self, call: Apart) -> dict[str, torch.Tensor]:
         """As :meth:`Generic.pull_back_apart`; where the call is plain, one product for each sample."""
-        plain = isinstance(module, nn.Linear) and len(args) == 1 and not kwargs and not axis and axes[0] == 0
+        module, args = call.module, call.args
+        alone = len(args) == 1 and not call.kwargs
+        plain = isinstance(module, nn.Linear) and alone and not call.axis and call.axes[0] == 0
         hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
         if not plain or args[0].ndim == 1 or hooked:
-            return super().pull_back_apart(module, own, values, args, kwargs, cotangents, axes, axis, encode)
-        x = torch.sign(args[0]) if encode else args[0]
+            return super().pull_back_apart(call)
+        x = torch.sign(args[0]) if call.encode else args[0]
         x = x.reshape(len(x), -1, x.shape[-1])  # [B, places, in]
-        each = cotangents.to(x.dtype).transpose(0, 1)
+        each = call.cotangents.to(x.dtype).transpose(0, 1)
         each = each.reshape(*each.shape[:2], -1, each.shape[-1])  # [B, n, places, out]
         found = {"bias": each.sum(2)}
-        if "weight" in own:
+        if "weight" in call.own:
             found["weight"] = each.transpose(2, 3) @ x[:, None]
-        return {name: found[name] for name in own}
+        return {name: found[name] for name in call.own}

@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import functional_call
 
 from gradprobe.layers import register
-from gradprobe.layers.generic import Generic, Tensors
+from gradprobe.layers.generic import Apart, Generic, Tensors
 
 
 @register(
@@ -49,23 +49,13 @@ class NormRule(Generic):
         found = {"weight": _summed(cotangent * factor, axes)}
         return found | ({"bias": _summed(cotangent, axes)} if "bias" in own else {})
 
-    def pull_back_apart(
-        self,
-        module: nn.Module,
-        own: Sequence[str],
-        values: Tensors,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        cotangents: torch.Tensor,
-        axes: Sequence[int | None],
-        axis: int,
-        encode: bool = False,
-    ) -> dict[str, torch.Tensor]:
+    def pull_back_apart(self, call: Apart) -> dict[str, torch.Tensor]:
         """As :meth:`Generic.pull_back_apart`: the same products, summed over all axes but the samples'."""
-        factor = _factor(module, own, values, args, kwargs, encode)
-        others = [1 + a for a in _axes(module, values, cotangents.ndim - 1) if a != axis]
+        factor = _factor(call.module, call.own, call.values, call.args, call.kwargs, call.encode)
+        cotangents = call.cotangents
+        others = [1 + a for a in _axes(call.module, call.values, cotangents.ndim - 1) if a != call.axis]
         found = {"weight": _summed(cotangents * factor, others)}
-        found |= {"bias": _summed(cotangents, others)} if "bias" in own else {}
+        found |= {"bias": _summed(cotangents, others)} if "bias" in call.own else {}
         return {name: value.transpose(0, 1) for name, value in found.items()}
 
 

@@ -15,12 +15,30 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from gradprobe.core.provenance import environment
+from gradprobe.plots._style import PaperFigure
 from gradprobe.store.assemble import attribute
 from gradprobe.store.files import write_atomically
 
 _NESTED = ("identity", "configuration", "environment", "refused", "unused_layers")
 _LEFT_OUT = ("layers", "path")  # long, and where it happened to lie
 _METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+
+
+def finish(figure: PaperFigure, record: Mapping[str, Any], stem: str | Path | None) -> PaperFigure:
+    """Note what made a figure, and save it if that was asked for.
+
+    Args:
+        figure: The figure.
+        record: What made it; kept as ``gradprobe_record``, and as the JSON file.
+        stem: As for :func:`save`; None: it is not saved.
+
+    Returns:
+        The figure.
+    """
+    figure.gradprobe_record = plain(record)
+    if stem is not None:
+        save(figure, stem, figure.gradprobe_record)
+    return figure
 
 
 def save(figure: Figure, stem: str | Path, made_from: Mapping[str, Any]) -> list[Path]:

@@ -14,8 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from gradprobe.core.errors import UsageError
 from gradprobe.plots import register
-from gradprobe.plots._save import plain
-from gradprobe.plots._save import save as save_figure
+from gradprobe.plots._save import finish
 from gradprobe.plots._style import MARKERS, NOTE_SIZE, PaperFigure, despine, inches, paper
 
 FLOPS = {"flops-gaussian": "_", "flops-bernoulli-0.3": "|"}
@@ -63,12 +62,11 @@ def allocation(
     figure.gradprobe_caption = _caption(shown)
     record = {name: shown[name].values for name in NEEDED} | {"allocator": shown["allocator"].values}
     record |= {"estimator": shown["estimator"].values, "layer": shown["layer"].values}
-    figure.gradprobe_record = plain(
-        {"figure": "allocation", "caption": figure.gradprobe_caption, "attrs": dict(shown.attrs), **record}
+    return finish(
+        figure,
+        {"figure": "allocation", "caption": figure.gradprobe_caption, "attrs": dict(shown.attrs), **record},
+        save,
     )
-    if save is not None:
-        save_figure(figure, save, figure.gradprobe_record)
-    return figure
 
 
 def _check(ds: xr.Dataset) -> None:

@@ -17,8 +17,7 @@ from gradprobe.core.errors import UsageError
 from gradprobe.plots import register
 from gradprobe.plots._maps import add_legend, make_maps, name_maps
 from gradprobe.plots._path_caption import cautions, lost_walkers, made
-from gradprobe.plots._save import made_from, plain
-from gradprobe.plots._save import save as save_figure
+from gradprobe.plots._save import finish, made_from
 from gradprobe.plots._style import PaperFigure, inches, paper
 from gradprobe.plots._surface import draw_surface, kinds, two_variables
 from gradprobe.plots._walkers import Method, methods, point, seed_index
@@ -85,10 +84,7 @@ def basins(
     ]
     record: dict[str, Any] = {"figure": "basins", "caption": figure.gradprobe_caption, "arguments": arguments}
     record |= {"x": grid[0], "y": grid[1], "methods": numbers} | made_from(wide)
-    figure.gradprobe_record = plain(record)
-    if save is not None:
-        save_figure(figure, save, figure.gradprobe_record)
-    return figure
+    return finish(figure, record, save)
 
 
 def starts_grid(path: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,8 +13,7 @@ from matplotlib.lines import Line2D
 
 from gradprobe.core.errors import UsageError
 from gradprobe.plots import register
-from gradprobe.plots._save import plain
-from gradprobe.plots._save import save as save_figure
+from gradprobe.plots._save import finish
 from gradprobe.plots._style import NOTE_SIZE, PaperFigure, despine, inches, paper
 
 COLUMNS = (
@@ -79,10 +78,7 @@ def bias(
         _legend(figure, sigmas, references, table)
     figure.gradprobe_caption = _caption(table)
     record = {"figure": "bias", "caption": figure.gradprobe_caption, "table": table.to_dict("list")}
-    figure.gradprobe_record = plain(record)
-    if save is not None:
-        save_figure(figure, save, figure.gradprobe_record)
-    return figure
+    return finish(figure, record, save)
 
 
 def _check(table: pd.DataFrame) -> None:

@@ -19,8 +19,7 @@ from gradprobe.core.errors import UsageError, unknown
 from gradprobe.plots import _draw, _layout, register
 from gradprobe.plots._choice import Choice, choose_estimators, choose_layers
 from gradprobe.plots._cost_panels import Priced, cost_panels
-from gradprobe.plots._save import made_from, plain
-from gradprobe.plots._save import save as save_figure
+from gradprobe.plots._save import finish, made_from
 from gradprobe.plots._style import PaperFigure, inches, paper
 from gradprobe.plots.similarity_figure import REFERENCES
 
@@ -110,10 +109,7 @@ def cost(
     }
     given |= {"scale": scale, "level": level, "model": model, "width": width}
     record = {"figure": "cost", "caption": figure.gradprobe_caption, "arguments": given}
-    figure.gradprobe_record = plain(record | {"panels": [p.to_dict() for p in panels]} | made_from(ds))
-    if save is not None:
-        save_figure(figure, save, figure.gradprobe_record)
-    return figure
+    return finish(figure, record | {"panels": [p.to_dict() for p in panels]} | made_from(ds), save)
 
 
 def _draw_all(panels: list[Priced], choice: Choice, against: str, size: float) -> PaperFigure:

@@ -19,8 +19,7 @@ from gradprobe.plots import _draw, _layout, register
 from gradprobe.plots._choice import choose_estimators, choose_layers
 from gradprobe.plots._crossings import Crossings, Line, crossings
 from gradprobe.plots._panels import Panel
-from gradprobe.plots._save import made_from, plain
-from gradprobe.plots._save import save as save_figure
+from gradprobe.plots._save import finish, made_from
 from gradprobe.plots._style import MARKERS, PaperFigure, inches, paper
 
 ROW = 0.055
@@ -84,10 +83,7 @@ def data_or_copies(
         "width": width,
     }
     record = {"figure": "data_or_copies", "caption": figure.gradprobe_caption, "arguments": given}
-    figure.gradprobe_record = plain(record | {"panels": [p.to_dict() for p in found]} | made_from(ds))
-    if save is not None:
-        save_figure(figure, save, figure.gradprobe_record)
-    return figure
+    return finish(figure, record | {"panels": [p.to_dict() for p in found]} | made_from(ds), save)
 
 
 def _draw_all(found: list[Crossings], last: int, size: float) -> PaperFigure:

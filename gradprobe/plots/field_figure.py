@@ -13,8 +13,7 @@ from matplotlib.lines import Line2D
 
 from gradprobe.plots import register
 from gradprobe.plots._maps import across, add_legend, make_maps, name_maps
-from gradprobe.plots._save import made_from, plain
-from gradprobe.plots._save import save as save_figure
+from gradprobe.plots._save import finish, made_from
 from gradprobe.plots._style import PaperFigure, inches, paper
 from gradprobe.plots._surface import draw_surface, frame, two_variables
 from gradprobe.plots._walkers import diverged, last, within_reach
@@ -77,10 +76,7 @@ def fields(
     arguments = {"width": width, "path": path is not None}
     record = {"figure": "fields", "caption": figure.gradprobe_caption, "arguments": arguments}
     record |= {"fields": _numbers(field, ends)} | made_from(field)
-    figure.gradprobe_record = plain(record)
-    if save is not None:
-        save_figure(figure, save, figure.gradprobe_record)
-    return figure
+    return finish(figure, record, save)
 
 
 def labels(field: xr.Dataset) -> list[str]:

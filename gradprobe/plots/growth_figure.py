@@ -9,7 +9,7 @@ import seaborn as sns
 
 from gradprobe.core.errors import UsageError
 from gradprobe.plots import register
-from gradprobe.plots._save import save as save_figure
+from gradprobe.plots._save import finish
 from gradprobe.plots._style import PaperFigure, despine, inches, paper
 
 COLUMNS = ("factor", "value", "part", "seconds")
@@ -73,7 +73,4 @@ def growth(
     figure.gradprobe_caption = (
         "Median seconds of one capture; every other factor as in the note of the script."
     )
-    figure.gradprobe_record = {"caption": figure.gradprobe_caption, "table": table.to_dict("list")}
-    if save is not None:
-        save_figure(figure, save, figure.gradprobe_record)
-    return figure
+    return finish(figure, {"caption": figure.gradprobe_caption, "table": table.to_dict("list")}, save)

@@ -17,8 +17,7 @@ from gradprobe.plots import _draw, _layout, register
 from gradprobe.plots._choice import choose_estimators, choose_layers
 from gradprobe.plots._panels import Panel
 from gradprobe.plots._parts import LOOKS, Group, groups, key
-from gradprobe.plots._save import made_from, plain
-from gradprobe.plots._save import save as save_figure
+from gradprobe.plots._save import finish, made_from
 from gradprobe.plots._style import LABEL_SIZE, NOTE_SIZE, TITLE_SIZE, PaperFigure, inches, paper
 
 BAR = 0.13
@@ -74,10 +73,7 @@ def noise_or_bias(
     given: dict[str, Any] = {"copies": n, "estimators": labels, "layers": names, "scale": scale}
     given |= {"model": model, "width": width}
     record = {"figure": "noise_or_bias", "caption": figure.gradprobe_caption, "arguments": given}
-    figure.gradprobe_record = plain(record | {"groups": [g.to_dict() for g in found]} | made_from(ds))
-    if save is not None:
-        save_figure(figure, save, figure.gradprobe_record)
-    return figure
+    return finish(figure, record | {"groups": [g.to_dict() for g in found]} | made_from(ds), save)
 
 
 def _draw_all(found: list[Group], size: float, n: float) -> PaperFigure:

@@ -19,8 +19,7 @@ from gradprobe.plots._draw import BAND_ALPHA
 from gradprobe.plots._maps import add_legend
 from gradprobe.plots._path_caption import cautions, counting, lost_walkers, made, thinned
 from gradprobe.plots._path_panels import X_LABELS, abscissa, from_zero
-from gradprobe.plots._save import made_from, plain
-from gradprobe.plots._save import save as save_figure
+from gradprobe.plots._save import finish, made_from
 from gradprobe.plots._style import PaperFigure, despine, inches, paper
 from gradprobe.plots._walkers import Method, methods
 from gradprobe.store.paths import check_kind
@@ -75,10 +74,7 @@ def reached(
     arguments = {"radius": radius, "x": sides, "level": level, "stay": stay, "width": width}
     record = {"figure": "reached", "caption": figure.gradprobe_caption, "arguments": arguments}
     record |= {"methods": _numbers(path, progress)} | made_from(path)
-    figure.gradprobe_record = plain(record)
-    if save is not None:
-        save_figure(figure, save, figure.gradprobe_record)
-    return figure
+    return finish(figure, record, save)
 
 
 def _draw(path: xr.Dataset, progress: xr.Dataset, sides: list[str], verb: str, size: float) -> PaperFigure:

@@ -17,8 +17,7 @@ from matplotlib.patches import Patch
 from gradprobe import stats
 from gradprobe.core.errors import UsageError, unknown
 from gradprobe.plots import register
-from gradprobe.plots._save import made_from, plain
-from gradprobe.plots._save import save as save_figure
+from gradprobe.plots._save import finish, made_from
 from gradprobe.plots._style import NOTE_SIZE, PaperFigure, despine, inches, paper
 
 ENCODINGS = {
@@ -80,10 +79,7 @@ def signs(
     figure.gradprobe_caption = _caption(runs)
     record: dict[str, Any] = {"figure": "signs", "caption": figure.gradprobe_caption}
     record |= {"runs": {k: {"table": tables[k].to_dict("list")} | made_from(ds) for k, ds in runs.items()}}
-    figure.gradprobe_record = plain(record)
-    if save is not None:
-        save_figure(figure, save, figure.gradprobe_record)
-    return figure
+    return finish(figure, record, save)
 
 
 def _numbers(ds: xr.Dataset) -> pd.DataFrame:

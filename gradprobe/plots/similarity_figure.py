@@ -12,8 +12,7 @@ from gradprobe.core.errors import UsageError, unknown
 from gradprobe.plots import _draw, _layout, register
 from gradprobe.plots._choice import Choice, choose_estimators, choose_layers
 from gradprobe.plots._panels import Panel, layer_panels, model_panel
-from gradprobe.plots._save import made_from, plain
-from gradprobe.plots._save import save as save_figure
+from gradprobe.plots._save import finish, made_from
 from gradprobe.plots._style import PaperFigure, inches, paper
 
 REFERENCES = {"bp": "backprop", "smoothed": "the smoothed gradient"}
@@ -95,10 +94,7 @@ def similarity(
     given |= {"estimators": labels, "layers": names, "reference": reference, "level": level, "law": law}
     given |= {"theory": theory, "model": model, "width": width}
     record = {"figure": "similarity", "caption": figure.gradprobe_caption, "arguments": given}
-    figure.gradprobe_record = plain(record | {"panels": [p.to_dict() for p in panels]} | made_from(ds))
-    if save is not None:
-        save_figure(figure, save, figure.gradprobe_record)
-    return figure
+    return finish(figure, record | {"panels": [p.to_dict() for p in panels]} | made_from(ds), save)
 
 
 def _draw_all(panels: list[Panel], choice: Choice, xscale: str, size: float) -> PaperFigure:

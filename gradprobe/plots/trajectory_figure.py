@@ -13,8 +13,7 @@ from gradprobe.plots import register
 from gradprobe.plots._maps import add_legend
 from gradprobe.plots._path_caption import cautions, lost_walkers, made
 from gradprobe.plots._path_panels import X_LABELS, abscissa, draw_chosen, draw_others, draw_progress, handles
-from gradprobe.plots._save import made_from, plain
-from gradprobe.plots._save import save as save_figure
+from gradprobe.plots._save import finish, made_from
 from gradprobe.plots._style import PaperFigure, despine, inches, paper
 from gradprobe.plots._surface import draw_minima, draw_surface, minima_handles, ratio, value
 from gradprobe.plots._walkers import diverged, left, methods, one_start, seed_index
@@ -66,10 +65,7 @@ def trajectory(
     arguments = {"seed": int(chosen["seed"].values[row]), "start": start, "log": log, "x": x, "width": width}
     record = {"figure": "trajectory", "caption": figure.gradprobe_caption, "arguments": arguments}
     record |= {"methods": _numbers(chosen, progress, x)} | made_from(chosen)
-    figure.gradprobe_record = plain(record)
-    if save is not None:
-        save_figure(figure, save, figure.gradprobe_record)
-    return figure
+    return finish(figure, record, save)
 
 
 def _draw(

@@ -16,8 +16,7 @@ from gradprobe.core.errors import UsageError
 from gradprobe.plots import register
 from gradprobe.plots._maps import add_legend
 from gradprobe.plots._path_caption import cautions, counting, lost_walkers, made, thinned
-from gradprobe.plots._save import made_from, plain
-from gradprobe.plots._save import save as save_figure
+from gradprobe.plots._save import finish, made_from
 from gradprobe.plots._style import PaperFigure, despine, inches, paper
 from gradprobe.plots._walkers import Method, methods
 from gradprobe.store.paths import check_kind
@@ -77,10 +76,7 @@ def versus(
     ]
     arguments = options | {"first": first, "second": second, "width": width}
     record = {"figure": "versus", "caption": figure.gradprobe_caption, "arguments": arguments, "rows": rows}
-    figure.gradprobe_record = plain(record)
-    if save is not None:
-        save_figure(figure, save, figure.gradprobe_record)
-    return figure
+    return finish(figure, record, save)
 
 
 def _draw(

@@ -19,8 +19,7 @@ from gradprobe.core.errors import UsageError, one_of, positive, unknown
 from gradprobe.plots import _draw, _layout, register
 from gradprobe.plots._choice import choose_layers
 from gradprobe.plots._panels import Panel
-from gradprobe.plots._save import made_from, plain
-from gradprobe.plots._save import save as save_figure
+from gradprobe.plots._save import finish, made_from
 from gradprobe.plots._style import MARKERS, TITLE_SIZE, PaperFigure, inches, paper
 from gradprobe.stats._names import listed
 from gradprobe.stats.sigma_window import TOLERANCE
@@ -84,10 +83,7 @@ def sigma_sweep(
     given |= {"scale": scale, "model": model, "width": width}
     record = {"figure": "sigma_sweep", "caption": figure.gradprobe_caption, "arguments": given}
     panels = [{"name": p.name, "numel": p.numel, "methods": _numbers(values, chosen)} for p, values in found]
-    figure.gradprobe_record = plain(record | {"panels": panels} | made_from(ds))
-    if save is not None:
-        save_figure(figure, save, figure.gradprobe_record)
-    return figure
+    return finish(figure, record | {"panels": panels} | made_from(ds), save)
 
 
 def _methods(found: xr.Dataset, given: str | Sequence[str] | None) -> list[str]:

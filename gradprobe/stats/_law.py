@@ -34,7 +34,6 @@ ENOUGH_SEEDS, ENOUGH_BLOCKS = 5, 20
 """Size from which on the intervals were checked; a smaller run has too little to say."""
 
 TWO_SIDED = 0.975
-ONE_SIDED = 0.95
 
 
 @dataclass(frozen=True)
