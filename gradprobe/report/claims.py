@@ -44,7 +44,12 @@ class Targets:
 
 
 def claims(
-    ds: xr.Dataset, over: str, reference: str, targets: Targets, tests: xr.Dataset | None
+    ds: xr.Dataset,
+    over: str,
+    reference: str,
+    targets: Targets,
+    law: xr.Dataset | None,
+    tests: xr.Dataset | None,
 ) -> pd.DataFrame:
     """Kind and numbers of every layer, or of the model, under every method.
 
@@ -53,6 +58,7 @@ def claims(
         over: ``layer`` or ``model``.
         reference: What estimates are held against.
         targets: What counts as good.
+        law: ``alignment`` of the same; None for a run of one block.
         tests: Result of :func:`sound`.
 
     Returns:
@@ -61,11 +67,11 @@ def claims(
         (likewise, where a claim of bias can be split).
     """
     noisy = ds["stochastic"].values.astype(bool)
-    short = ds["copies"].values.max(initial=0) < 2 * int(ds.attrs["block"])
-    found = [_tested(ds, over, reference, targets, tests)] if not short else []
-    if short and not noisy.all():
-        found.append(_tested(ds.isel(estimator=~noisy), over, reference, targets, None))
-    if short and noisy.any():
+    found = [] if law is None else [_tested(ds, law, over, reference, targets, tests)]
+    if law is None and not noisy.all():
+        still = ds.isel(estimator=~noisy)
+        found.append(_tested(still, stats.alignment(still, over, reference), over, reference, targets, None))
+    if law is None and noisy.any():
         found.append(_one_block(ds.isel(estimator=noisy), over))
     table = pd.concat(found, ignore_index=True)
     place = {str(e): i for i, e in enumerate(ds["estimator"].values)}
@@ -75,11 +81,20 @@ def claims(
     )
 
 
+def one_block(ds: xr.Dataset) -> bool:
+    """Whether the run has fewer than the two blocks that the alignment law needs."""
+    return bool(ds["copies"].values.max(initial=0) < 2 * int(ds.attrs["block"]))
+
+
 def _tested(
-    ds: xr.Dataset, over: str, reference: str, targets: Targets, tests: xr.Dataset | None
+    ds: xr.Dataset,
+    law: xr.Dataset,
+    over: str,
+    reference: str,
+    targets: Targets,
+    tests: xr.Dataset | None,
 ) -> pd.DataFrame:
     """Rows of methods that have two blocks, or no noise."""
-    law = stats.alignment(ds, over, reference)
     now = _now(law)
     aim, near = stats.needed(law, targets.cosine), stats.needed(law, targets.exact)
     p_along = p_two_sided(law["A"].transpose(..., "seed").values)
@@ -222,20 +237,19 @@ def _parts(ds: xr.Dataset, over: str, reference: str, claimed: Flags) -> dict[st
     }
 
 
-def uneven(ds: xr.Dataset, reference: str) -> pd.DataFrame:
+def uneven(ds: xr.Dataset, reference: str, raw: xr.Dataset) -> pd.DataFrame:
     """What the whole model's direction loses because the gains of its layers differ.
 
     Args:
         ds: Results of one batch.
         reference: What estimates are held against.
+        raw: ``alignment`` of the model.
 
     Returns:
         One row for each method whose ceiling is resolved both as it is and with each layer rescaled to unit gain:
         ``method raw raw_low raw_high unit unit_low unit_high p`` (Holm over methods, of equal ceilings).
     """
-    if ds["copies"].values.max(initial=0) < 2 * int(ds.attrs["block"]):
-        return pd.DataFrame(columns=["method", "p"])
-    laws = [stats.alignment(ds, "model", reference, scale=s) for s in ("raw", "unit-gain")]
+    laws = [raw, stats.alignment(ds, "model", reference, scale="unit-gain")]
     known = np.all([(law["state"] == "resolved") & law["enough"] & ~law["exact"] for law in laws], axis=0)
     parts = [law[k].transpose(..., "seed").values for law in laws for k in "AXG"]
     difference = pseudo_values(_less, *parts)

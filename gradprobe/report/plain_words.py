@@ -6,11 +6,13 @@ import html
 import shutil
 import textwrap
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from gradprobe import stats
 from gradprobe.core.errors import UsageError, unknown
 from gradprobe.report import claims as c
 from gradprobe.report.caveats import caveats, uneven_sentences
@@ -117,15 +119,17 @@ def verdict(ds: xr.Dataset, reference: str = "bp", cosine: float = TARGET, exact
         )
     if reference not in ds["reference"].values:
         raise unknown("reference", reference, [str(r) for r in ds["reference"].values])
+    laws = {} if c.one_block(ds) else {o: stats.alignment(ds, o, reference) for o in ("model", "layer")}
     tests = c.sound(ds, reference)
-    both = [c.claims(ds, over, reference, targets, tests) for over in ("model", "layer")]
+    both = [c.claims(ds, o, reference, targets, laws.get(o), tests) for o in ("model", "layer")]
     table = pd.concat(both, ignore_index=True)
     refused = attribute(ds, "refused") or {}
-    table["sentence"] = [_sentence(row, targets.cosine, refused) for row in table.to_dict("records")]
+    rows: list[Any] = table.to_dict("records")
+    table["sentence"] = [_sentence(row, targets.cosine, refused) for row in rows]
     sentences = [
-        *model_sentences(table[table["over"] == "model"], targets),
-        *uneven_sentences(ds, reference, c.uneven(ds, reference)),
-        *layer_sentences(table[table["over"] == "layer"], targets),
+        *model_sentences([row for row in rows if row["over"] == "model"], targets.cosine),
+        *(uneven_sentences(c.uneven(ds, reference, laws["model"]), laws["layer"]) if laws else []),
+        *layer_sentences([row for row in rows if row["over"] == "layer"], targets.cosine),
         *caveats(ds, reference, table, tests),
     ]
     facts = {"problem": str(ds.attrs.get("problem", "")), "reference": reference}
