@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from gradprobe.report import claims as c
+from gradprobe.report import kinds as c
 from gradprobe.report.wording import MOST_NAMES, cosine_text, listed, name_text
 from gradprobe.stats._law import ENOUGH_BLOCKS, ENOUGH_SEEDS
 from gradprobe.store.assemble import attribute

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gradprobe.report import claims as c
+from gradprobe.report import kinds as c
 from gradprobe.report.wording import (
     MOST_NAMES,
     WORDS,
