@@ -22,10 +22,16 @@ PAGES = [
 ]
 SHORTER = {
     "README": {"400": "40"},
-    "command-line": {"400": "40"},
-    "decisions": {"400": "60", "200": "20", "4": "2", "0.9": "0.5"},
+    "command-line": {"400": "40", "beale": "beale --steps 50"},
+    "decisions": {
+        "400": "60",
+        "200": "20",
+        "4": "2",
+        "0.9": "0.5",
+        "bp,smoothed": "bp,smoothed --reference-copies 16",
+    },
 }
-"""Fewer copies and batches in the commands of a page."""
+"""Fewer copies, steps and batches in the commands of a page."""
 LESS = {"README": {"copies=400": "copies=40"}, "decisions": {"cosine=0.9": "cosine=0.5"}}
 """The same in its Python."""
 
