@@ -18,7 +18,6 @@ import pages
 from sphinx.application import Sphinx
 
 project = "gradprobe"
-author = "the authors of gradprobe"
 release = version = pages.version()
 language = "en"
 
@@ -50,6 +49,7 @@ html_title = f"gradprobe {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_show_copyright = False
 html_show_sphinx = False
 
 

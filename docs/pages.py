@@ -6,7 +6,6 @@ again what is new.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import tomllib
@@ -14,7 +13,6 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import gradprobe
 from gradprobe.core.registry import Registry
@@ -28,8 +26,8 @@ NOTEBOOKS = ROOT / "analyses" / "notebooks"
 TEXTS = {"CONTRIBUTING.md": "contributing", "CHANGELOG.md": "changelog"}
 """Files of the repository that are pages too, where they are there -> the name of the page."""
 
-WHERE_FROM = """In the examples `problem` is the shipped, trained ResNet-5 with a batch of 8 digits, and `ds` a small \
-run of it:
+WHERE_FROM = """In the examples `problem` is the shipped, trained ResNet-5 with a batch of 8 digits, and `ds` a \
+small run of it:
 
 ```python
 import gradprobe as gp
@@ -72,7 +70,9 @@ def write_all(folder: Path) -> None:
         "methods.md": _methods(),
         "formats.md": _formats(),
         **{f"notebooks/{path.name}": path.read_text(encoding="utf-8") for path in notebooks()},
-        **{f"{page}.md": _text(ROOT / name, folder) for name, page in TEXTS.items() if (ROOT / name).exists()},
+        **{
+            f"{page}.md": _text(ROOT / name, folder) for name, page in TEXTS.items() if (ROOT / name).exists()
+        },
     }
     made["contents.txt"] = _contents(folder.parent, [f"{folder.name}/{name}" for name in made])
     for name, text in made.items():
@@ -130,7 +130,11 @@ def _api() -> dict[str, str]:
         ("Statistics", "gradprobe.stats", _summaries(STATISTICS)),
         ("Figures", "gradprobe.plots", _summaries(PLOTS)),
     ]
-    parts = ["# API", "Bad arguments raise `gradprobe.UsageError`: one sentence that names the way out.", WHERE_FROM]
+    parts = [
+        "# API",
+        "Bad arguments raise `gradprobe.UsageError`: one sentence that names the way out.",
+        WHERE_FROM,
+    ]
     made = {}
     for title, module, rows in groups:
         names = [f"{module}.{name}" for name, _ in rows]
@@ -162,7 +166,7 @@ def _page(name: str) -> str:
     if isinstance(thing, type):
         kind = "autoexception" if issubclass(thing, Exception) else "autoclass"
     options = ["   :members:"] if kind == "autoclass" else []
-    return _rst(f"# {own}", [f".. {kind}:: {name}", *options])
+    return _rst(f"# {name.removeprefix('gradprobe.')}", [f".. {kind}:: {name}", *options])
 
 
 def _methods() -> str:
@@ -174,16 +178,12 @@ def _methods() -> str:
     ]
     for entry in ESTIMATORS:
         found = ESTIMATORS.get(entry.name)
-        parts.append(_rst(f"## {entry.name}", [f".. autoclass:: {found.__module__}.{found.__qualname__}"]).strip())
+        parts.append(
+            _rst(f"## {entry.name}", [f".. autoclass:: {found.__module__}.{found.__qualname__}"]).strip()
+        )
         target = entry.meta.get("target", "")
-        rows = [(f"`{f.name}`", f"`{_default(f)}`") for f in dataclasses.fields(found)]
         parts.append(f"Its mean is {TARGETS.get(target, target)}.")
-        parts += [_table(("option", "default"), rows)] if rows else []
     return "\n\n".join(parts) + "\n"
-
-
-def _default(field: dataclasses.Field[Any]) -> str:
-    return "must be given" if field.default is dataclasses.MISSING else str(field.default)
 
 
 def _formats() -> str:
@@ -198,7 +198,7 @@ def _formats() -> str:
 
 
 def _text(path: Path, folder: Path) -> str:
-    """A file of the repository as a page of ``folder``: its links are relative to the file, the page's to the page."""
+    """A file of the repository as a page of ``folder``, whose links are relative to the page."""
 
     def moved(found: re.Match[str]) -> str:
         target, _, anchor = found[2].partition("#")

@@ -25,7 +25,7 @@ minimum_position    minimum, coordinate                       known minima; coor
                                                               ``minimum_kind`` ("global" or "local")
 surface             y, x                                      f on a grid of the second and first coordinate, for
                                                               functions of two variables; ``x`` and ``y`` are its axes
-tuning_score        estimator, rate                           with ``lr="tuned"``: score of each rate (lower is better)
+tuning_score        estimator, rate                           with ``lr="tuned"``: score of each rate (low is good)
 ==================  ========================================  =====================================================
 
 Coordinates on ``estimator``: ``color``, ``target``, ``summary``, ``stochastic``, ``sigma`` (standard deviation of
