@@ -1,6 +1,7 @@
 """Settings of all tests: one thread, here and in what they start, and registries that a test leaves as they were."""
 
 import gc
+import importlib
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -30,6 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Take what is there out of garbage collection: thousands of tests, which each run would look through."""
+    importlib.import_module("hypothesis")  # before: it asks the collector who holds trio's generator
     gc.collect()
     gc.freeze()
 

@@ -1,65 +1,80 @@
-"""What the README says works."""
+"""What the README and the guide say works."""
 
 from __future__ import annotations
 
 import re
-import shlex
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from gradprobe.estimators.listing import markdown
-from tests.commands import command, process
+from tests.pages import GUIDE, README, ROOT, STUDIES, Reader, blocks, commands
 
-ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
-
-
-def test_the_table_of_methods_is_the_registry() -> None:
-    assert f"a test -->\n{markdown()}\n<!-- end" in TEXT
-
-
-PYTHON = dict(
-    zip(("example", "workers", "decisions", "trajectories", "new method"), blocks("python"), strict=True)
-)
-COMMANDS = [block for block in blocks("sh") if block.startswith("gradprobe")]
-
-
-def run_python(code: str) -> None:
-    exec(compile(code, "README", "exec"), {"__name__": "readme"})  # the README's own code
+PAGES = [
+    README,
+    *GUIDE,
+    *STUDIES,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "docs" / "speed.md",
+]
+SHORTER = {
+    "README": {"400": "40"},
+    "command-line": {"400": "40"},
+    "decisions": {"400": "60", "200": "20", "4": "2", "0.9": "0.5"},
+}
+"""Fewer copies and batches in the commands of a page."""
+LESS = {"README": {"copies=400": "copies=40"}, "decisions": {"cosine=0.9": "cosine=0.5"}}
+"""The same in its Python."""
 
 
-@pytest.mark.parametrize("name", [name for name in PYTHON if name != "decisions"])
-def test_python_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    run_python(PYTHON[name])
+@pytest.mark.parametrize("page", [README, ROOT / "docs" / "guide" / "methods.md"], ids=lambda page: page.stem)
+def test_the_table_of_methods_is_the_registry(page: Path) -> None:
+    assert f"a test -->\n{markdown()}\n<!-- end" in page.read_text(encoding="utf-8")
 
 
-def run_commands(lines: str, shorter: dict[str, str]) -> None:
-    """The first in a process of its own, as a user's is."""
-    for number, line in enumerate(lines.splitlines()):
-        words = shlex.split(line, comments=True)
-        words = [shorter.get(word, word) for word in words]
-        done = (command if number else process)(*words[1:])
-        assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("page", [p for p in (README, *GUIDE) if blocks(p)], ids=lambda page: page.stem)
+def test_what_a_page_says_works(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command and every Python block, in order; blocks for a cluster are run by the tests of Dask."""
+    before = set(sys.modules)
+    name = page.stem
+    Reader(tmp_path, monkeypatch, SHORTER.get(name, {}), LESS.get(name, {}), page == README).follow(page)
+    for module in set(sys.modules) - before:
+        if (
+            getattr(sys.modules[module], "__file__", None)
+            and tmp_path in Path(sys.modules[module].__file__).parents
+        ):
+            del sys.modules[module]
 
 
-def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    run_commands(COMMANDS[0], {"400": "40"})
+def test_the_readme_alone_leads_to_a_report_of_an_own_model() -> None:
+    """Its commands name files that it writes, and end in the page that it says to open."""
+    text = README.read_text(encoding="utf-8")
+    lines = [words for language, code in blocks(README) if language == "sh" for words in commands(code)]
+    probe = next(words for words in lines if words[:2] == ["gradprobe", "probe"])
+    given = dict(zip(probe[2::2], probe[3::2], strict=True))
+    file, factory = given["--model"].split(":")
+    assert f"# {file}\n" in text
+    assert f"def {factory}(" in text
+    assert f'torch.save(model.state_dict(), "{given["--checkpoint"]}")' in text
+    assert f'np.savez("{given["--data"]}"' in text
+    assert ["gradprobe", "report", given["--out"], "--html"] in lines
+    assert f"{given['--out']}/report/report.html" in text
 
 
-def test_decisions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands, then the code on the run that they made."""
-    monkeypatch.chdir(tmp_path)
-    run_commands(COMMANDS[1], {"400": "60", "200": "20", "4": "2", "0.9": "0.5"})
-    run_python(PYTHON["decisions"].replace("cosine=0.9", "cosine=0.5"))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_pictures_and_files_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!https?:)(.*?)\)", text):
+        assert (page.parent / link.split("#")[0]).exists(), link
+    for file in re.findall(r"[` ]((?:figures|analyses|docs|tests|gradprobe)/[\w./-]+\.\w+)\b", text):
+        assert (ROOT / file).exists(), file
 
 
-def test_pictures_and_files_exist() -> None:
-    for path in re.findall(r"!\[.*?\]\((.*?)\)", TEXT):
-        assert (ROOT / path).exists(), path
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_extras_exist(page: Path) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for names in re.findall(r"gradprobe\[([\w,-]+)\]", page.read_text(encoding="utf-8")):
+        assert set(names.split(",")) <= set(extras), names

@@ -120,8 +120,8 @@ def test_the_command_uses_a_scheduler(client: Any, tmp_path: Path) -> None:
     assert (gp.open_run(tmp_path / "run").status == "ok").all()
 
 
-def test_the_example_of_the_readme(client: Any, tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_example_of_the_guide(client: Any, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "guide" / "running.md").read_text(encoding="utf-8")
     (code,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "Client(" in b]
     (tmp_path / "script.py").write_text(code.replace("tcp://10.0.0.1:8786", client.scheduler.address))
     done = subprocess.run(
