@@ -23,7 +23,7 @@ language = "en"
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "myst_nb"]
 source_suffix = {".md": "myst-nb", ".rst": "restructuredtext", ".ipynb": "myst-nb", ".py": "myst-nb"}
-exclude_patterns = ["conf.py", "pages.py", "**/__pycache__"]
+exclude_patterns = ["conf.py", "pages.py", "example_run.py", "**/__pycache__"]
 
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

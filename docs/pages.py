@@ -26,17 +26,15 @@ NOTEBOOKS = ROOT / "analyses" / "notebooks"
 TEXTS = {"CONTRIBUTING.md": "contributing", "CHANGELOG.md": "changelog"}
 """Files of the repository that are pages too, where they are there -> the name of the page."""
 
-WHERE_FROM = """In the examples `problem` is the shipped, trained ResNet-5 with a batch of 8 digits, and `ds` a \
-small run of it:
+EXAMPLE_RUN = ROOT / "docs" / "example_run.py"
+WHERE_FROM = f"""In the examples `problem` is the shipped, trained ResNet-5 with a batch of 8 digits, `ds` a small run
+of it, and `folder` an empty folder:
 
 ```python
-import gradprobe as gp
-
-problem = gp.load_problem(checkpoint="trained", batch_size=8)
-ds = gp.probe(problem, ["lr", "alr"], copies=40, seeds=3, layers=["conv3", "fc"])
+{EXAMPLE_RUN.read_text(encoding="utf-8").strip()}
 ```
 
-A test runs every example on this run. It is small so that this is fast: five seeds and hundreds of copies say more.
+A test runs every example on this run. It is small so that this is fast: hundreds of copies say more.
 """
 BAR = "\N{DIVIDES}"
 
