@@ -54,6 +54,14 @@ html_show_sphinx = False
 
 
 def setup(app: Sphinx) -> None:
-    """Write the generated pages before Sphinx looks for files, and read docstrings as they are meant."""
+    """Write the generated pages before Sphinx looks for files, and read docstrings and links as they are meant."""
     pages.write_all(HERE / "generated")
     app.connect("autodoc-process-docstring", lambda *given: pages.with_bars(given[-1]), priority=400)
+    app.connect("source-read", read_links)
+
+
+def read_links(app: Sphinx, page: str, source: list[str]) -> None:
+    """Links of written pages are relative to the file."""
+    folder = (HERE / page).parent
+    if not page.startswith("generated/"):
+        source[0] = pages.with_links(source[0], folder, folder)

@@ -23,10 +23,15 @@ from gradprobe.stats import STATISTICS
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "analyses" / "notebooks"
-TEXTS = {"CONTRIBUTING.md": "contributing", "CHANGELOG.md": "changelog"}
-"""Files of the repository that are pages too, where they are there -> the name of the page."""
+DOCS = ROOT / "docs"
+PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "generated/contributing.md",
+    "CHANGELOG.md": "generated/changelog.md",
+}
+"""Files of the repository -> the page that holds them or stands for them; they may be missing."""
 
-EXAMPLE_RUN = ROOT / "docs" / "example_run.py"
+EXAMPLE_RUN = DOCS / "example_run.py"
 WHERE_FROM = f"""In the examples `problem` is the shipped, trained ResNet-5 with a batch of 8 digits, `ds` a small run
 of it, and `folder` an empty folder:
 
@@ -68,9 +73,7 @@ def write_all(folder: Path) -> None:
         "methods.md": _methods(),
         "formats.md": _formats(),
         **{f"notebooks/{path.name}": path.read_text(encoding="utf-8") for path in notebooks()},
-        **{
-            f"{page}.md": _text(ROOT / name, folder) for name, page in TEXTS.items() if (ROOT / name).exists()
-        },
+        **_texts(folder),
     }
     made["contents.txt"] = _contents(folder.parent, [f"{folder.name}/{name}" for name in made])
     for name, text in made.items():
@@ -86,6 +89,16 @@ def write_all(folder: Path) -> None:
 def notebooks() -> list[Path]:
     """The notebooks, in order."""
     return sorted(NOTEBOOKS.glob("*.py"))
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    """Files of the repository that are pages of ``folder``."""
+    made = {Path(page).name: ROOT / name for name, page in PAGES.items() if page.startswith(folder.name)}
+    return {
+        page: with_links(path.read_text(encoding="utf-8"), ROOT, folder)
+        for page, path in made.items()
+        if path.exists()
+    }
 
 
 def public_names() -> list[str]:
@@ -106,7 +119,11 @@ def with_bars(lines: list[str]) -> None:
 
 def _contents(docs: Path, made: list[str]) -> str:
     """The contents of all pages, for the index to include."""
-    written = [p.relative_to(docs).as_posix() for p in docs.rglob("*.md")]
+    written = [
+        p.relative_to(docs).as_posix()
+        for folder in (".", "guide", "studies")
+        for p in docs.glob(f"{folder}/*.md")
+    ]
     known = sorted({*written, *made} - {"index.md"})
     parts = []
     for title, patterns in CONTENTS.items():
@@ -195,16 +212,26 @@ def _formats() -> str:
     return "\n\n".join(parts)
 
 
-def _text(path: Path, folder: Path) -> str:
-    """A file of the repository as a page of ``folder``, whose links are relative to the page."""
+def with_links(text: str, beside: Path, folder: Path) -> str:
+    """Text with links to files of the repository as links of a page: to the page of that file, if there is one.
+
+    Args:
+        text: Markdown.
+        beside: The folder that its links start from.
+        folder: The folder of the page.
+    """
 
     def moved(found: re.Match[str]) -> str:
-        target, _, anchor = found[2].partition("#")
-        if not target or "://" in target or target.startswith("mailto:"):
+        target, mark, anchor = found[2].partition("#")
+        path = (beside / target).resolve()
+        if not target or not path.exists():
             return found[0]
-        return f"{found[1]}({os.path.relpath(path.parent / target, folder)}{'#' * bool(anchor)}{anchor})"
+        if path.is_dir():
+            return found[1]
+        page = DOCS / PAGES[path.name] if path.parent == ROOT and path.name in PAGES else path
+        return f"[{found[1]}]({os.path.relpath(page, folder)}{mark}{anchor})"
 
-    return re.sub(r"(\[[^\]]*\])\(([^)\s]+)\)", moved, path.read_text(encoding="utf-8"))
+    return re.sub(r"\[([^\]]*)\]\(([^)\s]+)\)", moved, text)
 
 
 def _rst(title: str, lines: Iterable[str]) -> str:
