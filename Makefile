@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-extras lint types clean
+.PHONY: demo test test-extras docs lint types clean
 
 demo: $(VENV)/.installed
 	$(BIN)/gradprobe demo --out figures/demo
@@ -13,6 +13,9 @@ test: lint types $(VENV)/.installed-test
 
 test-extras: $(VENV)/.installed-extras
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/extras
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -W --keep-going --quiet docs build/docs
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -36,5 +39,9 @@ $(VENV)/.installed-extras: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[extras-test]"
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build docs/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache

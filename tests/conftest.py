@@ -20,7 +20,7 @@ from gradprobe.problems import FUNCTIONS
 torch.set_num_threads(1)
 
 
-SHARED = ("test_law.py", "test_kill.py")
+SHARED = ("test_law.py", "test_kill.py", "test_doctests.py")
 """Files whose tests share something that takes long to make."""
 
 

@@ -14,7 +14,12 @@ TARGETS = {
 
 
 def list_estimators() -> pd.DataFrame:
-    """Registered estimators: index name; columns target (what the mean equals) and summary."""
+    """Registered estimators: index name; columns target (what the mean equals) and summary.
+
+    Example:
+        >>> gp.list_estimators().loc[["lr", "alr"], "target"].to_dict()
+        {'lr': 'smoothed', 'alr': 'surrogate'}
+    """
     rows = [{"name": e.name, "target": e.meta.get("target", ""), "summary": e.summary} for e in ESTIMATORS]
     return pd.DataFrame(rows, columns=["name", "target", "summary"]).set_index("name")
 

@@ -72,6 +72,13 @@ def similarity(
 
     Raises:
         UsageError: A name or option is unknown, or there is nothing to draw.
+
+    Example:
+        >>> figure = gp.plots.similarity(ds, layers=["conv3", "fc"])
+        >>> len(figure.axes)
+        3
+        >>> print(figure.gradprobe_caption.partition(" against")[0])
+        Cosine similarity between estimated directions and backprop
     """
     given: dict[str, Any] = {"xscale": xscale, "band": band, "scale": scale}
     for kind, value in given.items():

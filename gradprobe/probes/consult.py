@@ -59,6 +59,13 @@ def doctor(
 
     Raises:
         UsageError: An estimator, a layer or an option is not known.
+
+    Example:
+        >>> found = gp.doctor(problem, quick=True)
+        >>> found.ok
+        True
+        >>> print(found.findings[0].sentence)
+        two forwards of the same batch give the same bits.
     """
     of_problem = {k: v for k, v in options.items() if k in _OF_PROBLEM}
     if isinstance(problem, nn.Module):

@@ -51,6 +51,12 @@ def estimate(
     Raises:
         UsageError: Something unknown or impossible was asked for, a layer cannot be served, or no copy's loss
             was finite.
+
+    Example:
+        >>> direction = gp.estimate(problem, "lr", copies=50)
+        >>> exact = gp.estimate(problem, "bp")
+        >>> bool((direction["fc.weight"] * exact["fc.weight"]).sum() > 0)
+        True
     """
     if options and (isinstance(estimator, (Path, Plan)) or str(estimator).strip().endswith(".json")):
         raise UsageError(f"a plan has the options of its methods already; leave {next(iter(options))} out.")

@@ -148,6 +148,11 @@ def probe(
 
     Raises:
         UsageError: Something unknown or impossible was asked for; nothing has been written then.
+
+    Example:
+        >>> small = gp.probe(problem, ["lr", "es"], copies=20, seeds=3, layers="fc")
+        >>> small.sizes["copies"], small["copies"].values.tolist()
+        (2, [10, 20])
     """
     given = {k: v for k, v in locals().items() if k not in ("problem", "batches", "options")} | options
     if batches is not None:

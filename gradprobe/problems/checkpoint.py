@@ -88,6 +88,11 @@ def load_checkpoint(
     Raises:
         UsageError: There is no such file, it is no checkpoint, or would run code.
         CheckpointError: It does not fit the module; its ``table`` holds every name. A ``UsageError`` too.
+
+    Example:
+        >>> module = gp.load_problem(checkpoint="early").module
+        >>> gp.load_checkpoint(module, "trained")["checkpoint"]
+        'resnet5-digits-trained.safetensors'
     """
     path = find_checkpoint(given)
     try:

@@ -60,6 +60,13 @@ class Problem:
 
     Raises:
         UsageError: Batch and target do not fit, the loss is not finite, or the forward is random.
+
+    Example:
+        >>> module = torch.nn.Linear(4, 3)
+        >>> batch = torch.randn(8, 4), torch.randint(0, 3, (8,))
+        >>> problem = gp.Problem(module, batch, loss="cross_entropy")
+        >>> problem.batch_size, problem.loss_per
+        (8, 'sample')
     """
 
     def __init__(

@@ -109,6 +109,12 @@ def verdict(ds: xr.Dataset, reference: str = "bp", cosine: float = TARGET, exact
 
     Raises:
         UsageError: A reference is unknown, a threshold no cosine, or there is more than one batch or setting.
+
+    Example:
+        >>> found = gp.verdict(ds)
+        >>> print(found.of("fc")[1])
+        alr in fc: open: cosine 0.810 [0.775, 0.844] after 100 copies, too few to tell
+        noise from bias; 0.9 needs more than 820 copies, if any number is enough.
     """
     check_probed(ds)
     ds = one_setting(ds)

@@ -40,6 +40,11 @@ def accuracy(
 
     Raises:
         UsageError: A name is unknown, or the range does not lie inside the stored grid.
+
+    Example:
+        >>> acc = gp.stats.accuracy(ds, copies=(50, 100))
+        >>> acc.mean("seed").sel(layer="fc").to_series().round(2).to_dict()
+        {'lr': 0.93, 'alr': 0.78, 'es': 0.27}
     """
     m = moments(ds, over, reference, scale)
     found = within(m.copies, copies, least=1)

@@ -131,6 +131,16 @@ def alignment(
     Raises:
         UsageError: A name is unknown, a pattern matches no layer, ``copies`` is not stored, or there are fewer
             than two blocks.
+
+    Example:
+        >>> law = gp.stats.alignment(ds).sel(layer="fc")
+        >>> names = ["ceiling_low", "ceiling_high", "half_copies", "state"]
+        >>> law[names].to_dataframe()[names].round(2)
+                   ceiling_low  ceiling_high  half_copies       state
+        estimator
+        lr                0.95          1.05        12.00    resolved
+        alr               0.84          0.91        16.95    resolved
+        es                0.66          1.00          NaN  unresolved
     """
     if copies is not None:
         check_boundary(np.asarray(ds["copies"].values), copies)

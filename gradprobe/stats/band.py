@@ -30,6 +30,15 @@ def bands(da: xr.DataArray, level: float = 0.95) -> xr.Dataset:
 
     Raises:
         UsageError: There is no dimension ``seed``, or ``level`` is not between 0 and 1.
+
+    Example:
+        >>> band = gp.stats.bands(gp.stats.cosine(ds).sel(copies=100, layer="fc"))
+        >>> band[["low", "high"]].to_dataframe()[["low", "high"]].round(2)
+                    low  high
+        estimator
+        lr         0.92  0.95
+        alr        0.79  0.82
+        es         0.24  0.33
     """
     if not isinstance(da, xr.DataArray) or "seed" not in da.dims:
         raise UsageError("bands needs a DataArray with the dimension 'seed', such as gp.stats.cosine(ds).")

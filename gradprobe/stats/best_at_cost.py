@@ -72,6 +72,11 @@ def frontier(
 
     Raises:
         UsageError: A name is unknown, a cost is not positive, or the run has fewer than two blocks.
+
+    Example:
+        >>> best = gp.stats.frontier(ds, costs=[10, 100])["best"]
+        >>> best.sel(cost=100).to_series().to_dict()
+        {'conv1': 'es', 'conv2': 'lr', 'conv3': 'lr', 'conv4': 'lr', 'fc': 'lr'}
     """
     if cost not in COSTS:
         raise unknown("cost", cost, COSTS)

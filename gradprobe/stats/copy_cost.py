@@ -49,6 +49,14 @@ def cost(ds: xr.Dataset, over: Over = "layer") -> xr.Dataset:
 
     Raises:
         UsageError: ``over`` is unknown, or the results have lost a dimension.
+
+    Example:
+        >>> gp.stats.cost(ds)["equivalents"].to_pandas().round(2)
+        layer      conv1  conv2  conv3  conv4   fc
+        estimator
+        lr          0.98   0.74   0.49   0.01  0.0
+        alr         0.98   0.74   0.49   0.01  0.0
+        es          1.00   0.98   0.73   0.49  0.0
     """
     units = read_units(ds)
     names, groups = groups_of(ds, over)

@@ -58,6 +58,14 @@ def cosine(ds: xr.Dataset, over: Over = "layer", reference: str = "bp", scale: s
 
     Raises:
         UsageError: A name is unknown, or ``unit-gain`` is asked for within one layer.
+
+    Example:
+        >>> gp.stats.cosine(ds).sel(copies=100).mean("seed").to_pandas().round(2)
+        layer      conv1  conv2  conv3  conv4    fc
+        estimator
+        lr          0.63   0.43   0.44   0.38  0.93
+        alr         0.49   0.29   0.35   0.25  0.80
+        es          0.77   0.27   0.13   0.09  0.28
     """
     m = moments(ds, over, reference, scale)
     return m.label(cosine_values(m), "seed", "copies", long_name="cosine similarity").rename("cosine")

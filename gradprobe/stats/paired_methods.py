@@ -81,6 +81,11 @@ def compare(
     Raises:
         UsageError: A name is unknown, both are the same, neither any layer nor the model reached the amount, or
             it buys less than the first stored copies.
+
+    Example:
+        >>> won = gp.stats.compare(ds, "alr", "lr").sel(layer="fc")
+        >>> print(f"{float(won['effect']):.2f}, better: {won['better'].item()}")
+        -0.13, better: lr
     """
     check_level(level)
     one_of("at", at, AT)

@@ -89,6 +89,13 @@ def plan(
     Raises:
         UsageError: Nothing or too much was asked for, a name is unknown, the target is above the ceiling, the budget
             below one copy, or a layer cannot be planned.
+
+    Example:
+        >>> plan = gp.plan(ds, cosine=0.5)
+        >>> {layer.layer: layer.method for layer in plan.layers}
+        {'conv1': 'es', 'conv2': 'lr', 'conv3': 'lr', 'conv4': 'lr', 'fc': 'lr'}
+        >>> print(f"predicted {plan.cosine:.2f} [{plan.low:.2f}, {plan.high:.2f}]")
+        predicted 0.50 [0.49, 0.51]
     """
     check_probed(ds)
     check_dims(ds, "estimator", "parameter", "seed", "copies")

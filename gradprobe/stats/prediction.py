@@ -46,6 +46,11 @@ def predict(alignment: xr.Dataset, copies: float | Sequence[float]) -> xr.Datase
 
     Raises:
         UsageError: ``copies`` is not positive, or ``alignment`` is not such a result.
+
+    Example:
+        >>> later = gp.stats.predict(gp.stats.alignment(ds), [100, 1000])
+        >>> later["cosine"].sel(layer="fc", estimator="alr").values.round(2).tolist()
+        [0.81, 0.87]
     """
     lost = [name for name in _NEEDED if name not in alignment]
     if lost:

@@ -28,6 +28,10 @@ def coverage(ds: xr.Dataset) -> xr.DataArray:
 
     Raises:
         UsageError: The results hold no backprop reference or no total.
+
+    Example:
+        >>> gp.stats.coverage(ds).to_series().round(2).to_dict()
+        {'lr': 1.0, 'alr': 1.0, 'es': 1.0}
     """
     if "total_reference_sqnorm" not in ds.attrs and "sqnorm_of_batch" not in ds:
         raise UsageError("the results have no attrs['total_reference_sqnorm']; probe again to have coverage.")

@@ -53,6 +53,11 @@ def stability(
     Raises:
         UsageError: A name is unknown, the range does not lie inside the stored grid or holds fewer than 3
             points, or there are too few blocks for the law.
+
+    Example:
+        >>> sta = gp.stats.stability(ds)
+        >>> sta.mean("seed").sel(layer="fc").to_series().round(2).to_dict()
+        {'lr': 0.05, 'alr': 0.06, 'es': 0.02}
     """
     if around not in AROUND:
         raise unknown("around", around, AROUND)

@@ -57,6 +57,10 @@ def theory(
 
     Raises:
         UsageError: A number is not positive, or ``encode`` is unknown.
+
+    Example:
+        >>> round(float(gp.stats.theory(1000, copies=1001)), 3)
+        0.707
     """
     one_of("encode", encode, ENCODINGS)
     n, several = positive_numbers("copies", copies)

@@ -30,6 +30,11 @@ def export(ds: xr.Dataset, path: str | Path) -> Path:
 
     Raises:
         UsageError: The extra ``gradprobe[netcdf]`` is missing, or the file cannot be written.
+
+    Example:
+        >>> file = gp.export(ds, folder / "run.nc")
+        >>> gp.open_run(file).sizes == ds.sizes
+        True
     """
     if not isinstance(ds, xr.Dataset):
         raise UsageError(f"what is exported are results, not {described(ds)}.")

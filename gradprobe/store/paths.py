@@ -3,30 +3,30 @@
 A **path** (``gp.descend``) has dims ``estimator``, ``start`` (only if several starts were given), ``seed``, ``step``
 (the steps that were recorded; step 0 is the start) and ``coordinate``. All numbers are float64.
 
-==================  =======================================  ====================================================
-variable            dims                                     meaning
-==================  =======================================  ====================================================
+==================  ========================================  =====================================================
+variable            dims                                      meaning
+==================  ========================================  =====================================================
 position            estimator, start, seed, step, coordinate  x_k
 direction           estimator, start, seed, step, coordinate  estimate at x_k, as the estimator returned it; NaN at
-                                                             the last step
+                                                              the last step
 gradient            estimator, start, seed, step, coordinate  true gradient at x_k
-loss                estimator, start, seed, step             f(x_k)
-cosine              estimator, start, seed, step             cosine of direction and gradient; NaN where one is 0
-gain                estimator, start, seed, step             <direction, gradient> / |gradient|^2
-distance            estimator, start, seed, step             from x_k to the nearest global minimum; NaN if unknown
-forwards            estimator, step                          forward evaluations spent to reach x_k
-diverged            estimator, start, seed                   first step whose position or loss is not finite; NaN if
-                                                             there is none. What follows it is NaN.
-lost                estimator, start, seed                   noisy evaluations that counted as 0 because they (or an
-                                                             antithetic partner) were not finite; NaN if unknown
-lr                  estimator                                learning rate (of step 1)
-start_position      start, coordinate                        where descents start
-minimum_position    minimum, coordinate                      known minima; coordinate on ``minimum``:
-                                                             ``minimum_kind`` ("global" or "local")
-surface             y, x                                     f on a grid of the second and first coordinate, for
-                                                             functions of two variables; ``x`` and ``y`` are its axes
-tuning_score        estimator, rate                          with ``lr="tuned"``: score of each rate (lower is better)
-==================  =======================================  ====================================================
+loss                estimator, start, seed, step              f(x_k)
+cosine              estimator, start, seed, step              cosine of direction and gradient; NaN where one is 0
+gain                estimator, start, seed, step              <direction, gradient> / |gradient|^2
+distance            estimator, start, seed, step              from x_k to the nearest global minimum; NaN if unknown
+forwards            estimator, step                           forward evaluations spent to reach x_k
+diverged            estimator, start, seed                    first step whose position or loss is not finite; NaN if
+                                                              there is none. What follows it is NaN.
+lost                estimator, start, seed                    noisy evaluations that counted as 0 because they (or an
+                                                              antithetic partner) were not finite; NaN if unknown
+lr                  estimator                                 learning rate (of step 1)
+start_position      start, coordinate                         where descents start
+minimum_position    minimum, coordinate                       known minima; coordinate on ``minimum``:
+                                                              ``minimum_kind`` ("global" or "local")
+surface             y, x                                      f on a grid of the second and first coordinate, for
+                                                              functions of two variables; ``x`` and ``y`` are its axes
+tuning_score        estimator, rate                           with ``lr="tuned"``: score of each rate (low is good)
+==================  ========================================  =====================================================
 
 Coordinates on ``estimator``: ``color``, ``target``, ``summary``, ``stochastic``, ``sigma`` (standard deviation of
 its noise, NaN without) and ``shrinks`` (sigma E|eps| where only the sign of the noise is used and there is no

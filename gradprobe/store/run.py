@@ -269,6 +269,11 @@ def open_run(path: str | Path) -> xr.Dataset:
 
     Raises:
         UsageError: There is no run, or it was written by a newer version.
+
+    Example:
+        >>> kept = gp.probe(problem, "lr", copies=20, seeds=3, layers="fc", out=folder / "run")
+        >>> gp.open_run(folder / "run").equals(kept)
+        True
     """
     if Path(path).is_file():
         return read_export(path)

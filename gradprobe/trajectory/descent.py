@@ -110,6 +110,14 @@ def descend(
 
     Raises:
         UsageError: Something unknown or impossible was asked for, or the function is not finite at a start.
+
+    Example:
+        >>> path = gp.descend("beale", ["bp", "lr"], start=(1, 1), steps=50, lr=1e-3, seeds=3)
+        >>> path["loss"].isel(step=[0, -1]).mean("seed").to_pandas().round(1)
+        step         0    50
+        estimator
+        bp         14.2  4.1
+        lr         14.2  4.2
     """
     found = find_function(function, _first(start), domain, minima)
     check_options(found, step, bounds, clip, decay)

@@ -71,6 +71,11 @@ def field(
 
     Raises:
         UsageError: More or fewer than two variables, no domain, or something unknown.
+
+    Example:
+        >>> field = gp.field("beale", "lr", points=5, copies=100)
+        >>> field["field"].values.tolist(), field["minimum_position"].values.tolist()
+        (['gradient', 'lr'], [[3.0, 0.5]])
     """
     found = find_function(function, start, domain, minima)
     if found.dims != 2:
