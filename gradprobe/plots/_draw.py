@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import Affine2D, ScaledTranslation, Transform, blended_transform_factory
 
 from gradprobe.plots._panels import Curve, Panel
-from gradprobe.plots._style import LETTER, MARKERS, NOTE_SIZE, TITLE_SIZE
+from gradprobe.plots._style import LETTER, MARKERS, NOTE_SIZE, TITLE_SIZE, named
 
 BAND_ALPHA = 0.16
 LAW_DASHES = (0, (2.6, 1.4))
@@ -63,7 +63,7 @@ def _draw_curve(axes: Axes, curve: Curve, twins: int, phase: float) -> None:
         markevery=None if few else (0.02 + 0.24 * phase, 0.24),
         zorder=order,
         label=curve.estimator,
-        gid="mean",
+        gid=named("mean", curve.place),
         **marker(curve),
     )
     if twins:
@@ -79,14 +79,15 @@ def _draw_curve(axes: Axes, curve: Curve, twins: int, phase: float) -> None:
             linewidth=0.7,
             zorder=order + 1,
             label=f"_law of {curve.estimator}",
-            gid="law",
+            gid=named("law", curve.place),
         )
 
 
 def _draw_band(axes: Axes, curve: Curve, order: float) -> None:
+    gid = named("band", curve.place)
     if np.isfinite(curve.low).sum() == 1:  # an area needs two points
         axes.vlines(
-            curve.copies, curve.low, curve.high, color=curve.color, alpha=0.5, linewidth=0.8, gid="band"
+            curve.copies, curve.low, curve.high, color=curve.color, alpha=0.5, linewidth=0.8, gid=gid
         )
         return
     axes.fill_between(
@@ -97,7 +98,7 @@ def _draw_band(axes: Axes, curve: Curve, order: float) -> None:
         alpha=BAND_ALPHA,
         linewidth=0,
         zorder=order - 1,
-        gid="band",
+        gid=gid,
     )
 
 
@@ -149,9 +150,11 @@ def _draw_ceiling(axes: Axes, curve: Curve, place: float, where: Transform) -> N
     value, low, high = (float(np.clip(curve.ceiling[k], -1, 1)) for k in ("value", "low", "high"))
     size = matplotlib.rcParams["lines.markersize"]
     common: dict[str, Any] = {"transform": where, "clip_on": False, "color": curve.color}
-    axes.add_artist(Line2D([place] * 2, [low, high], linewidth=0.6, gid="interval", **common))
+    axes.add_artist(Line2D([place] * 2, [low, high], linewidth=0.6, gid=named("interval", curve.place), **common))
     axes.add_artist(
-        Line2D([place], [value], ls="none", ms=0.85 * size, gid="ceiling", **common, **marker(curve))
+        Line2D(
+            [place], [value], ls="none", ms=0.85 * size, gid=named("ceiling", curve.place), **common, **marker(curve)
+        )
     )
 
 

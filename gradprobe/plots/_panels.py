@@ -36,6 +36,7 @@ class Curve:
         law: ``copies`` and ``cosine`` of the fitted law; empty where there is none.
         ceiling: ``value``, ``low``, ``high`` and ``state``; empty if no law was asked for.
         note: Why there is nothing, or less than one would expect; "" if all is well.
+        place: Its place among the run's estimators.
     """
 
     estimator: str
@@ -51,6 +52,7 @@ class Curve:
     law: dict[str, Array] = field(default_factory=dict)
     ceiling: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    place: int = 0
 
     @property
     def resolved(self) -> bool:
@@ -163,7 +165,8 @@ class _Numbers:
         return Curve(
             estimator=label,
             color=str(ds["color"].sel(estimator=label).values),
-            rank=_rank(ds, label),
+            rank=rank_of(ds, label),
+            place=[str(e) for e in ds["estimator"].values].index(label),
             open=str(ds["target"].sel(estimator=label).values) == "surrogate",
             flat=flat,
             copies=values["copies"].values,
@@ -190,7 +193,7 @@ class _Numbers:
         return curve if drawn else {}, ceiling | {"state": str(fit["state"].values)}
 
 
-def _rank(ds: xr.Dataset, label: str) -> int:
+def rank_of(ds: xr.Dataset, label: str) -> int:
     """Markers follow the run, not the choice, so that a method looks alike in all figures of a run."""
     target = dict(zip(ds["estimator"].values, ds["target"].values, strict=True))
     noisy = dict(zip(ds["estimator"].values, ds["stochastic"].values, strict=True))

@@ -49,6 +49,7 @@ class Bar:
         total: 1 - cos(n) and its interval: ``value``, ``low``, ``high``.
         states: ``state`` and ``smoothed_state`` of ``decompose``.
         note: Why there is nothing, or less than the total; "" if all is well.
+        place: The method's place among the run's estimators.
     """
 
     estimator: str
@@ -56,6 +57,7 @@ class Bar:
     total: dict[str, float]
     states: dict[str, str]
     note: str = ""
+    place: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
@@ -121,7 +123,8 @@ def _bar(parts: xr.Dataset, label: str) -> Bar:
     note = ""
     if not np.isfinite(ends["value"]):
         note = states["state"] if not split else "noise unknown"
-    return Bar(label, {p: values[p] for p in split}, ends, states, note)
+    place = [str(e) for e in parts["estimator"].values].index(label)
+    return Bar(label, {p: values[p] for p in split}, ends, states, note, place)
 
 
 def key(shown: set[str]) -> list[Patch]:
