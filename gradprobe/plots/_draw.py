@@ -86,9 +86,7 @@ def _draw_curve(axes: Axes, curve: Curve, twins: int, phase: float) -> None:
 def _draw_band(axes: Axes, curve: Curve, order: float) -> None:
     gid = named("band", curve.place)
     if np.isfinite(curve.low).sum() == 1:  # an area needs two points
-        axes.vlines(
-            curve.copies, curve.low, curve.high, color=curve.color, alpha=0.5, linewidth=0.8, gid=gid
-        )
+        axes.vlines(curve.copies, curve.low, curve.high, color=curve.color, alpha=0.5, linewidth=0.8, gid=gid)
         return
     axes.fill_between(
         curve.copies,
@@ -150,10 +148,18 @@ def _draw_ceiling(axes: Axes, curve: Curve, place: float, where: Transform) -> N
     value, low, high = (float(np.clip(curve.ceiling[k], -1, 1)) for k in ("value", "low", "high"))
     size = matplotlib.rcParams["lines.markersize"]
     common: dict[str, Any] = {"transform": where, "clip_on": False, "color": curve.color}
-    axes.add_artist(Line2D([place] * 2, [low, high], linewidth=0.6, gid=named("interval", curve.place), **common))
+    axes.add_artist(
+        Line2D([place] * 2, [low, high], linewidth=0.6, gid=named("interval", curve.place), **common)
+    )
     axes.add_artist(
         Line2D(
-            [place], [value], ls="none", ms=0.85 * size, gid=named("ceiling", curve.place), **common, **marker(curve)
+            [place],
+            [value],
+            ls="none",
+            ms=0.85 * size,
+            gid=named("ceiling", curve.place),
+            **common,
+            **marker(curve),
         )
     )
 

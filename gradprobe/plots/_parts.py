@@ -114,6 +114,47 @@ def groups(
     return found
 
 
+def noise_and_bias(ds: xr.Dataset, estimators: list[str], layers: list[str], copies: float) -> list[Group]:
+    """A group for each layer of a run without the smoothed reference: noise, and bias whatever its cause.
+
+    Where the ceiling is resolved the two parts are ceiling - cosine and 1 - ceiling; elsewhere the total alone.
+
+    Args:
+        ds: Results.
+        estimators: Labels.
+        layers: Names.
+        copies: n.
+    """
+    law = stats.alignment(ds)
+    reached = stats.predict(law, [copies]).isel(copies=0)
+    numel = dict(
+        zip(ds["layer"].values, ds["numel"].groupby("layer").sum().sel(layer=ds["layer"]).values, strict=True)
+    )
+    found = []
+    for name in layers:
+        bars = []
+        for place, label in enumerate(str(e) for e in ds["estimator"].values):
+            at = {"layer": name, "estimator": label}
+            if label in estimators:
+                bars.append(_two_parts(law.sel(at), reached.sel(at), label, place))
+        found.append(Group(name, "layer", int(numel[name]), bars))
+    return found
+
+
+def _two_parts(law: xr.Dataset, reached: xr.Dataset, label: str, place: int) -> Bar:
+    state, ceiling = str(law["state"].values), float(law["ceiling"])
+    cosine, low, high = (float(reached[f"cosine{end}"]) for end in ("", "_low", "_high"))
+    total = {"value": 1 - cosine, "low": 1 - high, "high": 1 - low}
+    states = {"state": state, "smoothed_state": "none"}
+    if not np.isfinite(cosine):
+        return Bar(label, {}, total, states, state if state != "resolved" else "noise unknown", place)
+    if np.isfinite(ceiling):
+        return Bar(
+            label, {"encoding + smoothing": 1 - ceiling, "noise": ceiling - cosine}, total, states, "", place
+        )
+    return Bar(label, {"total": 1 - cosine}, total, states, "", place)
+
+
 def _bar(parts: xr.Dataset, label: str) -> Bar:
     one = parts.sel(estimator=label)
     values = {str(p): float(v) for p, v in zip(one["part"].values, one["value"].values, strict=True)}

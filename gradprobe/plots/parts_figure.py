@@ -130,8 +130,12 @@ def draw_group(axis: Axes, group: Group) -> None:
 def _mark(axis: Axes, total: dict[str, float], place: int, method: int) -> None:
     common: dict[str, Any] = {"color": "black", "zorder": 4, "solid_capstyle": "butt"}
     if np.isfinite(total["low"]):
-        axis.plot([total["low"], total["high"]], [place] * 2, linewidth=0.6, gid=named("interval", method), **common)
-    axis.plot([total["value"]] * 2, [place - 0.37, place + 0.37], linewidth=1.0, gid=named("mark", method), **common)
+        axis.plot(
+            [total["low"], total["high"]], [place] * 2, linewidth=0.6, gid=named("interval", method), **common
+        )
+    axis.plot(
+        [total["value"]] * 2, [place - 0.37, place + 0.37], linewidth=1.0, gid=named("mark", method), **common
+    )
 
 
 def span(found: list[Group]) -> tuple[float, float]:

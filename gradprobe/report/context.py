@@ -13,7 +13,10 @@ from markupsafe import Markup
 
 from gradprobe.plots._choice import choose_layers
 from gradprobe.plots._panels import law_is_there, rank_of, thinned
+from gradprobe.plots._style import PaperFigure
+from gradprobe.report.drawings import svg
 from gradprobe.report.markup import tag
+from gradprobe.report.palette import colors_of
 from gradprobe.report.tables import Range
 from gradprobe.stats import STATISTICS
 from gradprobe.store.assemble import attribute
@@ -85,6 +88,21 @@ class Context:
     @cached_property
     def _laws(self) -> dict[str, xr.Dataset]:
         return {}
+
+    @cached_property
+    def verdict(self) -> Any:
+        """What the run says in plain words."""
+        from gradprobe.report.plain_words import verdict
+
+        return verdict(self.ds, reference=self.reference)
+
+    def sentences_of(self, layer: str) -> list[str]:
+        """What the verdict says of a layer."""
+        return list(self.verdict.of(layer))
+
+    def svg(self, figure: PaperFigure, key: str, label: str) -> Markup:
+        """A figure as part of the page; see :func:`gradprobe.report.drawings.svg`."""
+        return svg(figure, key, one_line(label), colors_of(self.ds))
 
     def place(self, method: str) -> str:
         """Class of everything that belongs to a method: the page colours and hides it by this."""

@@ -39,7 +39,9 @@ def svg(figure: PaperFigure, key: str, label: str, colors: list[str]) -> Markup:
         Markup without anything that is loaded from elsewhere.
     """
     stream = io.BytesIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(
+        stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
     root = ElementTree.fromstring(stream.getvalue())
     for parent in list(root.iter()):
         for child in list(parent):

@@ -64,7 +64,7 @@ def html(ds: xr.Dataset, *, reference: str = "bp", copies: Range = None, cosine:
         UsageError: It is no result of a probe, or a name is unknown.
     """
     context = make_context(ds, reference=reference, copies=copies, cosine=cosine)
-    style, script = asset("page.css") + palette(context), asset("page.js")
+    style, script = asset("page.css") + palette(context.ds), asset("page.js")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     layers = [{"name": n, "kind": k} for n, k in zip(context.layers, context.kinds, strict=True)]
     page: str = environment.from_string(asset("page.html")).render(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from gradprobe.report.context import Context
+import xarray as xr
 
 DARK_GROUND = "#1d2125"
 """Ground of figures on a dark page; as in page.css."""
@@ -15,9 +15,9 @@ LEAST = 4.0
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
-def palette(context: Context) -> str:
+def palette(ds: xr.Dataset) -> str:
     """Rules of style: each method's colour, lighter where a dark page would swallow it, and how it is hidden."""
-    colors = colors_of(context)
+    colors = colors_of(ds)
     light = "".join(f".m{i}{{--c:{c}}}" for i, c in enumerate(colors))
     dark = "".join(f".m{i}{{--c:{seen(c)}}}" for i, c in enumerate(colors) if seen(c) != c)
     off = ",".join(f".off-m{i} .m{i}:not(.choice)" for i in range(len(colors)))
@@ -25,9 +25,9 @@ def palette(context: Context) -> str:
     return rules + (f"{off}{{display:none}}\n" if off else "")
 
 
-def colors_of(context: Context) -> list[str]:
+def colors_of(ds: xr.Dataset) -> list[str]:
     """Each method's colour, "#rrggbb"; grey where the run holds something else."""
-    found = [str(c) for c in context.ds["color"].values]
+    found = [str(c) for c in ds["color"].values]
     return [c if _COLOR.fullmatch(c) else "#808080" for c in found]
 
 

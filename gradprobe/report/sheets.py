@@ -73,7 +73,9 @@ def _head(column: Column) -> Markup:
 
 
 def _row(context: Context, columns: Sequence[Column], row: Row) -> Markup:
-    cells = joined(_cell(c, content, i == 0) for i, (c, content) in enumerate(zip(columns, row.cells, strict=True)))
+    cells = joined(
+        _cell(c, content, i == 0) for i, (c, content) in enumerate(zip(columns, row.cells, strict=True))
+    )
     layer = None if row.layer is None else context.layer_at(row.layer)
     return tag("tr", cells, data_l=layer, class_=None if row.method is None else context.place(row.method))
 

@@ -7,7 +7,7 @@
 
   // what is shown: layers by a filter, methods by their boxes; both are kept in the address
 
-  const layers = JSON.parse($("#layers").textContent);
+  const layers = JSON.parse($("#layers-known").textContent);
   const parts = layers.map(() => []);
   for (const element of $$("[data-l]")) parts[Number(element.dataset.l)]?.push(element);
   const filter = $("#filter");
