@@ -61,9 +61,8 @@ def bar_cards(groups: Sequence[Group], width: float = CARD[0]) -> list[PaperFigu
     for group in found:
         height = _BOTTOM + _TOP + parts_figure.BAR * max(len(group.bars), 2)
         with paper():
-            longest = max(
-                (len(x) for b in group.bars for x in parts_figure.broken(b.estimator).split("\n")), default=0
-            )
+            lines = [x for b in group.bars for x in parts_figure.broken(b.estimator).split("\n")]
+            longest = max(map(len, lines), default=0)
             figure, axis = _frame((width, height), min(0.15 + 0.062 * longest, 0.45 * width), 0.08)
             parts_figure.draw_group(axis, group)
             despine(axis)

@@ -214,10 +214,7 @@ def put_title(axes: Axes, title: str, notes: list[tuple[str, str]], room: float)
 def draw_legend(figure: Figure, panels: list[Panel], band: str) -> Legend:
     """One legend above the panels: the methods, then what bands, dashes and marks mean."""
     curves = [c for p in panels for c in p.curves]
-    handles: list[Any] = [
-        Line2D([], [], color=c.color, linewidth=0.8 if c.flat else None, label=c.estimator, **marker(c))
-        for c in panels[0].curves
-    ]
+    handles = [entry(c) for c in panels[0].curves]
     grey = "0.35"
     if any(np.isfinite(c.low).any() and not c.flat for c in curves):
         handles.append(Patch(facecolor=grey, alpha=2 * BAND_ALPHA, linewidth=0, label=band))
@@ -228,6 +225,12 @@ def draw_legend(figure: Figure, panels: list[Panel], band: str) -> Legend:
     if any(c.resolved for c in curves):
         handles.append(Line2D([], [], color=grey, marker="|", markersize=6, ls="none", label="ceiling"))
     return place_legend(figure, handles)
+
+
+def entry(curve: Curve) -> Any:
+    """A method's entry of a legend."""
+    look: dict[str, Any] = {"color": curve.color, "linewidth": 0.8 if curve.flat else None} | marker(curve)
+    return Line2D([], [], label=curve.estimator, gid=named("key", curve.place), **look)
 
 
 def place_legend(figure: Figure, handles: list[Any], place: str = "upper") -> Legend:
@@ -249,4 +252,9 @@ def place_legend(figure: Figure, handles: list[Any], place: str = "upper") -> Le
         if columns == 1 or legend.get_window_extent(renderer).width < 0.98 * figure.bbox.width:
             break
         legend.remove()
+    for drawn, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+        gid = next((h.get_gid() for h in handles if h.get_label() == text.get_text()), None)
+        if drawn is not None and gid is not None:  # a method's entry belongs to it as its curve does
+            drawn.set_gid(gid)
+            text.set_gid(gid)
     return legend

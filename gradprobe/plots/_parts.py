@@ -127,9 +127,6 @@ def noise_and_bias(ds: xr.Dataset, estimators: list[str], layers: list[str], cop
     """
     law = stats.alignment(ds)
     reached = stats.predict(law, [copies]).isel(copies=0)
-    numel = dict(
-        zip(ds["layer"].values, ds["numel"].groupby("layer").sum().sel(layer=ds["layer"]).values, strict=True)
-    )
     found = []
     for name in layers:
         bars = []
@@ -137,7 +134,7 @@ def noise_and_bias(ds: xr.Dataset, estimators: list[str], layers: list[str], cop
             at = {"layer": name, "estimator": label}
             if label in estimators:
                 bars.append(_two_parts(law.sel(at), reached.sel(at), label, place))
-        found.append(Group(name, "layer", int(numel[name]), bars))
+        found.append(Group(name, "layer", int(law["numel"].sel(layer=name)), bars))
     return found
 
 

@@ -175,10 +175,7 @@ def _draw_frontier(axis: Axes, priced: Priced) -> None:
 def _legend(figure: PaperFigure, panels: list[Priced], choice: Choice) -> Legend:
     curves = [c for p in panels for c in p.panel.curves]
     grey = "0.35"
-    handles: list[Any] = [
-        Line2D([], [], color=c.color, linewidth=0.8 if c.flat else None, label=c.estimator, **_draw.marker(c))
-        for c in panels[0].panel.curves
-    ]
+    handles = [_draw.entry(c) for c in panels[0].panel.curves]
     if any(np.isfinite(c.low).any() and not c.flat for c in curves):
         alpha = 2 * _draw.BAND_ALPHA
         handles.append(

@@ -17,6 +17,7 @@ from gradprobe.plots._style import PaperFigure
 from gradprobe.report.drawings import svg
 from gradprobe.report.markup import tag
 from gradprobe.report.palette import colors_of
+from gradprobe.report.plain_words import verdict
 from gradprobe.report.tables import Range
 from gradprobe.stats import STATISTICS
 from gradprobe.store.assemble import attribute
@@ -92,8 +93,6 @@ class Context:
     @cached_property
     def verdict(self) -> Any:
         """What the run says in plain words."""
-        from gradprobe.report.plain_words import verdict
-
         return verdict(self.ds, reference=self.reference)
 
     def sentences_of(self, layer: str) -> list[str]:

@@ -45,3 +45,8 @@ def _attribute(key: str, value: Any) -> str:
         return ""
     name = key.rstrip("_").replace("_", "-")
     return f" {name}" if value is True else f' {name}="{escape(value)}"'
+
+
+def name(text: Any) -> Markup:
+    """A name in a table: in one line up to a width, broken anywhere beyond it."""
+    return tag("span", text, class_="name")

@@ -12,6 +12,9 @@ DARK_GROUND = "#1d2125"
 LEAST = 4.0
 """Contrast with the dark ground that a method's colour is lightened to; WCAG asks 3 of graphics."""
 
+INK = 10.0
+"""That of black and greys: between light and dark they would be too quiet for a method."""
+
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
@@ -34,9 +37,10 @@ def colors_of(ds: xr.Dataset) -> list[str]:
 def seen(color: str, ground: str = DARK_GROUND) -> str:
     """The colour, mixed with as much white as it needs to be seen on the ground."""
     parts = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    least = INK if max(parts) - min(parts) < 16 else LEAST
     for white in range(0, 101, 5):
         mixed = "#" + "".join(f"{round(p + (255 - p) * white / 100):02x}" for p in parts)
-        if contrast(mixed, ground) >= LEAST:
+        if contrast(mixed, ground) >= least:
             return color if white == 0 else mixed
     return "#ffffff"
 

@@ -58,9 +58,9 @@ def _card(context: Context, panel: Panel, curves: PaperFigure, bars: PaperFigure
 
 def _about(context: Context, bars: Sequence[Group]) -> Markup:
     said = [
-        "Above: cosine with the reference against copies, mean over seeds with its pointwise 95 % interval; thin dashes: "
-        "the fitted alignment law; marks at infinity: the ceiling with its interval, where resolved. All layers have "
-        "the same scale."
+        "Above: cosine with the reference against copies, mean over seeds with its pointwise 95 % interval; thin "
+        "dashes: the fitted alignment law; marks at infinity: the ceiling with its interval, where resolved. All "
+        "layers have the same scale."
     ]
     if not bars:
         return tag(

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from gradprobe.report.context import Context
 from gradprobe.report.looks import doctor_table
 from gradprobe.report.markup import joined, sentences, tag
+from gradprobe.report.markup import name as name_of
 from gradprobe.report.sections import register
 from gradprobe.report.sheets import scrolled
 from gradprobe.store.assemble import attribute
@@ -53,7 +54,7 @@ def _layers(context: Context, table: Any) -> Markup | None:
     rows = (
         tag(
             "tr",
-            tag("th", name, scope="row"),
+            tag("th", name_of(name), scope="row"),
             *(_status(cell) for cell in cells),
             data_l=context.layer_at(name) if name in known else None,
         )

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from gradprobe.core.errors import UsageError
 from gradprobe.report.context import Context
 from gradprobe.report.markup import joined, tag
+from gradprobe.report.markup import name as name_of
 from gradprobe.report.sections import register
 from gradprobe.report.sheets import scrolled
 from gradprobe.report.text import cell
@@ -46,7 +47,7 @@ def heatmap(context: Context) -> Markup | None:
         tag("div", tag("h3", title), _table(context, law, name, title, shade)) for name, title, shade in both
     )
     about = (
-        "Darker is higher. Italic: bounded, only a lower end of the ceiling is known (≥). Striped: unresolved, where "
+        "The stronger the colour, the higher. Italic: bounded, only a lower end of the ceiling is known (≥). Striped: unresolved, where "
         "there is only noise there is no number. Point at a cell for its 95 % interval over seeds, for this batch."
     )
     return joined([tag("div", *tables, class_="pair"), tag("p", about, class_="note")])
@@ -80,7 +81,7 @@ def _table(
             _cell(context, layer, m, name, [values[k][j] for k in ends], shade)
             for j, m in enumerate(context.methods)
         )
-        rows.append(tag("tr", tag("th", layer, scope="row"), *cells, data_l=at))
+        rows.append(tag("tr", tag("th", name_of(layer), scope="row"), *cells, data_l=at))
     return scrolled(tag("table", head, tag("tbody", *rows), class_="heat"), title)
 
 

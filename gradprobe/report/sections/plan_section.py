@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from gradprobe.report.context import Context
-from gradprobe.report.markup import joined, sentences, tag
+from gradprobe.report.markup import joined, name, sentences, tag
 from gradprobe.report.plans import cells, headers, plan_table
 from gradprobe.report.sections import register
 from gradprobe.report.sheets import Column, Row, sheet
@@ -29,6 +29,7 @@ def plan(context: Context) -> Markup | None:
         shown = cells(row)
         values = (row.layer, row.method or "none", row.copies, row.scale, row.cost, row.share, row.cosine)
         method = row.method if row.method in context.methods else None
+        shown[0] = name(row.layer)
         if method is not None:
             shown[1] = context.method(method)
         rows.append(Row(list(zip(shown, map(_value, values), strict=True)), row.layer, None))

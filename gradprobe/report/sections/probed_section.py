@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from gradprobe.report.context import Context, one_line
@@ -71,15 +71,11 @@ def _copies(context: Context) -> str:
 
 
 def _methods(context: Context) -> Markup:
-    sigma = context.ds["sigma"].values if "sigma" in context.ds.coords else None
     rows = []
-    for place, label in enumerate(context.methods):
+    for label in context.methods:
         one = context.ds.sel(estimator=label)
-        noise = (
-            ""
-            if sigma is None or sigma.ndim == 0 or not np.isfinite(sigma[place])
-            else f" (sigma {sigma[place]:g})"
-        )
+        sigma = float(one["sigma"]) if "sigma" in one.coords else math.nan
+        noise = f" (sigma {sigma:g})" if math.isfinite(sigma) else ""
         summary = f": {one_line(one['summary'].values)}" if "summary" in one.coords else ""
         rows.append(tag("div", context.method(label), noise, summary, class_=context.place(label)))
     return joined(rows)

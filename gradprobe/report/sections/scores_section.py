@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from gradprobe.report.context import Context
 from gradprobe.report.markup import joined, tag
+from gradprobe.report.markup import name as name_of
 from gradprobe.report.sections import register
 from gradprobe.report.sheets import Column, Row, sheet
 from gradprobe.report.tables import per_layer, summary
@@ -33,26 +34,26 @@ def scores(context: Context) -> Markup | None:
     asked = (context.ds, context.copies, context.reference)
     rows = []
     for over, name in (("model", "whole model"), ("layer", "mean over layers")):
-        for method, values in summary(*asked, over).iterrows():
-            rows.append(_row(context, name, str(method), dict(values), None))
+        for values in summary(*asked, over).reset_index().to_dict("records"):
+            rows.append(_row(context, name, values, None))
     for values in per_layer(*asked).to_dict("records"):
-        rows.append(_row(context, values["layer"], values["method"], values, values["layer"]))
+        rows.append(_row(context, values["layer"], values, values["layer"]))
     columns = [Column("layer", False), Column("method", False)]
     columns += [Column(name, True, about) for name, about in ABOUT.items()] + [Column("state", False)]
     first, last = context.copies or (int(context.ds["copies"][0]), int(context.ds["copies"][-1]))
     about = (
-        f"Acc. and Sta. over {first:,} to {last:,} copies, mean over seeds, for this batch; of nested prefixes: do not "
-        "compare Sta. with fresh estimates. Empty: not resolved. Click a heading to sort; copies hold what is shown, "
-        "in this order."
+        f"Acc. and Sta. over {first:,} to {last:,} copies, mean over seeds, for this batch; of nested prefixes: do "
+        "not compare Sta. with fresh estimates. Empty: not resolved. Click a heading to sort; what is copied is what "
+        "is shown, in its order."
     )
     return joined([tag("p", about, class_="note"), sheet(context, "accuracy", columns, rows)])
 
 
-def _row(context: Context, name: str, method: str, values: dict[Any, Any], layer: str | None) -> Row:
-    numbers = []
+def _row(context: Context, name: str, values: dict[Any, Any], layer: str | None) -> Row:
+    method, numbers = str(values["method"]), []
     for column in ABOUT:
         value = values.get(column)
         kind = "half-power" if column.startswith("half-power") else column
         numbers.append(("", "") if value is None else (cell(kind, float(value)), float(value)))
     shown = (context.method(method), method)
-    return Row([(name, name), shown, *numbers, str(values.get("state", ""))], layer, method)
+    return Row([(name_of(name), name), shown, *numbers, str(values.get("state", ""))], layer, method)
