@@ -83,7 +83,7 @@ def _draw_all(found: list[Group], size: float, n: float) -> PaperFigure:
         titles = _layout.titles([Panel(g.name, g.over, g.numel, []) for g in found], room)
         low, high = span(found)
         for axis, group, title in zip(axes, found, titles, strict=True):
-            draw_group(axis, group)
+            _draw_group(axis, group)
             axis.set_title(title)
             axis.set(xlim=(low, high), ylim=(len(group.bars) - 0.45, -0.55))
             axis.xaxis.set_major_locator(MaxNLocator(5 if room > 1.6 else 3, steps=[1, 2, 2.5, 5, 10]))
@@ -97,8 +97,13 @@ def _draw_all(found: list[Group], size: float, n: float) -> PaperFigure:
     return figure
 
 
-def draw_group(axis: Axes, group: Group) -> None:
-    """All bars of a group, with the methods' names."""
+def _draw_group(axis: Axes, group: Group) -> None:
+    draw_bars(axis, group)
+    name_bars(axis, group)
+
+
+def draw_bars(axis: Axes, group: Group) -> None:
+    """All bars of a group."""
     for place, bar in enumerate(group.bars):
         right = left = 0.0
         for part in LOOKS:
@@ -116,14 +121,18 @@ def draw_group(axis: Axes, group: Group) -> None:
                 bar.note, (right, place), (2, 0), textcoords="offset points", va="center", color="0.35",
                 fontsize=NOTE_SIZE, gid=named("note", bar.place),
             )  # fmt: skip
+    axis.axvline(0, color="0.3", linewidth=0.5, zorder=3)
+
+
+def name_bars(axis: Axes, group: Group) -> None:
+    """The methods' names, and the look of the axes."""
     axis.set_yticks(range(len(group.bars)), [broken(b.estimator) for b in group.bars])
-    for label, bar in zip(axis.get_yticklabels(), group.bars, strict=True):
-        label.set_gid(named("name", bar.place))
+    for tick, bar in zip(axis.yaxis.get_major_ticks(), group.bars, strict=True):
+        tick.label1.set_gid(named("name", bar.place))
     axis.tick_params(axis="y", length=0, pad=2)
     axis.grid(visible=False)
     axis.grid(axis="x", color="0.92", linewidth=0.4)
     axis.set_axisbelow(True)
-    axis.axvline(0, color="0.3", linewidth=0.5, zorder=3)
     axis.spines["left"].set_visible(False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from markupsafe import Markup
 from gradprobe.plots._choice import choose_layers
 from gradprobe.plots._panels import law_is_there, rank_of, thinned
 from gradprobe.plots._style import PaperFigure
-from gradprobe.report.drawings import svg
+from gradprobe.report.drawings import svg, svgs
 from gradprobe.report.markup import tag
 from gradprobe.report.palette import colors_of
 from gradprobe.report.plain_words import verdict
@@ -102,6 +103,12 @@ class Context:
     def svg(self, figure: PaperFigure, key: str, label: str) -> Markup:
         """A figure as part of the page; see :func:`gradprobe.report.drawings.svg`."""
         return svg(figure, key, one_line(label), colors_of(self.ds))
+
+    def svgs(
+        self, figures: Iterable[PaperFigure], keys: Sequence[str], labels: Sequence[str]
+    ) -> Iterator[Markup]:
+        """Figures with one frame; see :func:`gradprobe.report.drawings.svgs`."""
+        return svgs(figures, keys, [one_line(x) for x in labels], colors_of(self.ds))
 
     def place(self, method: str) -> str:
         """Class of everything that belongs to a method: the page colours and hides it by this."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from xml.etree import ElementTree
 
 from markupsafe import Markup
 
 from gradprobe.plots._style import PLACE, PaperFigure
 
-_SVG = "http://www.w3.org/2000/svg"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _NUMBER = re.compile(r"-?\d+\.\d+")
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}\b")
 _FONT = re.compile(r"font: (?:\w+ )??(\d+(?:\.\d+)?px)[^;]*")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
+_FRAME = re.compile(r"(matplotlib\.axis|patch)_\d+$")
+"""Names of what makes the axes: ground and spines are patches without a name of their own."""
 
 MEANT = {"#1a2440": "var(--smoothing,#1a2440)"}
 """Colours of parts that a dark page has others for."""
@@ -38,6 +40,26 @@ def svg(figure: PaperFigure, key: str, label: str, colors: list[str]) -> Markup:
     Returns:
         Markup without anything that is loaded from elsewhere.
     """
+    return _finished(_tree(figure), key, label, colors)
+
+
+def svgs(
+    figures: Iterable[PaperFigure], keys: Sequence[str], labels: Sequence[str], colors: list[str]
+) -> Iterator[Markup]:
+    """Figures with one frame: the axes of the first are put behind what the others show; as :func:`svg`."""
+    frame: list[ElementTree.Element] = []
+    for figure, key, label in zip(figures, keys, labels, strict=False):
+        root = _tree(figure)
+        axes = next(e for e in root.iter() if e.attrib.get("id") == "axes_1")
+        if frame:
+            for place, part in enumerate(frame):
+                axes.insert(place, copy.deepcopy(part))
+        else:
+            frame = [copy.deepcopy(e) for e in axes if _FRAME.match(e.attrib.get("id", ""))]
+        yield _finished(root, key, label, colors)
+
+
+def _tree(figure: PaperFigure) -> ElementTree.Element:
     stream = io.BytesIO()
     figure.savefig(
         stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -47,11 +69,14 @@ def svg(figure: PaperFigure, key: str, label: str, colors: list[str]) -> Markup:
         for child in list(parent):
             if _local(child.tag) in ("metadata", "style", "title"):
                 parent.remove(child)
+    return root
+
+
+def _finished(root: ElementTree.Element, key: str, label: str, colors: list[str]) -> Markup:
     _rename(root, key)
     _restyle(root, colors, None)
-    for size in ("width", "height"):
+    for size in ("width", "height", "version"):
         root.attrib.pop(size, None)
-    root.attrib.pop("version", None)
     root.attrib |= {"role": "img", "aria-label": label, "class": "figure"}
     for element in root.iter():
         element.tag = _local(element.tag)

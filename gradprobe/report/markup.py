@@ -24,15 +24,14 @@ def tag(name: str, *children: Any, **attributes: Any) -> Markup:
         Markup.
     """
     written = "".join(_attribute(key, value) for key, value in attributes.items())
-    start = Markup("<{}{}>").format(Markup(name), Markup(written))
     if name in VOID:
-        return start
-    return start + joined(children) + Markup("</{}>").format(Markup(name))
+        return Markup(f"<{name}{written}>")
+    return Markup(f"<{name}{written}>{joined(children)}</{name}>")  # both are escaped
 
 
 def joined(parts: Iterable[Any], between: str = "") -> Markup:
     """Parts behind each other: Markup as it is, everything else as text; None is left out."""
-    return Markup(escape(between)).join(escape(part) for part in parts if part is not None)
+    return Markup(escape(between).join(escape(part) for part in parts if part is not None))
 
 
 def sentences(said: Iterable[str], kind: str = "said") -> Markup:

@@ -10,7 +10,6 @@ from gradprobe.plots._cards import bar_cards, curve_cards
 from gradprobe.plots._choice import Choice
 from gradprobe.plots._panels import Panel, layer_panels
 from gradprobe.plots._parts import LOOKS, WORDS, Group, groups, noise_and_bias
-from gradprobe.plots._style import PaperFigure
 from gradprobe.report.context import Context
 from gradprobe.report.markup import joined, sentences, tag
 from gradprobe.report.sections import register
@@ -26,9 +25,17 @@ def layers(context: Context) -> Markup | None:
     choice = Choice(context.reference, "raw", 0.95, "interval", context.has_law)
     panels = layer_panels(context.thin, context.methods, context.layers, choice)
     bars = _bars(context)
-    pictures = bar_cards(bars) if bars else [None] * len(panels)
-    figures = curve_cards(panels)
-    cards = (_card(context, *one) for one in zip(panels, figures, pictures, strict=True))
+    curves = context.svgs(
+        curve_cards(panels),
+        [f"s{i}" for i in range(len(panels))],
+        [f"Cosine similarity against copies, layer {p.name}" for p in panels],
+    )
+    parts = context.svgs(
+        bar_cards(bars),
+        [f"b{i}" for i in range(len(bars))],
+        [f"Noise and bias, layer {b.name}" for b in bars],
+    )
+    cards = (_card(context, panel, next(curves), next(parts, None)) for panel in panels)
     return joined([_about(context, bars), tag("div", *cards, class_="cards")])
 
 
@@ -42,15 +49,13 @@ def _bars(context: Context) -> list[Group]:
     return noise_and_bias(context.ds, context.methods, context.layers, last)
 
 
-def _card(context: Context, panel: Panel, curves: PaperFigure, bars: PaperFigure | None) -> Markup:
+def _card(context: Context, panel: Panel, curves: Markup, bars: Markup | None) -> Markup:
     at = context.layer_at(panel.name)
     kind = " · ".join(filter(None, [context.kinds[at], f"{panel.numel:,} weights"]))
     parts = [tag("h3", panel.name), tag("div", kind, class_="quiet")]
     if said := context.sentences_of(panel.name):
         parts.append(sentences(said))
-    parts.append(context.svg(curves, f"s{at}", f"Cosine similarity against copies, layer {panel.name}"))
-    if bars is not None:
-        parts.append(context.svg(bars, f"b{at}", f"Noise and bias, layer {panel.name}"))
+    parts += [curves, bars] if bars is not None else [curves]
     if missing := [f"{c.estimator}: {c.note}" for c in panel.curves if c.note]:
         parts.append(tag("p", "; ".join(missing), class_="note"))
     return tag("article", *parts, class_="card", data_l=at)

@@ -47,8 +47,9 @@ def heatmap(context: Context) -> Markup | None:
         tag("div", tag("h3", title), _table(context, law, name, title, shade)) for name, title, shade in both
     )
     about = (
-        "The stronger the colour, the higher. Italic: bounded, only a lower end of the ceiling is known (≥). Striped: unresolved, where "
-        "there is only noise there is no number. Point at a cell for its 95 % interval over seeds, for this batch."
+        "The stronger the colour, the higher. Italic: bounded, only a lower end of the ceiling is known (≥). "
+        "Striped: unresolved, where there is only noise there is no number. Point at a cell for its 95 % interval over "
+        "seeds, for this batch."
     )
     return joined([tag("div", *tables, class_="pair"), tag("p", about, class_="note")])
 

@@ -21,9 +21,8 @@ def model(context: Context) -> Markup | None:
     """Cosine with the reference of the direction over all probed layers, against copies."""
     choice = Choice(context.reference, "raw", 0.95, "interval", context.has_law)
     panel = model_panel(context.thin, context.methods, choice)
-    (figure,) = curve_cards(
-        [panel], SIZE, f"cosine with {REFERENCES.get(context.reference, context.reference)}"
-    )
+    axis = f"cosine with {REFERENCES.get(context.reference, context.reference)}"
+    figure = next(curve_cards([panel], SIZE, axis))
     drawn = context.svg(figure, "model", "Cosine similarity of the whole model against Monte-Carlo copies")
     notes = [f"{c.estimator}: {c.note}." for c in panel.curves if c.note]
     said = " ".join([caption(context.ds, [panel], choice).replace("each layer and ", ""), *notes])
