@@ -96,9 +96,17 @@ class Context:
         """What the run says in plain words."""
         return verdict(self.ds, reference=self.reference)
 
-    def sentences_of(self, layer: str) -> list[str]:
-        """What the verdict says of a layer."""
-        return list(self.verdict.of(layer))
+    def sentences_of(self, layer: str) -> list[tuple[str, str]]:
+        """What the verdict says of a layer: (method, sentence)."""
+        return self._said.get(layer, [])
+
+    @cached_property
+    def _said(self) -> dict[str, list[tuple[str, str]]]:
+        table, found = self.verdict.table, dict[str, list[tuple[str, str]]]()
+        for over, layer, method, sentence in table[["over", "layer", "method", "sentence"]].to_numpy():
+            if over == "layer":
+                found.setdefault(str(layer), []).append((str(method), str(sentence)))
+        return found
 
     def svg(self, figure: PaperFigure, key: str, label: str) -> Markup:
         """A figure as part of the page; see :func:`gradprobe.report.drawings.svg`."""

@@ -125,14 +125,24 @@ def _restyle(element: ElementTree.Element, colors: list[str], own: str | None) -
         style = _FONT.sub(r"font-size: \1", element.attrib["style"])
         style = _COLOR.sub(lambda m: _colour(m[0].lower(), own), style)
         element.attrib["style"] = style.replace(": ", ":").replace("; ", ";")
-    elif _local(element.tag) == "text" and own is None:
-        element.attrib["style"] = "fill:var(--ink,#262626)"
+    if bare := _bare(element, own):
+        element.attrib["style"] = ";".join(filter(None, [element.attrib.get("style"), f"fill:{bare}"]))
     for name in ("d", "x", "y", "points", "transform"):
         if name in element.attrib:
             text = _NUMBER.sub(lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), element.attrib[name])
             element.attrib[name] = " ".join(text.split())
     for child in element:
         _restyle(child, colors, own)
+
+
+def _bare(element: ElementTree.Element, own: str | None) -> str | None:
+    """What an element is filled with that matplotlib leaves without a colour because it is black."""
+    if re.search(r"fill\s*:", element.attrib.get("style", "")):
+        return None
+    kind = _local(element.tag)
+    if kind == "text":
+        return "var(--ink,#262626)"
+    return f"var(--c,{own})" if kind == "use" and own == "#000000" else None
 
 
 def _colour(color: str, own: str | None) -> str:

@@ -100,6 +100,10 @@
     });
   }
 
+  addEventListener("beforeprint", () => {  // paper cannot be unfolded
+    for (const folded of $$("details")) folded.open = true;
+  });
+
   // tables: sorted by a heading, copied as they are shown
 
   const written = (cell) => {

@@ -11,7 +11,7 @@ from gradprobe.plots._choice import Choice
 from gradprobe.plots._panels import Panel, layer_panels
 from gradprobe.plots._parts import LOOKS, WORDS, Group, groups, noise_and_bias
 from gradprobe.report.context import Context
-from gradprobe.report.markup import joined, sentences, tag
+from gradprobe.report.markup import joined, tag
 from gradprobe.report.sections import register
 
 BIAS = "bias of the encoding or of smoothing"
@@ -53,9 +53,10 @@ def _card(context: Context, panel: Panel, curves: Markup, bars: Markup | None) -
     at = context.layer_at(panel.name)
     kind = " · ".join(filter(None, [context.kinds[at], f"{panel.numel:,} weights"]))
     parts = [tag("h3", panel.name), tag("div", kind, class_="quiet")]
-    if said := context.sentences_of(panel.name):
-        parts.append(sentences(said))
     parts += [curves, bars] if bars is not None else [curves]
+    if said := context.sentences_of(panel.name):
+        items = (tag("li", sentence, class_=context.place(method)) for method, sentence in said)
+        parts.append(tag("ul", *items, class_="said"))
     if missing := [f"{c.estimator}: {c.note}" for c in panel.curves if c.note]:
         parts.append(tag("p", "; ".join(missing), class_="note"))
     return tag("article", *parts, class_="card", data_l=at)

@@ -8,7 +8,7 @@ from gradprobe.report.context import Context
 from gradprobe.report.markup import sentences, tag
 from gradprobe.report.sections import register
 
-MOST = 12
+MOST = 6
 """Sentences that are not folded away."""
 
 
@@ -18,7 +18,7 @@ def verdict(context: Context) -> Markup | None:
     said = context.verdict.sentences
     shown = sentences(said[:MOST])
     if len(said) > MOST:
-        more = tag("summary", f"{len(said) - MOST} more sentences")
+        more = tag("summary", f"{len(said) - MOST} more sentence{'s' * (len(said) > MOST + 1)}")
         shown += tag("details", more, sentences(said[MOST:]))
     seeds = context.ds.sizes["seed"]
     about = f"All intervals and verdicts are over {seeds} seed{'s' * (seeds > 1)}, for this batch."
