@@ -56,7 +56,7 @@ def _rivals(context: Context, found: Any) -> Markup | None:
         named = context.method(method) if method in context.methods else method
         numbers = [_shown(row[k]) for k in ("equal", "best", "times")]
         own = method if method in context.methods else None
-        rows.append(Row([(named, method), *numbers, row["note"] or ""], None, own))
+        rows.append(Row([(named, method), *numbers, name(row["note"] or "")], None, own))
     return sheet(context, "single-methods", columns, rows)
 
 

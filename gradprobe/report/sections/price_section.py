@@ -40,4 +40,7 @@ def cost(context: Context) -> Markup | None:
         if leads
         else tag("p", "No method leads at any cost that was looked at.", class_="lacks")
     )
-    return shown + tag("figure", drawn, tag("figcaption", figure.gradprobe_caption), class_="wide")
+    said = figure.gradprobe_caption.replace("each layer and ", "").replace(
+        "; panels differ in the costs shown", ""
+    )
+    return shown + tag("figure", drawn, tag("figcaption", said), class_="wide")
