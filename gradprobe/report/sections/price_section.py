@@ -10,6 +10,7 @@ from gradprobe.plots import PLOTS
 from gradprobe.report.context import Context
 from gradprobe.report.markup import sentences, tag
 from gradprobe.report.sections import register
+from gradprobe.report.text import cell
 from gradprobe.stats import STATISTICS
 
 
@@ -33,7 +34,7 @@ def cost(context: Context) -> Markup | None:
                 "with a lead that is resolved in part at least" if sure else "with a lead that may be noise"
             )
             leads.append(
-                f"{method} is best from {start:,.3g} to {end:,.3g} full-forward equivalents, {words}."
+                f"{method} is best from {cell('price', start)} to {cell('price', end)} full-forward equivalents, {words}."
             )
     shown = (
         sentences(leads)
