@@ -33,9 +33,8 @@ def cost(context: Context) -> Markup | None:
             words = (
                 "with a lead that is resolved in part at least" if sure else "with a lead that may be noise"
             )
-            leads.append(
-                f"{method} is best from {cell('price', start)} to {cell('price', end)} full-forward equivalents, {words}."
-            )
+            span = " to ".join(cell("price", x) for x in (start, end))
+            leads.append(f"{method} is best from {span} full-forward equivalents, {words}.")
     shown = (
         sentences(leads)
         if leads
