@@ -26,12 +26,12 @@ from gradprobe.store.assemble import attribute
 ONE = {"batch": 0, "checkpoint": -1, "sigma": 0}
 """Dimensions of several runs, and which of them the sections about one run show."""
 
-POINTS = 60
-"""Most points of a curve on the page."""
-
 GLYPHS = ("●■▲◆▼✚✖◀▶⬟⬢✱", "○□△◇▽✚✖◁▷⬠⬡✱")
 """The markers of the figures as text: filled, and open for surrogate targets."""
 FLAT = "―"
+
+POINTS = 60
+"""Most points of a curve on the page."""
 
 
 def one_run(whole: xr.Dataset) -> xr.Dataset:
