@@ -16,6 +16,7 @@ import gradprobe as gp
 from gradprobe.report import page, palette
 from gradprobe.report.markup import tag
 from gradprobe.report.sections import SECTIONS
+from tests.report import browser
 from tests.report.pages import HOSTILE, METHODS, hostile, ordinary
 
 ORDER = [
@@ -238,6 +239,18 @@ def test_a_tag_escapes_text_and_attributes_and_keeps_markup() -> None:
     assert made == '<td title="&#34;&amp;&lt;" data-v="&#39;" hidden>&lt;b&gt;<i>x</i></td>'
 
 
-def test_hidden_words_of_formulas_do_not_break_figures() -> None:
+@pytest.mark.parametrize(("asked", "outcome"), [("", "skipped"), ("1", "failed")])
+def test_without_a_browser_its_tests_fail_in_ci_and_are_skipped_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: str, outcome: str
+) -> None:
+    monkeypatch.setattr(browser, "CHROMIUM", tmp_path / "nowhere")
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("GRADPROBE_REQUIRE_CHROMIUM", asked)
+    raised = pytest.skip.Exception if outcome == "skipped" else pytest.fail.Exception
+    with pytest.raises(raised, match="chromium"), browser.chromium(tmp_path):
+        pass
+
+
+def test_names_that_look_like_formulas_do_not_break_figures() -> None:
     text = page.html(hostile())
     assert "$\\frac{$" in Elements(text).words
