@@ -192,7 +192,6 @@ def report(
     html: Annotated[
         bool, typer.Option("--html", help="Write report.html too: one page that needs no network.")
     ] = False,
-    cosine: Annotated[float, typer.Option(help="Target of the plan on the page.")] = 0.9,
 ) -> None:
     """Print Acc., Sta., floor, ceiling and half-power copies of a run; write its tables and figures."""
     folder, span = out or run / "report", parse_range(copies)
@@ -200,7 +199,7 @@ def report(
     if html:
         from gradprobe.report.page import write_html
 
-        file = write_html(run, folder / "report.html", reference=reference, copies=span, cosine=cosine)
+        file = write_html(run, folder / "report.html", reference=reference, copies=span)
         typer.echo(f"wrote {file}")
 
 
