@@ -28,6 +28,7 @@ _WHERE = {
     "Plan": "gradprobe.core.copyplan",
     "open_run": "gradprobe.store.run",
     "export": "gradprobe.store.export",
+    "write_html": "gradprobe.report.page",
     "list_estimators": "gradprobe.estimators.listing",
     "CheckpointError": "gradprobe.problems.weights.table",
     "UsageError": "gradprobe.core.errors",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from gradprobe.problems.load import load_problem
     from gradprobe.problems.problem import Problem
     from gradprobe.problems.weights.table import CheckpointError
+    from gradprobe.report.page import write_html
     from gradprobe.report.plain_words import verdict
     from gradprobe.stats.planning import plan
     from gradprobe.store.export import export

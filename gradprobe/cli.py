@@ -189,9 +189,18 @@ def report(
     theory: Annotated[
         bool, typer.Option("--theory", help="Draw what random directions reach by theory.")
     ] = False,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write report.html too: one page that needs no network.")
+    ] = False,
 ) -> None:
     """Print Acc., Sta., floor, ceiling and half-power copies of a run; write its tables and figures."""
-    _report(run, out or run / "report", parse_range(copies), reference, theory=theory)
+    folder, span = out or run / "report", parse_range(copies)
+    _report(run, folder, span, reference, theory=theory)
+    if html:
+        from gradprobe.report.page import write_html
+
+        file = write_html(run, folder / "report.html", reference=reference, copies=span)
+        typer.echo(f"wrote {file}")
 
 
 @app.command("list")

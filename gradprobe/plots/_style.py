@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,10 +55,17 @@ _OWN = {
     "figure.constrained_layout.h_pad": 0.03,
     "figure.constrained_layout.w_pad": 0.03,
     "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "none",
+    "svg.hashsalt": "gradprobe",  # the same figure gives the same bytes
     "savefig.facecolor": "white",
     "savefig.bbox": None,  # the size of the page is the size that was asked for
     "axes.unicode_minus": True,
 }
+
+
+def literal(name: str) -> str:
+    """A name as text that matplotlib draws as it is: no formula, and no character that SVG cannot hold."""
+    return _CONTROL.sub(" ", name).replace("$", r"\$")
 
 
 @contextmanager
@@ -71,6 +79,17 @@ def paper(marks: float = 1.0) -> Iterator[None]:
     style |= {"lines.linewidth": 1.1 * marks, "lines.markersize": 3.4 * marks}
     with matplotlib.style.context(["default", style]):
         yield
+
+
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+
+PLACE = " m"
+"""What stands in the name of an artist between what it is and the place of its method in the run."""
+
+
+def named(kind: str, place: int) -> str:
+    """Group id of an artist that belongs to a method; pages hide and colour methods by it."""
+    return f"{kind}{PLACE}{place}"
 
 
 class PaperFigure(Figure):
