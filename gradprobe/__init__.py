@@ -26,6 +26,7 @@ _WHERE = {
     "plan": "gradprobe.stats.planning",
     "Plan": "gradprobe.core.copyplan",
     "open_run": "gradprobe.store.run",
+    "concat": "gradprobe.store.comparison",
     "export": "gradprobe.store.export",
     "list_estimators": "gradprobe.estimators.listing",
     "CheckpointError": "gradprobe.problems.weights.table",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from gradprobe.problems.problem import Problem
     from gradprobe.problems.weights.table import CheckpointError
     from gradprobe.stats.planning import plan
+    from gradprobe.store.comparison import concat
     from gradprobe.store.export import export
     from gradprobe.store.run import open_run
     from gradprobe.trajectory.descent import descend
