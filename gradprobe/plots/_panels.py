@@ -163,7 +163,7 @@ class _Numbers:
         return Curve(
             estimator=label,
             color=str(ds["color"].sel(estimator=label).values),
-            rank=_rank(ds, label),
+            rank=rank_of(ds, label),
             open=str(ds["target"].sel(estimator=label).values) == "surrogate",
             flat=flat,
             copies=values["copies"].values,
@@ -190,7 +190,7 @@ class _Numbers:
         return curve if drawn else {}, ceiling | {"state": str(fit["state"].values)}
 
 
-def _rank(ds: xr.Dataset, label: str) -> int:
+def rank_of(ds: xr.Dataset, label: str) -> int:
     """Markers follow the run, not the choice, so that a method looks alike in all figures of a run."""
     target = dict(zip(ds["estimator"].values, ds["target"].values, strict=True))
     noisy = dict(zip(ds["estimator"].values, ds["stochastic"].values, strict=True))

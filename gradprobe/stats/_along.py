@@ -43,7 +43,8 @@ def along_runs(function: Callable[P, R]) -> Callable[P, R]:
 
 def _each(function: Callable[..., Any], ds: xr.Dataset, args: Any, kwargs: dict[str, Any]) -> Any:
     dim = further(ds)
-    labels, found = [], []
+    labels: list[Any] = []
+    found: list[Any] = []
     for label, run in apart(ds):
         try:
             result = function(run, *args, **kwargs)

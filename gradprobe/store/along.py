@@ -25,6 +25,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import xarray as xr
 
+from gradprobe.core.errors import UsageError
 from gradprobe.store.paths import FURTHER
 
 OF_RUN = {"total_reference_sqnorm": "sqnorm_of_run", "clean_loss": "loss_of_run"}
@@ -94,7 +95,9 @@ def stacked(parts: Sequence[xr.Dataset], dim: str, labels: Sequence[Any]) -> xr.
     wide = list(dict.fromkeys(c for p in parts for c in p.coords if p[c].ndim > 1))
     bare = [_bare(p, wide, indexes) for p in parts]
     like = {v: next(b[v] for b in bare if v in b) for v in [*names, *wide]}
-    filled = [b.assign({v: xr.full_like(x, _fill(v, x)) for v, x in like.items() if v not in b}) for b in bare]
+    filled = [
+        b.assign({v: xr.full_like(x, _fill(v, x)) for v, x in like.items() if v not in b}) for b in bare
+    ]
     out = xr.concat(
         filled,
         dim=xr.Variable(dim, np.asarray(labels)),
@@ -127,7 +130,9 @@ def _bare(part: xr.Dataset, wide: Sequence[Hashable], indexes: Mapping[Hashable,
     part = part.reset_coords([c for c in wide if c in part.coords])
     part = part.drop_vars([c for c in part.coords if c not in part.dims])
     fill = {v: _fill(v, x) for v, x in part.data_vars.items()}
-    different = {d: x for d, x in indexes.items() if d in part.coords and not np.array_equal(part[d].values, x)}
+    different = {
+        d: x for d, x in indexes.items() if d in part.coords and not np.array_equal(part[d].values, x)
+    }
     return part.reindex(different, fill_value=fill) if different else part
 
 
@@ -152,7 +157,10 @@ def _about(parts: Sequence[xr.Dataset], indexes: Mapping[Hashable, Any]) -> dict
             own = values.indexes[dim] if dim in values.indexes else range(values.size)
             for label, value in zip(own, values.values, strict=True):
                 known.setdefault(label, value)
-        found[name] = (dim, np.asarray([known[x] for x in indexes[dim]]) if dim in indexes else having[0].values)
+        found[name] = (
+            dim,
+            np.asarray([known[x] for x in indexes[dim]]) if dim in indexes else having[0].values,
+        )
     return found
 
 
@@ -160,3 +168,23 @@ def shared(all_attrs: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
     """Attributes that all have alike."""
     first, *others = all_attrs
     return {k: v for k, v in first.items() if all(k in o and repr(o[k]) == repr(v) for o in others)}
+
+
+def common_copies(ds: xr.Dataset) -> int:
+    """The last copies that every method with noise reached in every run, with all seeds that have data.
+
+    What was not begun anywhere, or failed, does not count.
+
+    Args:
+        ds: A comparison.
+
+    Raises:
+        UsageError: Nothing with noise was computed, or nothing in common.
+    """
+    noisy = ds["sqnorm"].isel(estimator=np.flatnonzero(ds["stochastic"].values.astype(bool)))
+    there = np.isfinite(noisy.transpose(..., "copies").values)
+    reached = there[there.any(-1)]
+    if not reached.size:
+        raise UsageError("nothing was computed yet in these runs; run the probes first.")
+    last = reached.shape[-1] - 1 - reached[:, ::-1].argmax(-1)
+    return int(ds["copies"].values[last.min()])

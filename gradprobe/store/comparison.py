@@ -300,8 +300,8 @@ def _along_sigma(runs: Sequence[Compared], other_batches: bool) -> xr.Dataset:
         names = [run.name for at, run in cut if at == sigma]
         if len(names) > 1:
             raise UsageError(
-                f"{names[0]} and {names[1]} both have sigma={sigma:g}; probe their methods into one run (estimators can "
-                "be added to a run), or leave one out."
+                f"{names[0]} and {names[1]} both have sigma={sigma:g}; probe their methods into one run, to "
+                "which estimators can be added, or leave one out."
             )
     in_order = sorted(cut, key=lambda pair: pair[0])
     return _joined([run for _, run in in_order], "sigma", sigmas, notes)
@@ -311,7 +311,9 @@ def _by_sigma(run: Compared) -> list[tuple[float, Compared]]:
     """The estimators of each sigma, with those that have no noise, called by their methods."""
     ds = run.ds
     if not {"sigma", "method"} <= {str(c) for c in ds.coords} or not ds["sigma"].ndim:
-        raise UsageError(f"{run.name} does not say which sigma each estimator has; open the run itself again.")
+        raise UsageError(
+            f"{run.name} does not say which sigma each estimator has; open the run itself again."
+        )
     sigma, noisy = ds["sigma"].values.astype(float), ds["stochastic"].values.astype(bool)
     unknown = noisy & ~np.isfinite(sigma)
     if unknown.any():
@@ -347,7 +349,10 @@ def _joined(runs: Sequence[Compared], dim: str, labels: Sequence[Any], notes: Se
         for run, part, label in zip(runs, parts, labels, strict=True)
     ]
     ds.attrs = {k: v for k, v in shared([run.ds.attrs for run in runs]).items() if k not in OF_RUN}
-    same = [shared([run.known("identity") for run in runs]), shared([run.known("configuration") for run in runs])]
+    same = [
+        shared([run.known("identity") for run in runs]),
+        shared([run.known("configuration") for run in runs]),
+    ]
     ds.attrs |= {k: canonical_json(v) for k, v in zip(("identity", "configuration"), same, strict=True) if v}
     ds.attrs |= joined_notes([run.ds for run in runs])
     ds.attrs |= {"runs": json.dumps(told, default=_jsonable), "comparison": json.dumps(list(notes))}
