@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gradprobe import cli_doctor, cli_plan, cli_trajectory
+from gradprobe import cli_compare, cli_doctor, cli_plan, cli_trajectory
 from gradprobe.cli_options import (
     PROBLEM_KEYS,
     AllowGlobal,
@@ -180,18 +180,37 @@ def probe(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run directory; several are compared.")
+    ],
     copies: Annotated[str | None, typer.Option(help="Range for Acc. and Sta., such as 100:1000.")] = None,
     reference: Annotated[str, typer.Option(help="bp, smoothed or dataset.")] = "bp",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for tables and figures; RUN/report by default.")
+        Path | None,
+        typer.Option(
+            help="Folder for tables and figures; RUN/report by default, of several comparison beside the first."
+        ),
     ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="What several runs are called, comma-separated: 1,3,10.")
+    ] = None,
+    other_batches: Annotated[
+        bool, typer.Option("--other-batches", help="Compare runs on different batches all the same.")
+    ] = False,
     theory: Annotated[
         bool, typer.Option("--theory", help="Draw what random directions reach by theory.")
     ] = False,
 ) -> None:
-    """Print Acc., Sta., floor, ceiling and half-power copies of a run; write its tables and figures."""
-    _report(run, out or run / "report", parse_range(copies), reference, theory=theory)
+    """Print Acc., Sta., floor, ceiling and half-power copies of a run, or of several; write tables and figures."""
+    if len(runs) > 1:
+        if theory:
+            raise UsageError("--theory is drawn in the figure of one run; name one run, or leave it out.")
+        folder = out or runs[0].parent / "comparison"
+        cli_compare.compare(runs, folder, parse_range(copies), reference, labels, other_batches)
+        return
+    if labels is not None or other_batches:
+        raise UsageError("--labels and --other-batches are for several runs; name at least two.")
+    _report(runs[0], out or runs[0] / "report", parse_range(copies), reference, theory=theory)
 
 
 @app.command("list")

@@ -205,7 +205,9 @@ def _step(stages: list[Stages], along: str, room: float) -> float:
     at = np.unique(np.log(stages[0].copies) if along == "log" else stages[0].copies)
     if at.size < 2:
         return 2.2
-    return float(np.clip(0.5 * 72 * 0.8 * room * np.diff(at).min() / (at[-1] - at[0]) / len(stages)))
+    return float(
+        np.clip(0.5 * 72 * 0.8 * room * np.diff(at).min() / (at[-1] - at[0]) / len(stages), 1.3, 2.2)
+    )
 
 
 def _range(panels: list[StagePanel]) -> tuple[float, float]:

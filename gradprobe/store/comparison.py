@@ -47,7 +47,7 @@ class Compared:
 
 
 def concat(
-    runs: Iterable[xr.Dataset | str | Path],
+    runs: Iterable[xr.Dataset | str | Path | Compared],
     dim: str = "checkpoint",
     labels: Sequence[Any] | None = None,
     *,
