@@ -311,10 +311,10 @@ def _caption(ds: xr.Dataset, panels: list[StagePanel], asked: Asked, dim: str) -
     said = [
         f"{what}, at {ds.sizes[dim]} {where}{f' ({about})' if about else ''}, by layer and for the whole model."
     ]
-    said.append("Bars: 95 % intervals over seeds, pointwise, for this batch only.")
+    said.append("Bars: 95 % intervals over seeds, pointwise, for this batch only (cut at the panel's edge).")
     stages = [s for p in panels for s in p.stages]
     if any((~np.isfinite(s.mean) & np.isfinite(s.low)).any() for s in stages):
-        said.append("Dots without a mark: not resolved, only bounds are known (cut at the panel's edge).")
+        said.append("Dots without a mark: not resolved, only bounds are known.")
     if any(p.over == "model" for p in panels):
         how = "each rescaled to unit gain" if asked.scale == "unit-gain" else "with their own gains"
         said.append(f"Whole model: sum over the probed layers, {how}.")

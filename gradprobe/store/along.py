@@ -68,6 +68,7 @@ def _restored(one: xr.Dataset, run: Mapping[str, Any], dim: str, label: Any) -> 
     """A run without padding, with its own attributes."""
     held = {d: [x for x in run["held"][d] if x in one.indexes[d]] for d in run["held"] if d in one.indexes}
     one = one.sel(held).drop_vars([v for v in one.variables if v in run["lacks"] or v in OF_RUN.values()])
+    one = one.drop_dims([d for d in HELD if d in one.dims and d not in run["held"]])
     if dim == "sigma":
         noisy = one["stochastic"].values.astype(bool)
         one = one.assign_coords(sigma=("estimator", np.where(noisy, float(label), np.nan)))

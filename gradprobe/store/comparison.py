@@ -21,8 +21,8 @@ from gradprobe.store.paths import FURTHER, MAKERS
 from gradprobe.store.run import open_run
 from gradprobe.store.run_labels import given_labels, labels_of
 
-_FACTS = ("mode", "precision", "output")
-"""Parts of a configuration that change the function that is probed."""
+_FUNCTION = ("loss", "mode", "precision", "output")
+"""Parts of a configuration that belong to the function that is probed."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def concat(
     also different ones for different methods. A method without noise is there at every sigma of its run.
 
     Estimators, seeds and copies may differ from run to run: what one lacks is NaN, with status "missing". Parameters
-    and block must be the same. Only references that all runs have are kept. What else differs (root seed, precision)
-    is said in ``ds.attrs["comparison"]``, a JSON list of sentences.
+    and block must be the same. Only references that all runs have are kept. What else differs (the root seed) is
+    said in ``ds.attrs["comparison"]``, a JSON list of sentences.
 
     Args:
         runs: Results, run directories or exported files, in the order in which they are to lie; of several batches
@@ -185,8 +185,6 @@ def _check_alike(first: Compared, run: Compared, dim: str, other_batches: bool) 
         what = "other weights (runs along sigma must be of one checkpoint)"
     if what is None and run.ds.attrs.get("block") != first.ds.attrs.get("block"):
         what = f"another block ({run.ds.attrs.get('block')} copies, not {first.ds.attrs.get('block')})"
-    if what is None and "loss" in both and mine["loss"] != others["loss"]:
-        what = "another loss"
     if what is not None:
         raise UsageError(f"{run.name} and {first.name} cannot be compared: the first has {what}.")
     if ("batch" in run.ds.dims) != ("batch" in first.ds.dims):
@@ -198,6 +196,20 @@ def _check_alike(first: Compared, run: Compared, dim: str, other_batches: bool) 
             f"{run.name} and {first.name} are of different batches, so a difference may be the batch's; probe the "
             "same one, or allow it with other_batches=True (--other-batches)."
         )
+    if "loss" in both and mine["loss"] != others["loss"]:
+        raise UsageError(
+            f"{run.name} and {first.name} cannot be compared: the first has {_other_loss(first, run)}."
+        )
+
+
+def _other_loss(first: Compared, run: Compared) -> str:
+    """What of a run's function of the output is not as the first's."""
+    sizes = [r.ds.attrs.get("batch_size") for r in (run, first)]
+    if sizes[0] != sizes[1]:
+        return f"another size of batch ({sizes[0]}, not {sizes[1]})"
+    own, theirs = run.known("configuration"), first.known("configuration")
+    keys = [k for k in _FUNCTION if k in own and k in theirs and own[k] != theirs[k]]
+    return f"another {keys[0]} ({own[keys[0]]}, not {theirs[keys[0]]})" if keys else "another loss"
 
 
 def _other_batch(first: Compared, run: Compared) -> bool:
@@ -248,12 +260,6 @@ def _differences(first: Compared, run: Compared, dim: str) -> list[str]:
                 f"{run.name} has another {name} ({mine[key]}) than {first.name} ({others[key]}): their noise is not "
                 "the same, so differences are not paired."
             )
-    own, theirs = run.known("configuration"), first.known("configuration")
-    said += [
-        f"{run.name} has {key} {own[key]}, {first.name} {theirs[key]}."
-        for key in _FACTS
-        if key in own and key in theirs and own[key] != theirs[key]
-    ]
     return said
 
 

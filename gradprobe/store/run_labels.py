@@ -31,7 +31,8 @@ def labels_of(runs: Sequence[xr.Dataset], places: Sequence[str]) -> list[Any]:
     kept = [place or str(run.attrs.get("path", "")) for run, place in zip(runs, places, strict=True)]
     for names in (known, kept):
         if all(names) and len(set(names)) == len(names):
-            return _numbers(names) or _ends(names)
+            ends = _ends(names)
+            return _numbers(names) or _numbers(ends) or ends
     mixed = [PurePath(a or b).stem or f"run {i}" for i, (a, b) in enumerate(zip(known, kept, strict=True), 1)]
     return _unique(mixed)
 
