@@ -24,10 +24,12 @@ _WHERE = {
     "probe": "gradprobe.probes.run",
     "sigma_sweep": "gradprobe.probes.sweep",
     "plan": "gradprobe.stats.planning",
+    "verdict": "gradprobe.report.plain_words",
     "Plan": "gradprobe.core.copyplan",
     "open_run": "gradprobe.store.run",
     "concat": "gradprobe.store.comparison",
     "export": "gradprobe.store.export",
+    "write_html": "gradprobe.report.page",
     "list_estimators": "gradprobe.estimators.listing",
     "CheckpointError": "gradprobe.problems.weights.table",
     "UsageError": "gradprobe.core.errors",
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
     from gradprobe.problems.load import load_problem
     from gradprobe.problems.problem import Problem
     from gradprobe.problems.weights.table import CheckpointError
+    from gradprobe.report.page import write_html
+    from gradprobe.report.plain_words import verdict
     from gradprobe.stats.planning import plan
     from gradprobe.store.comparison import concat
     from gradprobe.store.export import export

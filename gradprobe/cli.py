@@ -7,7 +7,7 @@ import shlex
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -200,17 +200,27 @@ def report(
     theory: Annotated[
         bool, typer.Option("--theory", help="Draw what random directions reach by theory.")
     ] = False,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write report.html too: one page that needs no network.")
+    ] = False,
 ) -> None:
     """Print Acc., Sta., floor, ceiling and half-power copies of a run, or of several; write tables and figures."""
+    span, given = parse_range(copies), cast(Any, runs[0])
     if len(runs) > 1:
         if theory:
             raise UsageError("--theory is drawn in the figure of one run; name one run, or leave it out.")
         folder = out or runs[0].parent / "comparison"
-        cli_compare.compare(runs, folder, parse_range(copies), reference, labels, other_batches)
-        return
-    if labels is not None or other_batches:
+        given = cli_compare.compare(runs, folder, span, reference, labels, other_batches)
+    elif labels is not None or other_batches:
         raise UsageError("--labels and --other-batches are for several runs; name at least two.")
-    _report(runs[0], out or runs[0] / "report", parse_range(copies), reference, theory=theory)
+    else:
+        folder = out or runs[0] / "report"
+        _report(runs[0], folder, span, reference, theory=theory)
+    if html:
+        from gradprobe.report.page import write_html
+
+        file = write_html(given, folder / "report.html", reference=reference, copies=span)
+        typer.echo(f"wrote {file}")
 
 
 @app.command("list")

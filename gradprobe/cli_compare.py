@@ -43,7 +43,7 @@ def compare(
     reference: str,
     labels: str | None = None,
     other_batches: bool = False,
-) -> None:
+) -> xr.Dataset:
     """Print the table of several runs; write it and the figures of quality along them.
 
     Args:
@@ -53,6 +53,9 @@ def compare(
         reference: What estimates are held against.
         labels: What they are called, comma-separated.
         other_batches: Allow different batches.
+
+    Returns:
+        The runs side by side.
 
     Raises:
         UsageError: They cannot be compared; nothing was written then.
@@ -77,3 +80,4 @@ def compare(
             files += [out / f"{stem}.{end}" for end in ("png", "pdf", "json")]
     for file in files:
         console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
+    return ds

@@ -24,13 +24,13 @@ LEVELS = {
     "probes": 3,
     "trajectory": 3,
     "plots": 3,
-    "report": 3,
+    "report": 4,
     "cli_options": 4,
     "cli_compare": 5,
     "cli_doctor": 5,
     "cli_plan": 5,
     "cli_trajectory": 5,
-    "__init__": 4,
+    "__init__": 5,
     "cli": 6,
 }
 LABELLED = ("store", "stats", "plots", "report")

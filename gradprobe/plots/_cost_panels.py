@@ -32,6 +32,7 @@ class Lead:
         costs: Where.
         cosine: The law's value there.
         resolved: Whether its interval is above all others' in the whole stretch.
+        place: The method's place among the run's estimators.
     """
 
     color: str
@@ -39,6 +40,7 @@ class Lead:
     costs: Array
     cosine: Array
     resolved: bool
+    place: int
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def _cut(cosine: Array) -> Array:
 
 def _leads(front: xr.Dataset, shown: npt.NDArray[np.bool_], panel: Panel) -> list[Lead]:
     """Stretches of one leader and one state; each reaches up to where the next begins."""
-    colors = {c.estimator: c.color for c in panel.curves}
+    colors = {c.estimator: (c.color, c.place) for c in panel.curves}
     best, resolved = front["best"].values, front["resolved"].values
     costs, cosine = front["cost"].values, _cut(front["best_cosine"].values)
     places = np.flatnonzero(shown & (best != "") & np.isfinite(cosine))
@@ -187,6 +189,7 @@ def _leads(front: xr.Dataset, shown: npt.NDArray[np.bool_], panel: Panel) -> lis
         if i < places.size and places[i] == places[i - 1] + 1:
             inside = np.append(inside, places[i])
         name = str(best[here])
-        found.append(Lead(colors[name], name, costs[inside], cosine[inside], bool(resolved[here])))
+        color, place = colors[name]
+        found.append(Lead(color, name, costs[inside], cosine[inside], bool(resolved[here]), place))
         begin = i
     return found

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import Affine2D, ScaledTranslation, Transform, blended_transform_factory
 
 from gradprobe.plots._panels import Curve, Panel
-from gradprobe.plots._style import LETTER, MARKERS, NOTE_SIZE, TITLE_SIZE
+from gradprobe.plots._style import LETTER, MARKERS, NOTE_SIZE, TITLE_SIZE, named
 
 BAND_ALPHA = 0.16
 LAW_DASHES = (0, (2.6, 1.4))
@@ -63,7 +63,7 @@ def _draw_curve(axes: Axes, curve: Curve, twins: int, phase: float) -> None:
         markevery=None if few else (0.02 + 0.24 * phase, 0.24),
         zorder=order,
         label=curve.estimator,
-        gid="mean",
+        gid=named("mean", curve.place),
         **marker(curve),
     )
     if twins:
@@ -79,15 +79,14 @@ def _draw_curve(axes: Axes, curve: Curve, twins: int, phase: float) -> None:
             linewidth=0.7,
             zorder=order + 1,
             label=f"_law of {curve.estimator}",
-            gid="law",
+            gid=named("law", curve.place),
         )
 
 
 def _draw_band(axes: Axes, curve: Curve, order: float) -> None:
+    gid = named("band", curve.place)
     if np.isfinite(curve.low).sum() == 1:  # an area needs two points
-        axes.vlines(
-            curve.copies, curve.low, curve.high, color=curve.color, alpha=0.5, linewidth=0.8, gid="band"
-        )
+        axes.vlines(curve.copies, curve.low, curve.high, color=curve.color, alpha=0.5, linewidth=0.8, gid=gid)
         return
     axes.fill_between(
         curve.copies,
@@ -97,7 +96,7 @@ def _draw_band(axes: Axes, curve: Curve, order: float) -> None:
         alpha=BAND_ALPHA,
         linewidth=0,
         zorder=order - 1,
-        gid="band",
+        gid=gid,
     )
 
 
@@ -149,9 +148,19 @@ def _draw_ceiling(axes: Axes, curve: Curve, place: float, where: Transform) -> N
     value, low, high = (float(np.clip(curve.ceiling[k], -1, 1)) for k in ("value", "low", "high"))
     size = matplotlib.rcParams["lines.markersize"]
     common: dict[str, Any] = {"transform": where, "clip_on": False, "color": curve.color}
-    axes.add_artist(Line2D([place] * 2, [low, high], linewidth=0.6, gid="interval", **common))
     axes.add_artist(
-        Line2D([place], [value], ls="none", ms=0.85 * size, gid="ceiling", **common, **marker(curve))
+        Line2D([place] * 2, [low, high], linewidth=0.6, gid=named("interval", curve.place), **common)
+    )
+    axes.add_artist(
+        Line2D(
+            [place],
+            [value],
+            ls="none",
+            ms=0.85 * size,
+            gid=named("ceiling", curve.place),
+            **common,
+            **marker(curve),
+        )
     )
 
 
@@ -205,10 +214,7 @@ def put_title(axes: Axes, title: str, notes: list[tuple[str, str]], room: float)
 def draw_legend(figure: Figure, panels: list[Panel], band: str) -> Legend:
     """One legend above the panels: the methods, then what bands, dashes and marks mean."""
     curves = [c for p in panels for c in p.curves]
-    handles: list[Any] = [
-        Line2D([], [], color=c.color, linewidth=0.8 if c.flat else None, label=c.estimator, **marker(c))
-        for c in panels[0].curves
-    ]
+    handles = [entry(c) for c in panels[0].curves]
     grey = "0.35"
     if any(np.isfinite(c.low).any() and not c.flat for c in curves):
         handles.append(Patch(facecolor=grey, alpha=2 * BAND_ALPHA, linewidth=0, label=band))
@@ -219,6 +225,12 @@ def draw_legend(figure: Figure, panels: list[Panel], band: str) -> Legend:
     if any(c.resolved for c in curves):
         handles.append(Line2D([], [], color=grey, marker="|", markersize=6, ls="none", label="ceiling"))
     return place_legend(figure, handles)
+
+
+def entry(curve: Curve) -> Any:
+    """A method's entry of a legend."""
+    look: dict[str, Any] = {"color": curve.color, "linewidth": 0.8 if curve.flat else None} | marker(curve)
+    return Line2D([], [], label=curve.estimator, gid=named("key", curve.place), **look)
 
 
 def place_legend(figure: Figure, handles: list[Any], place: str = "upper") -> Legend:
@@ -240,4 +252,9 @@ def place_legend(figure: Figure, handles: list[Any], place: str = "upper") -> Le
         if columns == 1 or legend.get_window_extent(renderer).width < 0.98 * figure.bbox.width:
             break
         legend.remove()
+    for drawn, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+        gid = next((h.get_gid() for h in handles if h.get_label() == text.get_text()), None)
+        if drawn is not None and gid is not None:  # a method's entry belongs to it as its curve does
+            drawn.set_gid(gid)
+            text.set_gid(gid)
     return legend

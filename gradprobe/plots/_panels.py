@@ -36,6 +36,7 @@ class Curve:
         law: ``copies`` and ``cosine`` of the fitted law; empty where there is none.
         ceiling: ``value``, ``low``, ``high`` and ``state``; empty if no law was asked for.
         note: Why there is nothing, or less than one would expect; "" if all is well.
+        place: Its place among the run's estimators.
     """
 
     estimator: str
@@ -51,6 +52,7 @@ class Curve:
     law: dict[str, Array] = field(default_factory=dict)
     ceiling: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    place: int = 0
 
     @property
     def resolved(self) -> bool:
@@ -101,7 +103,7 @@ def layer_panels(ds: xr.Dataset, estimators: list[str], layers: list[str], choic
     if not layers:
         return []
     found = _Numbers(ds, "layer", choice)
-    numel = {name: int(found.bands["numel"].sel(layer=name)) for name in layers}
+    numel = {name: int(found.numel[found.layers.index(name)]) for name in layers}
     return [
         Panel(name, "layer", d, found.curves(ds, estimators, name), _theory(ds, d, choice))
         for name, d in numel.items()
@@ -139,55 +141,65 @@ class _Numbers:
     def __init__(self, ds: xr.Dataset, over: str, choice: Choice) -> None:
         scale = choice.scale if over == "model" else "raw"
         self.band, self.scale = choice.band, scale
-        self.bands = stats.bands(stats.cosine(ds, over, choice.reference, scale), level=choice.level)
-        self.law = self.fit = None
+        bands = stats.bands(stats.cosine(ds, over, choice.reference, scale), level=choice.level)
+        self.copies = bands["copies"].values
+        self.layers = [str(x) for x in bands["layer"].values] if over == "layer" else []
+        self.numel = bands["numel"].values if over == "layer" else np.array([])
+        self.bands = _arrays(bands[["mean", "low", "high", "std", "seeds"]])
+        self.fit: dict[str, Any] = {}
         if choice.law and law_is_there(ds):
             fit = stats.alignment(ds, over, choice.reference, scale)
-            self.fit = fit[["ceiling", "ceiling_low", "ceiling_high", "state"]]
-            self.law = stats.predict(fit, thinned(ds["copies"].values))
+            self.fit = _arrays(fit[["ceiling", "ceiling_low", "ceiling_high", "state"]])
+            law = stats.predict(fit, thinned(ds["copies"].values))
+            self.law_copies, self.law = law["copies"].values, _arrays(law[["cosine"]])["cosine"]
 
     def curves(self, ds: xr.Dataset, estimators: list[str], layer: str | None) -> list[Curve]:
         """One curve per estimator; ``layer`` None: over the model."""
-        return [
-            self._curve(ds, e, {"estimator": e} | ({"layer": layer} if layer else {})) for e in estimators
-        ]
+        known = [str(e) for e in ds["estimator"].values]
+        rest = () if layer is None else (self.layers.index(layer),)
+        return [self._curve(ds, e, (known.index(e), *rest), layer) for e in estimators]
 
-    def _curve(self, ds: xr.Dataset, label: str, at: dict[str, str]) -> Curve:
-        values = self.bands.sel(at)
-        flat = not bool(ds["stochastic"].sel(estimator=label))
-        mean = values["mean"].values
-        low, high = values["low"].values, values["high"].values
+    def _curve(self, ds: xr.Dataset, label: str, at: tuple[int, ...], layer: str | None) -> Curve:
+        values = {name: array[at] for name, array in self.bands.items()}
+        place = at[0]
+        flat = not bool(ds["stochastic"].values[place])
+        mean, low, high = values["mean"], values["low"], values["high"]
         if self.band == "std":
-            low, high = mean - values["std"].values, mean + values["std"].values
-        law, ceiling = self._law(at, flat, values["copies"].values[np.isfinite(mean)])
+            low, high = mean - values["std"], mean + values["std"]
+        law, ceiling = self._law(at, flat, self.copies[np.isfinite(mean)])
         return Curve(
             estimator=label,
-            color=str(ds["color"].sel(estimator=label).values),
+            color=str(ds["color"].values[place]),
             rank=rank_of(ds, label),
-            open=str(ds["target"].sel(estimator=label).values) == "surrogate",
+            open=str(ds["target"].values[place]) == "surrogate",
             flat=flat,
-            copies=values["copies"].values,
+            copies=self.copies,
             mean=mean,
             low=low,
             high=high,
-            seeds=values["seeds"].values,
+            seeds=values["seeds"],
             law=law,
             ceiling=ceiling,
-            note=_note(ds, label, at.get("layer"), values, self.scale),
+            note=_note(ds, place, layer, int(values["seeds"].max()), self.scale),
+            place=place,
         )
 
-    def _law(self, at: dict[str, str], flat: bool, reached: Any) -> tuple[dict[str, Array], dict[str, Any]]:
-        if self.fit is None or self.law is None:
+    def _law(self, at: tuple[int, ...], flat: bool, reached: Any) -> tuple[dict[str, Array], dict[str, Any]]:
+        if not self.fit:
             return {}, {}
-        fit = self.fit.sel(at)
-        ceiling = {
-            k: float(fit[f"ceiling{s}"]) for k, s in (("value", ""), ("low", "_low"), ("high", "_high"))
-        }
-        law = self.law["cosine"].sel(at)
-        inside = np.isfinite(law.values) & (law["copies"].values <= (reached[-1] if reached.size else 0))
-        curve = {"copies": law["copies"].values[inside], "cosine": law.values[inside]}
+        names = {"value": "ceiling", "low": "ceiling_low", "high": "ceiling_high"}
+        ceiling: dict[str, Any] = {k: float(self.fit[name][at]) for k, name in names.items()}
+        law = self.law[at]
+        inside = np.isfinite(law) & (self.law_copies <= (reached[-1] if reached.size else 0))
         drawn = inside.any() and not flat
-        return curve if drawn else {}, ceiling | {"state": str(fit["state"].values)}
+        curve = {"copies": self.law_copies[inside], "cosine": law[inside]} if drawn else {}
+        return curve, ceiling | {"state": str(self.fit["state"][at])}
+
+
+def _arrays(ds: xr.Dataset) -> dict[str, Any]:
+    """Plain arrays ``[estimator, layer, copies]`` of what there is of these: many small selections are slow."""
+    order = ("estimator", "layer", "copies")
+    return {str(k): v.transpose(*(d for d in order if d in v.dims)).values for k, v in ds.data_vars.items()}
 
 
 def rank_of(ds: xr.Dataset, label: str) -> int:
@@ -198,14 +210,13 @@ def rank_of(ds: xr.Dataset, label: str) -> int:
     return alike.index(label) if label in alike else 0
 
 
-def _note(ds: xr.Dataset, label: str, layer: str | None, values: xr.Dataset, scale: str) -> str:
+def _note(ds: xr.Dataset, place: int, layer: str | None, count: int, scale: str) -> str:
     """Why a method has no curve, or fewer seeds or layers behind it than the others; "" if it has all."""
-    status = ds["status"].sel(estimator=label).transpose("parameter", "seed").values
+    status = ds["status"].transpose("estimator", "parameter", "seed").values[place]
     names = ds["layer"].values
     if layer is not None:
         status = status[names == layer]
     refused = (status == "refused").all(axis=1)
-    count = int(values["seeds"].max())
     if not count:
         for word in ("failed", "missing"):
             if (status == word).any():

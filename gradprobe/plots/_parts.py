@@ -49,6 +49,7 @@ class Bar:
         total: 1 - cos(n) and its interval: ``value``, ``low``, ``high``.
         states: ``state`` and ``smoothed_state`` of ``decompose``.
         note: Why there is nothing, or less than the total; "" if all is well.
+        place: The method's place among the run's estimators.
     """
 
     estimator: str
@@ -56,6 +57,7 @@ class Bar:
     total: dict[str, float]
     states: dict[str, str]
     note: str = ""
+    place: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
@@ -112,6 +114,44 @@ def groups(
     return found
 
 
+def noise_and_bias(ds: xr.Dataset, estimators: list[str], layers: list[str], copies: float) -> list[Group]:
+    """A group for each layer of a run without the smoothed reference: noise, and bias whatever its cause.
+
+    Where the ceiling is resolved the two parts are ceiling - cosine and 1 - ceiling; elsewhere the total alone.
+
+    Args:
+        ds: Results.
+        estimators: Labels.
+        layers: Names.
+        copies: n.
+    """
+    law = stats.alignment(ds)
+    reached = stats.predict(law, [copies]).isel(copies=0)
+    found = []
+    for name in layers:
+        bars = []
+        for place, label in enumerate(str(e) for e in ds["estimator"].values):
+            at = {"layer": name, "estimator": label}
+            if label in estimators:
+                bars.append(_two_parts(law.sel(at), reached.sel(at), label, place))
+        found.append(Group(name, "layer", int(law["numel"].sel(layer=name)), bars))
+    return found
+
+
+def _two_parts(law: xr.Dataset, reached: xr.Dataset, label: str, place: int) -> Bar:
+    state, ceiling = str(law["state"].values), float(law["ceiling"])
+    cosine, low, high = (float(reached[f"cosine{end}"]) for end in ("", "_low", "_high"))
+    total = {"value": 1 - cosine, "low": 1 - high, "high": 1 - low}
+    states = {"state": state, "smoothed_state": "none"}
+    if not np.isfinite(cosine):
+        return Bar(label, {}, total, states, state if state != "resolved" else "noise unknown", place)
+    if np.isfinite(ceiling):
+        return Bar(
+            label, {"encoding + smoothing": 1 - ceiling, "noise": ceiling - cosine}, total, states, "", place
+        )
+    return Bar(label, {"total": 1 - cosine}, total, states, "", place)
+
+
 def _bar(parts: xr.Dataset, label: str) -> Bar:
     one = parts.sel(estimator=label)
     values = {str(p): float(v) for p, v in zip(one["part"].values, one["value"].values, strict=True)}
@@ -121,7 +161,8 @@ def _bar(parts: xr.Dataset, label: str) -> Bar:
     note = ""
     if not np.isfinite(ends["value"]):
         note = states["state"] if not split else "noise unknown"
-    return Bar(label, {p: values[p] for p in split}, ends, states, note)
+    place = [str(e) for e in parts["estimator"].values].index(label)
+    return Bar(label, {p: values[p] for p in split}, ends, states, note, place)
 
 
 def key(shown: set[str]) -> list[Patch]:

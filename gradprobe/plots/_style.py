@@ -54,6 +54,8 @@ _OWN = {
     "figure.constrained_layout.h_pad": 0.03,
     "figure.constrained_layout.w_pad": 0.03,
     "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "none",
+    "svg.hashsalt": "gradprobe",  # the same figure gives the same bytes
     "savefig.facecolor": "white",
     "savefig.bbox": None,  # the size of the page is the size that was asked for
     "axes.unicode_minus": True,
@@ -71,6 +73,15 @@ def paper(marks: float = 1.0) -> Iterator[None]:
     style |= {"lines.linewidth": 1.1 * marks, "lines.markersize": 3.4 * marks}
     with matplotlib.style.context(["default", style]):
         yield
+
+
+PLACE = " m"
+"""What stands in the name of an artist between what it is and the place of its method in the run."""
+
+
+def named(kind: str, place: int) -> str:
+    """Group id of an artist that belongs to a method; pages hide and colour methods by it."""
+    return f"{kind}{PLACE}{place}"
 
 
 class PaperFigure(Figure):

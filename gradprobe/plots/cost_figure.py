@@ -20,7 +20,7 @@ from gradprobe.plots import _draw, _layout, register
 from gradprobe.plots._choice import Choice, choose_estimators, choose_layers
 from gradprobe.plots._cost_panels import Priced, cost_panels
 from gradprobe.plots._save import finish, made_from
-from gradprobe.plots._style import PaperFigure, inches, paper
+from gradprobe.plots._style import PaperFigure, inches, named, paper
 from gradprobe.plots.similarity_figure import REFERENCES
 
 AXES = {
@@ -167,7 +167,7 @@ def _draw_frontier(axis: Axes, priced: Priced) -> None:
             solid_capstyle="butt",
             dash_capstyle="butt",
             zorder=1.5,
-            gid="frontier" if lead.resolved else "frontier, unresolved",
+            gid=named("frontier" if lead.resolved else "frontier, unresolved", lead.place),
             **HALO[lead.resolved],
         )
 
@@ -175,10 +175,7 @@ def _draw_frontier(axis: Axes, priced: Priced) -> None:
 def _legend(figure: PaperFigure, panels: list[Priced], choice: Choice) -> Legend:
     curves = [c for p in panels for c in p.panel.curves]
     grey = "0.35"
-    handles: list[Any] = [
-        Line2D([], [], color=c.color, linewidth=0.8 if c.flat else None, label=c.estimator, **_draw.marker(c))
-        for c in panels[0].panel.curves
-    ]
+    handles = [_draw.entry(c) for c in panels[0].panel.curves]
     if any(np.isfinite(c.low).any() and not c.flat for c in curves):
         alpha = 2 * _draw.BAND_ALPHA
         handles.append(

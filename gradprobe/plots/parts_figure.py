@@ -18,7 +18,7 @@ from gradprobe.plots._choice import choose_estimators, choose_layers
 from gradprobe.plots._panels import Panel
 from gradprobe.plots._parts import LOOKS, Group, groups, key
 from gradprobe.plots._save import finish, made_from
-from gradprobe.plots._style import LABEL_SIZE, NOTE_SIZE, TITLE_SIZE, PaperFigure, inches, paper
+from gradprobe.plots._style import LABEL_SIZE, NOTE_SIZE, TITLE_SIZE, PaperFigure, inches, named, paper
 
 BAR = 0.13
 """Inches for each method."""
@@ -81,7 +81,7 @@ def _draw_all(found: list[Group], size: float, n: float) -> PaperFigure:
     with paper():
         figure, axes = _layout.make_grid(len(found), size)
         titles = _layout.titles([Panel(g.name, g.over, g.numel, []) for g in found], room)
-        low, high = _range(found)
+        low, high = span(found)
         for axis, group, title in zip(axes, found, titles, strict=True):
             _draw_group(axis, group)
             axis.set_title(title)
@@ -98,6 +98,12 @@ def _draw_all(found: list[Group], size: float, n: float) -> PaperFigure:
 
 
 def _draw_group(axis: Axes, group: Group) -> None:
+    draw_bars(axis, group)
+    name_bars(axis, group)
+
+
+def draw_bars(axis: Axes, group: Group) -> None:
+    """All bars of a group."""
     for place, bar in enumerate(group.bars):
         right = left = 0.0
         for part in LOOKS:
@@ -106,32 +112,42 @@ def _draw_group(axis: Axes, group: Group) -> None:
                 continue
             start = right if value > 0 else left
             drawn = axis.barh(place, value, 0.74, left=start, linewidth=0, zorder=2, **LOOKS[part])
-            drawn.patches[0].set_gid(part)
+            drawn.patches[0].set_gid(named(part, bar.place))
             right, left = (right + value, left) if value > 0 else (right, left + value)
         if np.isfinite(bar.total["value"]):
-            _mark(axis, bar.total, place)
+            _mark(axis, bar.total, place, bar.place)
         if bar.note:
             axis.annotate(
                 bar.note, (right, place), (2, 0), textcoords="offset points", va="center", color="0.35",
-                fontsize=NOTE_SIZE, gid="note",
+                fontsize=NOTE_SIZE, gid=named("note", bar.place),
             )  # fmt: skip
-    axis.set_yticks(range(len(group.bars)), [_broken(b.estimator) for b in group.bars])
+    axis.axvline(0, color="0.3", linewidth=0.5, zorder=3)
+
+
+def name_bars(axis: Axes, group: Group) -> None:
+    """The methods' names, and the look of the axes."""
+    axis.set_yticks(range(len(group.bars)), [broken(b.estimator) for b in group.bars])
+    for tick, bar in zip(axis.yaxis.get_major_ticks(), group.bars, strict=True):
+        tick.label1.set_gid(named("name", bar.place))
     axis.tick_params(axis="y", length=0, pad=2)
     axis.grid(visible=False)
     axis.grid(axis="x", color="0.92", linewidth=0.4)
     axis.set_axisbelow(True)
-    axis.axvline(0, color="0.3", linewidth=0.5, zorder=3)
     axis.spines["left"].set_visible(False)
 
 
-def _mark(axis: Axes, total: dict[str, float], place: int) -> None:
+def _mark(axis: Axes, total: dict[str, float], place: int, method: int) -> None:
     common: dict[str, Any] = {"color": "black", "zorder": 4, "solid_capstyle": "butt"}
     if np.isfinite(total["low"]):
-        axis.plot([total["low"], total["high"]], [place] * 2, linewidth=0.6, gid="interval", **common)
-    axis.plot([total["value"]] * 2, [place - 0.37, place + 0.37], linewidth=1.0, gid="mark", **common)
+        axis.plot(
+            [total["low"], total["high"]], [place] * 2, linewidth=0.6, gid=named("interval", method), **common
+        )
+    axis.plot(
+        [total["value"]] * 2, [place - 0.37, place + 0.37], linewidth=1.0, gid=named("mark", method), **common
+    )
 
 
-def _range(found: list[Group]) -> tuple[float, float]:
+def span(found: list[Group]) -> tuple[float, float]:
     """All segments and totals; intervals as far as a tenth beyond them."""
     ends = [0.0]
     for bar in (b for g in found for b in g.bars):
@@ -148,7 +164,7 @@ def _range(found: list[Group]) -> tuple[float, float]:
     return low - 0.02 * (high - low), high + 0.03 * (high - low)
 
 
-def _broken(label: str) -> str:
+def broken(label: str) -> str:
     """A long label in lines, broken after commas."""
     if len(label) <= LETTERS:
         return label

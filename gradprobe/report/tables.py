@@ -44,6 +44,30 @@ def summary(ds: xr.Dataset, copies: Range = None, reference: str = "bp", over: s
     return pd.DataFrame(columns, index=pd.Index(ds["estimator"].values, name="method"))
 
 
+def per_layer(ds: xr.Dataset, copies: Range = None, reference: str = "bp") -> pd.DataFrame:
+    """Acc., Sta. and the law of every layer under every method.
+
+    Args:
+        ds: Results.
+        copies: Range (n1, n2) of copies for Acc. and Sta.; all by default.
+        reference: What estimates are held against.
+
+    Returns:
+        One row for each layer, in execution order, and method: layer, method, the columns of :func:`summary`, and
+        the intervals of ceiling and half-power copies (``ceiling low``, ...).
+    """
+    found = _quantities(ds, copies, over="layer", reference=reference)
+    law = stats.alignment(ds, reference=reference)
+    said = law["state"].isin(["resolved", "bounded", "unresolved"])
+    for name, key in (("ceiling", "ceiling"), ("half-power", "half_copies")):
+        for end in ("low", "high"):
+            found[f"{name} {end}"] = law[f"{key}_{end}"].where(said)
+    stacked = {name: values.transpose("layer", "estimator").values.ravel() for name, values in found.items()}
+    layers, methods = (law[name].values for name in ("layer", "estimator"))
+    names = {"layer": np.repeat(layers, methods.size), "method": np.tile(methods, layers.size)}
+    return pd.DataFrame(names | stacked)
+
+
 def _resolved(found: dict[str, xr.DataArray]) -> list[str]:
     """How many of the layers that are served have a resolved ceiling."""
     resolved = (found["state"] == "resolved").sum("layer").values

@@ -44,7 +44,7 @@ def figure(ds: xr.Dataset) -> Figure:
 
 
 def drawn(axes: Axes, kind: str) -> list:
-    return [a for a in axes.get_children() if a.get_gid() == kind]
+    return [a for a in axes.get_children() if str(a.get_gid()).split(" m")[0] == kind]
 
 
 def mean_of(axes: Axes, label: str):
@@ -103,7 +103,7 @@ def test_the_frontier_has_the_colour_of_the_best_method(ds: xr.Dataset, figure: 
         (best,) = set(at.best.values[inside].tolist())
         assert band.get_color() == str(ds["color"].sel(estimator=best).values)
         np.testing.assert_allclose(band.get_ydata(), np.clip(at.best_cosine, -1, 1), rtol=1e-9)
-        assert (at.resolved.values[inside] == (band.get_gid() == "frontier")).all()
+        assert (at.resolved.values[inside] == (band.get_gid().split(" m")[0] == "frontier")).all()
     seen = {band.get_color() for band in bands}
     assert seen == {str(ds["color"].sel(estimator=e).values) for e in ("lr", "alr")}
 

@@ -36,7 +36,7 @@ def figure(ds: xr.Dataset) -> Figure:
 
 
 def of_kind(axes: Axes, kind: str) -> list:
-    return [a for a in axes.get_children() if a.get_gid() == kind]
+    return [a for a in axes.get_children() if str(a.get_gid()).split(" m")[0] == kind]
 
 
 def test_one_group_per_layer_and_one_for_the_model(figure: Figure) -> None:
@@ -67,7 +67,7 @@ def test_segments_are_the_parts_and_end_at_the_total(ds: xr.Dataset, figure: Fig
 
 def test_what_is_not_told_apart_is_hatched_and_what_is_missing_is_named(figure: Figure) -> None:
     for axes in figure.axes[:3]:
-        hatched = {b.get_gid() for b in axes.patches if b.get_hatch()}
+        hatched = {b.get_gid().split(" m")[0] for b in axes.patches if b.get_hatch()}
         refused = [t.get_text() for t in of_kind(axes, "note")]
         assert (hatched, refused) == (
             (set(), ["refused"]) if axes is figure.axes[1] else ({"noise + encoding"}, [])

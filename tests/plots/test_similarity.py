@@ -40,7 +40,7 @@ def figure(ds: xr.Dataset) -> Figure:
 
 
 def drawn(axes: Axes, kind: str) -> list:
-    return [a for a in axes.get_children() if a.get_gid() == kind]
+    return [a for a in axes.get_children() if str(a.get_gid()).split(" m")[0] == kind]
 
 
 def mean_of(axes: Axes, label: str):
