@@ -139,6 +139,7 @@ def _stages(ds: xr.Dataset, values: xr.Dataset, estimators: list[str]) -> list[S
                 estimator=label,
                 color=str(ds["color"].sel(estimator=label).values),
                 rank=rank_of(ds, label),
+                place=[str(e) for e in ds["estimator"].values].index(label),
                 open=str(ds["target"].sel(estimator=label).values) == "surrogate",
                 flat=not bool(ds["stochastic"].sel(estimator=label)),
                 copies=places(ds[dim].values),  # type: ignore[arg-type]  # not whole where checkpoints have numbers

@@ -27,7 +27,7 @@ from gradprobe.plots import _draw, _layout, register
 from gradprobe.plots._choice import choose_estimators, choose_layers
 from gradprobe.plots._save import finish, made_from
 from gradprobe.plots._stages import Asked, StagePanel, Stages, stage_panels
-from gradprobe.plots._style import LETTER, PaperFigure, inches, paper
+from gradprobe.plots._style import LETTER, PaperFigure, inches, named, paper
 from gradprobe.plots.similarity_figure import REFERENCES
 from gradprobe.store.along import apart, common_copies, further, is_comparison
 
@@ -189,14 +189,27 @@ def _draw_stages(axis: Axes, stages: Stages, aside: float, shown: tuple[float, f
     if stages.flat:
         look = {"marker": "_", "markersize": 5}
     axis.plot(
-        stages.copies[order], stages.mean[order], linewidth=0.8, zorder=3, gid="value", **common, **look
+        stages.copies[order],
+        stages.mean[order],
+        linewidth=0.8,
+        zorder=3,
+        gid=named("value", stages.place),
+        **common,
+        **look,
     )
     for chosen, style, gid in ((known, "-", "interval"), (~known, BOUNDS, "bounds")):
         there = chosen & np.isfinite(low + high)
         if there.any() and not stages.flat:
             x = stages.copies[there]
             axis.vlines(
-                x, low[there], high[there], linewidth=0.8, linestyle=style, zorder=2, gid=gid, **common
+                x,
+                low[there],
+                high[there],
+                linewidth=0.8,
+                linestyle=style,
+                zorder=2,
+                gid=named(gid, stages.place),
+                **common,
             )
 
 
@@ -276,17 +289,7 @@ def _named_ticks(axis: Axes, stages: Stages, room: float) -> float:
 
 def _legend(figure: PaperFigure, panels: list[StagePanel]) -> Legend:
     grey, stages = "0.35", [s for p in panels for s in p.stages]
-    handles: list[Any] = [
-        Line2D(
-            [],
-            [],
-            color=s.color,
-            linewidth=0.8,
-            label=s.estimator,
-            **({"marker": "_"} if s.flat else _draw.marker(s)),
-        )
-        for s in panels[0].stages
-    ]
+    handles = [_draw.entry(s) for s in panels[0].stages]
     if any((np.isfinite(s.mean) & np.isfinite(s.low)).any() and not s.flat for s in stages):
         handles.append(
             Line2D(

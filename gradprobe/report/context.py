@@ -21,10 +21,8 @@ from gradprobe.report.palette import colors_of
 from gradprobe.report.plain_words import verdict
 from gradprobe.report.tables import Range
 from gradprobe.stats import STATISTICS
+from gradprobe.store.along import further, is_comparison, last_run
 from gradprobe.store.assemble import attribute
-
-ONE = {"batch": 0, "checkpoint": -1, "sigma": 0}
-"""Dimensions of several runs, and which of them the sections about one run show."""
 
 GLYPHS = ("●■▲◆▼✚✖◀▶⬟⬢✱", "○□△◇▽✚✖◁▷⬠⬡✱")
 """The markers of the figures as text: filled, and open for surrogate targets."""
@@ -32,8 +30,9 @@ FLAT = "―"
 
 
 def one_run(whole: xr.Dataset) -> xr.Dataset:
-    """The run that the page is about: of several batches the first, of several checkpoints the last."""
-    return whole.isel({d: at for d, at in ONE.items() if d in whole.dims})
+    """The run that the page is about: of several batches the first, of several checkpoints or sigmas the last."""
+    one = last_run(whole) if is_comparison(whole) else whole
+    return one.isel(batch=0) if "batch" in one.dims else one
 
 
 @dataclass
@@ -53,6 +52,14 @@ class Context:
     reference: str = "bp"
     copies: Range = None
     cosine: float = 0.9
+
+    @cached_property
+    def which(self) -> str:
+        """Which of several runs side by side ``ds`` is, such as "checkpoint 30"; "" where there is one."""
+        if not is_comparison(self.whole):
+            return ""
+        dim = further(self.whole)
+        return one_line(f"{dim} {self.whole[dim].values[-1]}")
 
     @cached_property
     def layers(self) -> list[str]:

@@ -106,7 +106,9 @@ def _section(context: Context) -> Any:
             body = tag("p", str(error), class_="lacks")
         if body is None:
             return None
-        return {"name": entry.name, "title": entry.meta["title"], "body": body}
+        one = context.which and not entry.meta.get("runs")  # several runs: each heading says whose it is
+        title = f"{entry.meta['title']}: {context.which}" if one else entry.meta["title"]
+        return {"name": entry.name, "title": title, "body": body}
 
     return made
 

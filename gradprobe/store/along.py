@@ -64,9 +64,21 @@ def apart(ds: xr.Dataset) -> list[tuple[Any, xr.Dataset]]:
     return found
 
 
-def _restored(one: xr.Dataset, run: Mapping[str, Any], dim: str, label: Any) -> xr.Dataset:
-    """A run without padding, with its own attributes."""
-    held = {d: [x for x in run["held"][d] if x in one.indexes[d]] for d in run["held"] if d in one.indexes}
+def last_run(ds: xr.Dataset) -> xr.Dataset:
+    """The last run of a comparison as it was, except that methods which others have are there, as missing."""
+    dim = further(ds)
+    label = _plain(ds[dim].values[-1])
+    told = [run for run in json.loads(ds.attrs.get("runs", "[]")) if run["label"] == label]
+    one = ds.isel({dim: -1}, drop=True)
+    return _restored(one, told[0], dim, label, ("estimator",)) if told else one
+
+
+def _restored(
+    one: xr.Dataset, run: Mapping[str, Any], dim: str, label: Any, whole: Sequence[str] = ()
+) -> xr.Dataset:
+    """A run without padding (but along ``whole``), with its own attributes."""
+    dims = [d for d in run["held"] if d in one.indexes and d not in whole]
+    held = {d: [x for x in run["held"][d] if x in one.indexes[d]] for d in dims}
     one = one.sel(held).drop_vars([v for v in one.variables if v in run["lacks"] or v in OF_RUN.values()])
     one = one.drop_dims([d for d in HELD if d in one.dims and d not in run["held"]])
     if dim == "sigma":
