@@ -89,7 +89,7 @@ def stage_panels(
         for name in layers:
             one = values.sel(layer=name)
             numel = int(ds["numel"].values[ds["layer"].values == name].sum())
-            found.append(StagePanel(name, "layer", numel, [], stages=_stages(ds, one, estimators)))
+            found.append(StagePanel(name, "layer", numel, [], stages=_stages(ds, one, estimators, name)))
     if model:
         values = _values(ds, "model", asked, asked.scale)
         name = "model, unit gain" if asked.scale == "unit-gain" else "model"
@@ -127,13 +127,20 @@ def _values(ds: xr.Dataset, over: str, asked: Asked, scale: str) -> xr.Dataset:
 _ENDS = {"value": "", "low": "_low", "high": "_high"}
 
 
-def _stages(ds: xr.Dataset, values: xr.Dataset, estimators: list[str]) -> list[Stages]:
+def _stages(
+    ds: xr.Dataset, values: xr.Dataset, estimators: list[str], layer: str | None = None
+) -> list[Stages]:
     dim = further(ds)
+    mine = np.flatnonzero(ds["layer"].values == layer) if layer else np.arange(ds.sizes["parameter"])
     found = []
     for label in estimators:
         one = values.sel(estimator=label).transpose(dim, ...)
         value, low, high = (np.asarray(one[k].values, dtype=np.float64) for k in _ENDS)
-        states = tuple(str(s) for s in one["state"].values)
+        status = ds["status"].sel(estimator=label).isel(parameter=mine).transpose(dim, ...).values
+        states = tuple(
+            _why(own) if state == "missing" else str(state)
+            for state, own in zip(one["state"].values, status, strict=True)
+        )
         found.append(
             Stages(
                 estimator=label,
@@ -153,6 +160,11 @@ def _stages(ds: xr.Dataset, values: xr.Dataset, estimators: list[str]) -> list[S
             )
         )
     return found
+
+
+def _why(status: npt.NDArray[Any]) -> str:
+    """Why nothing is there, from the status of all seeds and parameters."""
+    return next((word for word in ("failed", "refused") if (status == word).any()), "missing")
 
 
 def _note(states: tuple[str, ...], known: npt.NDArray[np.bool_]) -> str:

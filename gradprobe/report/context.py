@@ -62,6 +62,15 @@ class Context:
         return one_line(f"{dim} {self.whole[dim].values[-1]}")
 
     @cached_property
+    def title(self) -> str:
+        """What the page is about: the problem, or model, data and how many runs side by side."""
+        if not self.which:
+            return one_line(self.ds.attrs.get("problem", "a run"))
+        dim, known = further(self.whole), attribute(self.whole, "configuration") or {}
+        parts = [known.get("model"), known.get("data"), f"{self.whole.sizes[dim]} runs by {dim}"]
+        return one_line(", ".join(str(part) for part in parts if part))
+
+    @cached_property
     def layers(self) -> list[str]:
         """Names of the probed layers in execution order; a layer is known to the page by its place here."""
         return choose_layers(self.ds, None)
