@@ -164,7 +164,9 @@ def _stages(
 
 def _why(status: npt.NDArray[Any]) -> str:
     """Why nothing is there, from the status of all seeds and parameters."""
-    return next((word for word in ("failed", "refused") if (status == word).any()), "missing")
+    if (status == "failed").any():
+        return "failed"
+    return "refused" if (status == "refused").all() else "missing"
 
 
 def _note(states: tuple[str, ...], known: npt.NDArray[np.bool_]) -> str:

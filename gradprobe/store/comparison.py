@@ -295,7 +295,8 @@ def _along_sigma(runs: Sequence[Compared], other_batches: bool) -> xr.Dataset:
     sigmas = sorted({sigma for sigma, _ in cut})
     if len(sigmas) < 2:
         raise UsageError(
-            f"all runs are of the same sigma ({sigmas[0]:g}); give runs of several, or gp.sigma_sweep's."
+            f"all runs are of one sigma ({sigmas[0]:g}) and of the same weights; give runs of several sigmas, or of "
+            "several checkpoints."
             if sigmas
             else "no estimator of these runs has a sigma of its own."
         )

@@ -291,7 +291,7 @@ def test_runs_at_several_sigmas_lie_along_sigma() -> None:
         gp.concat(runs, "sigma", labels=["a", "b"])
     with pytest.raises(gp.UsageError, match="other weights"):
         gp.concat([runs[0], gp.probe(classifier(scale=2), ["lr"], copies=8, block=4, seeds=3)], "sigma")
-    with pytest.raises(gp.UsageError, match=r"all runs are of the same sigma \(0\.5\)"):
+    with pytest.raises(gp.UsageError, match=r"all runs are of one sigma \(0\.5\)"):
         gp.concat(runs[:1], "sigma")
     with pytest.raises(gp.UsageError, match=r"both have sigma=0\.5"):
         gp.concat(
