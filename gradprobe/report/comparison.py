@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from rich.console import Console
@@ -78,21 +79,27 @@ def compare_runs(ds: xr.Dataset, copies: Range = None, reference: str = "bp") ->
 def _rows(
     about: dict[str, Any], run: xr.Dataset, last: int, span: tuple[int, int], reference: str
 ) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
+    methods = [str(e) for e in run["estimator"].values]
     for over in ("model", "layer"):
-        mean = stats.accuracy(run, span, over, reference).mean("seed")
-        at_end = stats.bands(stats.cosine(run, over, reference).sel(copies=last)).rename(mean="cosine")
-        at_end = at_end.rename(low="cosine_low", high="cosine_high")
+        at_end = stats.bands(stats.cosine(run, over, reference).sel(copies=last))
+        found = {"Acc.": stats.accuracy(run, span, over, reference).mean("seed")}
+        found |= {
+            f"cosine{end}": at_end[name] for end, name in (("", "mean"), ("_low", "low"), ("_high", "high"))
+        }
         law = _law(run, over, reference)
-        for part in [MODEL] if over == "model" else [str(x) for x in at_end["layer"].values]:
-            for method in (str(e) for e in run["estimator"].values):
-                at = {"estimator": method} | ({"layer": part} if over == "layer" else {})
-                row: dict[str, Any] = {"layer": part, "method": method} | about
-                row |= {"Acc.": float(mean.sel(at))}
-                row |= {n: float(at_end[n].sel(at)) for n in ("cosine", "cosine_low", "cosine_high")}
-                names = [f"{n}{end}" for n in LAW for end in ("", "_low", "_high")]
-                row |= {n: float(law[n].sel(at)) if law is not None else float("nan") for n in names}
-                rows.append(row | {"state": str(law["state"].sel(at).values) if law is not None else _FEW})
+        for name in (f"{n}{end}" for n in LAW for end in ("", "_low", "_high")):
+            found[name] = law[name] if law is not None else xr.full_like(at_end["mean"], np.nan)
+        found["state"] = law["state"] if law is not None else xr.full_like(at_end["mean"], _FEW, dtype=object)
+        parts = [MODEL] if over == "model" else [str(x) for x in at_end["layer"].values]
+        cells = {
+            k: v.transpose("estimator", ...).values.reshape(len(methods), -1).tolist()
+            for k, v in found.items()
+        }
+        for j, part in enumerate(parts):
+            for i, method in enumerate(methods):
+                row = {"layer": part, "method": method} | about
+                rows.append(row | {name: values[i][j] for name, values in cells.items()})
     return rows
 
 

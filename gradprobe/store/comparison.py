@@ -57,7 +57,8 @@ def concat(
 
     The result has the variables of a run with a further dimension ``checkpoint`` or ``sigma``. Every statistic of
     ``gp.stats`` takes it and is that of each run alone; ``gp.plots.training(ds)`` draws quality along it. What is
-    about one run (``gp.plan``, the other figures) wants ``ds.sel(checkpoint=...)``.
+    about one run (``gp.plan``, the other figures) wants ``ds.sel(checkpoint=...)``, which keeps the copies of all:
+    where its own run ends earlier, Acc. and Sta. want a range.
 
     Checkpoints are comparable because the batch is the same; intervals are for this batch, at each checkpoint. Where
     runs share the root seed (0 unless it was given), a seed is the same noise at every checkpoint, since the key
