@@ -35,7 +35,7 @@ def test_probe_writes_a_run(run: Path) -> None:
 
 
 def test_report_prints_tables_and_writes_files(run: Path, tmp_path: Path) -> None:
-    done = command("report", str(run), "--out", str(tmp_path / "report"), "--theory")
+    done = command("report", str(run), "--out", str(tmp_path / "report"), "--theory", "--html")
     assert done.returncode == 0, done.stderr
     for word in (
         "Acc.",
@@ -50,7 +50,7 @@ def test_report_prints_tables_and_writes_files(run: Path, tmp_path: Path) -> Non
         assert word in done.stdout
     names = {f.name for f in (tmp_path / "report").iterdir()}
     tables = {"layer-means.csv", "model.csv", "layers.csv"}
-    assert names == tables | {f"similarity.{end}" for end in ("png", "pdf", "json")}
+    assert names == tables | {f"similarity.{end}" for end in ("png", "pdf", "json")} | {"report.html"}
     record = json.loads((tmp_path / "report" / "similarity.json").read_text())
     assert all(panel["theory"]["cosine"] for panel in record["panels"])
 

@@ -16,6 +16,9 @@ Size = tuple[float, float]
 CARD: Size = (2.9, 1.65)
 """Inches; a page scales it to what it has."""
 
+LETTERS = 18
+"""Longest name beside a bar."""
+
 _LEFT, _BOTTOM, _TOP = 0.4, 0.34, 0.08
 
 
@@ -65,9 +68,9 @@ def bar_cards(groups: Sequence[Group], width: float = CARD[0]) -> Iterator[Paper
     bars = found[0].bars
     height = _BOTTOM + _TOP + parts_figure.BAR * max(len(bars), 2)
     with paper():
-        lines = [x for b in bars for x in parts_figure.broken(b.estimator).split("\n")]
-        figure, axis = _frame((width, height), min(0.15 + 0.062 * max(map(len, lines)), 0.45 * width), 0.08)
-        parts_figure.name_bars(axis, found[0])
+        names = [_short(b.estimator) for b in bars]
+        figure, axis = _frame((width, height), 0.15 + 0.062 * max(map(len, names)), 0.08)
+        parts_figure.name_bars(axis, found[0], names)
         despine(axis)
         axis.spines["left"].set_visible(False)
         axis.set(xlim=(low, high), ylim=(len(bars) - 0.45, -0.55))
@@ -78,6 +81,12 @@ def bar_cards(groups: Sequence[Group], width: float = CARD[0]) -> Iterator[Paper
             parts_figure.draw_bars(axis, group)
         yield figure
         _clear(axis)
+
+
+def _short(name: str) -> str:
+    """A name in one short line, without its middle if need be."""
+    half = LETTERS // 2
+    return name if len(name) <= LETTERS else f"{name[:half]}…{name[-half:]}"
 
 
 def _clear(axis: Axes) -> None:

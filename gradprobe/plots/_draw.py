@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import Affine2D, ScaledTranslation, Transform, blended_transform_factory
 
 from gradprobe.plots._panels import Curve, Panel
-from gradprobe.plots._style import LETTER, MARKERS, NOTE_SIZE, TITLE_SIZE, named
+from gradprobe.plots._style import LETTER, MARKERS, NOTE_SIZE, TITLE_SIZE, literal, named
 
 BAND_ALPHA = 0.16
 LAW_DASHES = (0, (2.6, 1.4))
@@ -191,7 +191,7 @@ def put_title(axes: Axes, title: str, notes: list[tuple[str, str]], room: float)
     """A title over notes (what is missing, of which method); as :func:`draw_title`."""
     said: dict[str, list[str]] = {}
     for note, estimator in notes:
-        said.setdefault(note, []).append(estimator)
+        said.setdefault(note, []).append(literal(estimator))
     letters = max(int(room * 72 / (LETTER * NOTE_SIZE)), 12)
     lines = [x for note, names in said.items() for x in textwrap.wrap(f"{', '.join(names)}: {note}", letters)]
     if lines:
@@ -230,7 +230,7 @@ def draw_legend(figure: Figure, panels: list[Panel], band: str) -> Legend:
 def entry(curve: Curve) -> Any:
     """A method's entry of a legend."""
     look: dict[str, Any] = {"color": curve.color, "linewidth": 0.8 if curve.flat else None} | marker(curve)
-    return Line2D([], [], label=curve.estimator, gid=named("key", curve.place), **look)
+    return Line2D([], [], label=literal(curve.estimator), gid=named("key", curve.place), **look)
 
 
 def place_legend(figure: Figure, handles: list[Any], place: str = "upper") -> Legend:

@@ -10,7 +10,7 @@ from matplotlib.legend import Legend
 from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from gradprobe.plots._panels import Curve, Panel
-from gradprobe.plots._style import LABEL_SIZE, LETTER, TITLE_SIZE, PaperFigure, despine
+from gradprobe.plots._style import LABEL_SIZE, LETTER, TITLE_SIZE, PaperFigure, despine, literal
 
 
 def columns(count: int, width: float) -> int:
@@ -122,11 +122,11 @@ def titles(panels: list[Panel], width: float) -> list[str]:
     weights = [f"{p.numel:,} weights" for p in panels]
     short = [f"{p.name} · {w}" for p, w in zip(panels, weights, strict=True)]
     if max(map(len, short)) <= letters:
-        return short
+        return [literal(x) for x in short]
     names = [p.name for p in panels]
     if max(map(len, names)) > letters:
         names = _without_prefix(panels)
-    return [f"{_broken(n, letters)}\n{w}" for n, w in zip(names, weights, strict=True)]
+    return [literal(f"{_broken(n, letters)}\n{w}") for n, w in zip(names, weights, strict=True)]
 
 
 def _without_prefix(panels: list[Panel]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -62,6 +63,11 @@ _OWN = {
 }
 
 
+def literal(name: str) -> str:
+    """A name as text that matplotlib draws as it is: no formula, and no character that SVG cannot hold."""
+    return _CONTROL.sub(" ", name).replace("$", r"\$")
+
+
 @contextmanager
 def paper(marks: float = 1.0) -> Iterator[None]:
     """The style while the block runs; every ``rcParams`` entry is as before afterwards.
@@ -74,6 +80,8 @@ def paper(marks: float = 1.0) -> Iterator[None]:
     with matplotlib.style.context(["default", style]):
         yield
 
+
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 PLACE = " m"
 """What stands in the name of an artist between what it is and the place of its method in the run."""

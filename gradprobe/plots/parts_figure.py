@@ -18,7 +18,16 @@ from gradprobe.plots._choice import choose_estimators, choose_layers
 from gradprobe.plots._panels import Panel
 from gradprobe.plots._parts import LOOKS, Group, groups, key
 from gradprobe.plots._save import finish, made_from
-from gradprobe.plots._style import LABEL_SIZE, NOTE_SIZE, TITLE_SIZE, PaperFigure, inches, named, paper
+from gradprobe.plots._style import (
+    LABEL_SIZE,
+    NOTE_SIZE,
+    TITLE_SIZE,
+    PaperFigure,
+    inches,
+    literal,
+    named,
+    paper,
+)
 
 BAR = 0.13
 """Inches for each method."""
@@ -99,7 +108,7 @@ def _draw_all(found: list[Group], size: float, n: float) -> PaperFigure:
 
 def _draw_group(axis: Axes, group: Group) -> None:
     draw_bars(axis, group)
-    name_bars(axis, group)
+    name_bars(axis, group, [broken(b.estimator) for b in group.bars])
 
 
 def draw_bars(axis: Axes, group: Group) -> None:
@@ -124,9 +133,9 @@ def draw_bars(axis: Axes, group: Group) -> None:
     axis.axvline(0, color="0.3", linewidth=0.5, zorder=3)
 
 
-def name_bars(axis: Axes, group: Group) -> None:
+def name_bars(axis: Axes, group: Group, names: list[str]) -> None:
     """The methods' names, and the look of the axes."""
-    axis.set_yticks(range(len(group.bars)), [broken(b.estimator) for b in group.bars])
+    axis.set_yticks(range(len(group.bars)), [literal(name) for name in names])
     for tick, bar in zip(axis.yaxis.get_major_ticks(), group.bars, strict=True):
         tick.label1.set_gid(named("name", bar.place))
     axis.tick_params(axis="y", length=0, pad=2)

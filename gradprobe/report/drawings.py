@@ -20,7 +20,7 @@ _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 _FRAME = re.compile(r"(matplotlib\.axis|patch)_\d+$")
 """Names of what makes the axes: ground and spines are patches without a name of their own."""
 
-MEANT = {"#1a2440": "var(--smoothing,#1a2440)"}
+MEANT = {"#1a2440": "var(--smoothing,#1a2440)", "#a6cee3": "var(--noise,#a6cee3)"}
 """Colours of parts that a dark page has others for."""
 
 

@@ -17,7 +17,9 @@ from gradprobe.report.context import Context, one_run
 from gradprobe.report.markup import tag
 from gradprobe.report.palette import palette
 from gradprobe.report.sections import SECTIONS
-from gradprobe.report.tables import Range
+from gradprobe.report.tables import FEWEST, Range
+from gradprobe.stats._grid import within
+from gradprobe.stats._numbers import check_cosine
 from gradprobe.store.files import check_writable, write_atomically
 from gradprobe.store.paths import check_probed
 from gradprobe.store.run import open_run
@@ -90,7 +92,9 @@ def make_context(ds: Any, *, reference: str = "bp", copies: Range = None, cosine
     one = one_run(ds)
     check_probed(one)
     one_of("reference", reference, [str(r) for r in one["reference"].values])
-    return Context(ds, one, reference, copies, cosine)
+    if copies is not None:
+        within(one["copies"].values, copies, FEWEST)
+    return Context(ds, one, reference, copies, check_cosine(cosine))
 
 
 def in_order() -> list[Any]:

@@ -56,16 +56,28 @@ def per_layer(ds: xr.Dataset, copies: Range = None, reference: str = "bp") -> pd
         One row for each layer, in execution order, and method: layer, method, the columns of :func:`summary`, and
         the intervals of ceiling and half-power copies (``ceiling low``, ...).
     """
-    found = _quantities(ds, copies, over="layer", reference=reference)
-    law = stats.alignment(ds, reference=reference)
+    found = _with_intervals(ds, copies, "layer", reference)
+    order = ("layer", "estimator")
+    layers, methods = (found["state"][name].values for name in order)
+    names = {"layer": np.repeat(layers, methods.size), "method": np.tile(methods, layers.size)}
+    return pd.DataFrame(names | {name: v.transpose(*order).values.ravel() for name, v in found.items()})
+
+
+def whole_model(ds: xr.Dataset, copies: Range = None, reference: str = "bp") -> pd.DataFrame:
+    """Likewise of the whole model: one row for each method."""
+    found = _with_intervals(ds, copies, "model", reference)
+    return pd.DataFrame({"method": ds["estimator"].values} | {name: v.values for name, v in found.items()})
+
+
+def _with_intervals(ds: xr.Dataset, copies: Range, over: str, reference: str) -> dict[str, xr.DataArray]:
+    """What tables show, and the ends of the law's intervals where there are any."""
+    found = _quantities(ds, copies, over=over, reference=reference)
+    law = stats.alignment(ds, over=over, reference=reference)
     said = law["state"].isin(["resolved", "bounded", "unresolved"])
     for name, key in (("ceiling", "ceiling"), ("half-power", "half_copies")):
         for end in ("low", "high"):
             found[f"{name} {end}"] = law[f"{key}_{end}"].where(said)
-    stacked = {name: values.transpose("layer", "estimator").values.ravel() for name, values in found.items()}
-    layers, methods = (law[name].values for name in ("layer", "estimator"))
-    names = {"layer": np.repeat(layers, methods.size), "method": np.tile(methods, layers.size)}
-    return pd.DataFrame(names | stacked)
+    return found
 
 
 def _resolved(found: dict[str, xr.DataArray]) -> list[str]:

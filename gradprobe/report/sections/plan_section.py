@@ -12,6 +12,7 @@ from gradprobe.report.markup import joined, name, sentences, tag
 from gradprobe.report.plans import cells, headers, plan_table
 from gradprobe.report.sections import register
 from gradprobe.report.sheets import Column, Row, sheet
+from gradprobe.report.text import cell
 
 WORDS = 2
 """Columns of a plan that are no numbers."""
@@ -54,12 +55,17 @@ def _rivals(context: Context, found: Any) -> Markup | None:
     for row in found.rivals.to_dict("records"):
         method = row["method"]
         named = context.method(method) if method in context.methods else method
-        numbers = [_shown(row[k]) for k in ("equal", "best", "times")]
+        kinds = {
+            "equal": "cosine" if budget else "price",
+            "best": "cosine" if budget else "price",
+            "times": "",
+        }
+        numbers = [_shown(kind, row[k]) for k, kind in kinds.items()]
         own = method if method in context.methods else None
-        rows.append(Row([(named, method), *numbers, row["note"] or ""], None, own))
+        rows.append(Row([(named, method), *numbers, name(row["note"] or "")], None, own))
     return sheet(context, "single-methods", columns, rows)
 
 
-def _shown(value: Any) -> tuple[str, float]:
-    known = value is not None and not math.isnan(value)
-    return (f"{value:,.4g}", float(value)) if known else ("", math.nan)
+def _shown(kind: str, value: Any) -> tuple[str, float]:
+    number = math.nan if value is None else float(value)
+    return cell(kind, number), number

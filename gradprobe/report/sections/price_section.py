@@ -10,6 +10,7 @@ from gradprobe.plots import PLOTS
 from gradprobe.report.context import Context
 from gradprobe.report.markup import sentences, tag
 from gradprobe.report.sections import register
+from gradprobe.report.text import cell
 from gradprobe.stats import STATISTICS
 
 
@@ -32,12 +33,14 @@ def cost(context: Context) -> Markup | None:
             words = (
                 "with a lead that is resolved in part at least" if sure else "with a lead that may be noise"
             )
-            leads.append(
-                f"{method} is best from {start:,.3g} to {end:,.3g} full-forward equivalents, {words}."
-            )
+            span = " to ".join(cell("price", x) for x in (start, end))
+            leads.append(f"{method} is best from {span} full-forward equivalents, {words}.")
     shown = (
         sentences(leads)
         if leads
         else tag("p", "No method leads at any cost that was looked at.", class_="lacks")
     )
-    return shown + tag("figure", drawn, tag("figcaption", figure.gradprobe_caption), class_="wide")
+    said = figure.gradprobe_caption.replace("each layer and ", "").replace(
+        "; panels differ in the costs shown", ""
+    )
+    return shown + tag("figure", drawn, tag("figcaption", said), class_="wide")

@@ -11,7 +11,7 @@ from gradprobe.report.markup import joined, tag
 from gradprobe.report.markup import name as name_of
 from gradprobe.report.sections import register
 from gradprobe.report.sheets import Column, Row, sheet
-from gradprobe.report.tables import per_layer, summary
+from gradprobe.report.tables import per_layer, summary, whole_model
 from gradprobe.report.text import cell
 
 ABOUT = {
@@ -33,9 +33,10 @@ def scores(context: Context) -> Markup | None:
     """One table: whole model, mean over layers, then each layer, under every method."""
     asked = (context.ds, context.copies, context.reference)
     rows = []
-    for over, name in (("model", "whole model"), ("layer", "mean over layers")):
-        for values in summary(*asked, over).reset_index().to_dict("records"):
-            rows.append(_row(context, name, values, None))
+    for values in whole_model(*asked).to_dict("records"):
+        rows.append(_row(context, "whole model", values, None))
+    for values in summary(*asked, "layer").reset_index().to_dict("records"):
+        rows.append(_row(context, "mean over layers", values, None))
     for values in per_layer(*asked).to_dict("records"):
         rows.append(_row(context, values["layer"], values, values["layer"]))
     columns = [Column("layer", False), Column("method", False)]

@@ -1,0 +1,101 @@
+"""A real browser without a window: Debian's chromium and its driver."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
+OPTIONS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
+OWN = ("file", "data", "blob", "about")
+"""Schemes that need no network."""
+
+
+@contextmanager
+def chromium(folder: Path) -> Iterator[Browser]:
+    """A browser with a fresh profile in a folder; the test is skipped where there is none, and fails in CI."""
+    if not (CHROMIUM.exists() and DRIVER.exists()):
+        if os.environ.get("CI") or os.environ.get("GRADPROBE_REQUIRE_CHROMIUM"):
+            pytest.fail("the HTML report is tested in chromium: apt-get install chromium chromium-driver.")
+        pytest.skip("chromium and chromedriver are not installed")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for option in (*OPTIONS, f"--user-data-dir={folder / 'profile'}"):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    options.add_experimental_option("prefs", {"download.default_directory": str(folder / "saved")})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+    try:
+        yield Browser(driver, folder)
+    finally:
+        driver.quit()
+        shutil.rmtree(folder / "profile", ignore_errors=True)
+
+
+class Browser:
+    """What the tests ask of a browser.
+
+    Args:
+        driver: Selenium's driver.
+        folder: Where downloads go, below ``saved``.
+    """
+
+    def __init__(self, driver: Any, folder: Path) -> None:
+        self.driver = driver
+        self.folder = folder
+
+    def open(self, file: Path, state: str = "") -> None:
+        """Load a page anew, with a state in its address."""
+        self.driver.get("about:blank")
+        self.driver.get(file.as_uri() + state)
+
+    def js(self, code: str, *given: Any) -> Any:
+        """Run code in the page; what it returns."""
+        return self.driver.execute_script(code, *given)
+
+    def cdp(self, command: str, **given: Any) -> Any:
+        """A command of the DevTools protocol."""
+        return self.driver.execute_cdp_cmd(command, given)
+
+    def look(self, width: int = 1280, height: int = 900, dark: bool = False, media: str = "") -> None:
+        """Size of the window, light or dark, screen or print."""
+        feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.cdp("Emulation.setEmulatedMedia", media=media, features=[feature])
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.cdp("Emulation.setDeviceMetricsOverride", **size)
+
+    def complaints(self) -> list[str]:
+        """What the console holds since this was asked last."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def requests(self) -> list[str]:
+        """Addresses that were asked for since this was asked last."""
+        messages = (json.loads(e["message"])["message"] for e in self.driver.get_log("performance"))
+        sent = (m["params"] for m in messages if m["method"] == "Network.requestWillBeSent")
+        return [str(params["request"]["url"]) for params in sent]
+
+    def pdf(self) -> bytes:
+        """The page as it prints."""
+        printed = self.cdp("Page.printToPDF", preferCSSPageSize=True, printBackground=False)
+        return base64.b64decode(printed["data"])
