@@ -27,6 +27,7 @@ _WHERE = {
     "verdict": "gradprobe.report.plain_words",
     "Plan": "gradprobe.core.copyplan",
     "open_run": "gradprobe.store.run",
+    "concat": "gradprobe.store.comparison",
     "export": "gradprobe.store.export",
     "write_html": "gradprobe.report.page",
     "list_estimators": "gradprobe.estimators.listing",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from gradprobe.report.page import write_html
     from gradprobe.report.plain_words import verdict
     from gradprobe.stats.planning import plan
+    from gradprobe.store.comparison import concat
     from gradprobe.store.export import export
     from gradprobe.store.run import open_run
     from gradprobe.trajectory.descent import descend

@@ -7,11 +7,11 @@ import shlex
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
-from gradprobe import cli_doctor, cli_plan, cli_trajectory
+from gradprobe import cli_compare, cli_doctor, cli_plan, cli_trajectory
 from gradprobe.cli_options import (
     PROBLEM_KEYS,
     AllowGlobal,
@@ -180,12 +180,23 @@ def probe(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run directory; several are compared.")
+    ],
     copies: Annotated[str | None, typer.Option(help="Range for Acc. and Sta., such as 100:1000.")] = None,
     reference: Annotated[str, typer.Option(help="bp, smoothed or dataset.")] = "bp",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for tables and figures; RUN/report by default.")
+        Path | None,
+        typer.Option(
+            help="Folder for tables and figures; RUN/report by default, of several comparison beside the first."
+        ),
     ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="What several runs are called, comma-separated: 1,3,10.")
+    ] = None,
+    other_batches: Annotated[
+        bool, typer.Option("--other-batches", help="Compare runs on different batches all the same.")
+    ] = False,
     theory: Annotated[
         bool, typer.Option("--theory", help="Draw what random directions reach by theory.")
     ] = False,
@@ -193,13 +204,22 @@ def report(
         bool, typer.Option("--html", help="Write report.html too: one page that needs no network.")
     ] = False,
 ) -> None:
-    """Print Acc., Sta., floor, ceiling and half-power copies of a run; write its tables and figures."""
-    folder, span = out or run / "report", parse_range(copies)
-    _report(run, folder, span, reference, theory=theory)
+    """Print Acc., Sta., floor, ceiling and half-power copies of a run, or of several; write tables and figures."""
+    span, given = parse_range(copies), cast(Any, runs[0])
+    if len(runs) > 1:
+        if theory:
+            raise UsageError("--theory is drawn in the figure of one run; name one run, or leave it out.")
+        folder = out or runs[0].parent / "comparison"
+        given = cli_compare.compare(runs, folder, span, reference, labels, other_batches)
+    elif labels is not None or other_batches:
+        raise UsageError("--labels and --other-batches are for several runs; name at least two.")
+    else:
+        folder = out or runs[0] / "report"
+        _report(runs[0], folder, span, reference, theory=theory)
     if html:
         from gradprobe.report.page import write_html
 
-        file = write_html(run, folder / "report.html", reference=reference, copies=span)
+        file = write_html(given, folder / "report.html", reference=reference, copies=span)
         typer.echo(f"wrote {file}")
 
 

@@ -19,8 +19,8 @@ def linear_problem(seed: int = 0, samples: int = 6) -> Problem:
     return Problem(module, (inputs, torch.randn(samples, 1, generator=generator)), "mse")
 
 
-def classifier(seed: int = 0, samples: int = 8) -> Problem:
-    """Two layers, named ``first`` and ``last``, and cross entropy."""
+def classifier(seed: int = 0, samples: int = 8, scale: float = 1.0) -> Problem:
+    """Two layers, ``first`` and ``last``, and cross entropy; ``scale`` gives other weights on the same batch."""
     generator = torch.Generator().manual_seed(seed)
     module = nn.Sequential()
     module.add_module("first", nn.Linear(4, 5))
@@ -28,6 +28,6 @@ def classifier(seed: int = 0, samples: int = 8) -> Problem:
     module.add_module("last", nn.Linear(5, 3))
     with torch.no_grad():
         for p in module.parameters():
-            p.copy_(torch.randn(p.shape, generator=generator))
+            p.copy_(scale * torch.randn(p.shape, generator=generator))
     inputs = torch.randn(samples, 4, generator=generator)
     return Problem(module, (inputs, torch.randint(0, 3, (samples,), generator=generator)))

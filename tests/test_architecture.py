@@ -26,6 +26,7 @@ LEVELS = {
     "plots": 3,
     "report": 4,
     "cli_options": 4,
+    "cli_compare": 5,
     "cli_doctor": 5,
     "cli_plan": 5,
     "cli_trajectory": 5,

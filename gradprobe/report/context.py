@@ -21,10 +21,8 @@ from gradprobe.report.palette import colors_of
 from gradprobe.report.plain_words import verdict
 from gradprobe.report.tables import Range
 from gradprobe.stats import STATISTICS
+from gradprobe.store.along import further, is_comparison, last_run
 from gradprobe.store.assemble import attribute
-
-ONE = {"batch": 0, "checkpoint": -1, "sigma": 0}
-"""Dimensions of several runs, and which of them the sections about one run show."""
 
 GLYPHS = ("●■▲◆▼✚✖◀▶⬟⬢✱", "○□△◇▽✚✖◁▷⬠⬡✱")
 """The markers of the figures as text: filled, and open for surrogate targets."""
@@ -35,8 +33,9 @@ POINTS = 60
 
 
 def one_run(whole: xr.Dataset) -> xr.Dataset:
-    """The run that the page is about: of several batches the first, of several checkpoints the last."""
-    return whole.isel({d: at for d, at in ONE.items() if d in whole.dims})
+    """The run that the page is about: of several batches the first, of several checkpoints or sigmas the last."""
+    one = last_run(whole) if is_comparison(whole) else whole
+    return one.isel(batch=0) if "batch" in one.dims else one
 
 
 @dataclass
@@ -56,6 +55,23 @@ class Context:
     reference: str = "bp"
     copies: Range = None
     cosine: float = 0.9
+
+    @cached_property
+    def which(self) -> str:
+        """Which of several runs side by side ``ds`` is, such as "checkpoint 30"; "" where there is one."""
+        if not is_comparison(self.whole):
+            return ""
+        dim = further(self.whole)
+        return one_line(f"{dim} {self.whole[dim].values[-1]}")
+
+    @cached_property
+    def title(self) -> str:
+        """What the page is about: the problem, or model, data and how many runs side by side."""
+        if not self.which:
+            return one_line(self.ds.attrs.get("problem", "a run"))
+        dim, known = further(self.whole), attribute(self.whole, "configuration") or {}
+        parts = [known.get("model"), known.get("data"), f"{self.whole.sizes[dim]} runs by {dim}"]
+        return one_line(", ".join(str(part) for part in parts if part))
 
     @cached_property
     def layers(self) -> list[str]:

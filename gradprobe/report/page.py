@@ -13,7 +13,7 @@ import xarray as xr
 from markupsafe import Markup
 
 from gradprobe.core.errors import UsageError, described, one_of
-from gradprobe.report.context import Context, one_line, one_run
+from gradprobe.report.context import Context, one_run
 from gradprobe.report.markup import tag
 from gradprobe.report.palette import palette
 from gradprobe.report.sections import SECTIONS
@@ -70,7 +70,7 @@ def html(ds: xr.Dataset, *, reference: str = "bp", copies: Range = None, cosine:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     layers = [{"name": n, "kind": k} for n, k in zip(context.layers, context.kinds, strict=True)]
     page: str = environment.from_string(asset("page.html")).render(
-        title=one_line(context.ds.attrs.get("problem", "a run")),
+        title=context.title,
         style=Markup(style),
         script=Markup(script),
         mark=_mark(script),
@@ -111,7 +111,9 @@ def _section(context: Context) -> Any:
             body = tag("p", said[:1].upper() + said[1:], class_="lacks")
         if body is None:
             return None
-        return {"name": entry.name, "title": entry.meta["title"], "body": body}
+        one = context.which and not entry.meta.get("runs")  # several runs: each heading says whose it is
+        whose = f": {context.which}" if one else ""
+        return {"name": entry.name, "title": entry.meta["title"], "whose": whose, "body": body}
 
     return made
 

@@ -192,7 +192,7 @@ def _read(ds: xr.Dataset, reference: str) -> Moments:
     with np.errstate(all="ignore"):
         unbiased = np.where(blocks > 1, (blocks * total - per_block) / (blocks - 1), total)
     coords: dict[str, Any] = {"estimator": [str(e) for e in ds["estimator"].values]}
-    coords |= {k: ("estimator", ds[k].values) for k in _ABOUT if k in ds.coords}
+    coords |= {k: ("estimator", ds[k].values) for k in _ABOUT if k in ds.coords and ds[k].ndim}
     coords |= {"parameter": ds["parameter"].values, "seed": ds["seed"].values}
     coords |= {k: ("parameter", ds[k].values) for k in ("layer", "numel", "order")}
     status = ds["status"].transpose(*_DIMS[:3]).values

@@ -21,7 +21,7 @@ def coverage(ds: xr.Dataset) -> xr.DataArray:
 
     Args:
         ds: Results; ``attrs["total_reference_sqnorm"]`` is the model's whole |g_bp|^2, ``sqnorm_of_batch`` that of
-            one batch of several.
+            one batch of several, ``sqnorm_of_run`` that of one run of several.
 
     Returns:
         Share between 0 and 1, dims (estimator); NaN if the whole gradient is zero.
@@ -33,10 +33,11 @@ def coverage(ds: xr.Dataset) -> xr.DataArray:
         >>> gp.stats.coverage(ds).to_series().round(2).to_dict()
         {'lr': 1.0, 'alr': 1.0, 'es': 1.0}
     """
-    if "total_reference_sqnorm" not in ds.attrs and "sqnorm_of_batch" not in ds:
+    own = next((name for name in ("sqnorm_of_batch", "sqnorm_of_run") if name in ds), None)
+    if "total_reference_sqnorm" not in ds.attrs and own is None:
         raise UsageError("the results have no attrs['total_reference_sqnorm']; probe again to have coverage.")
     m = moments(ds, "parameter", "bp")
-    total = float(ds["sqnorm_of_batch"] if "sqnorm_of_batch" in ds else ds.attrs["total_reference_sqnorm"])
+    total = float(ds[own] if own is not None else ds.attrs["total_reference_sqnorm"])
     served = np.nan_to_num(mean_se(m.reference)[0]) * m.served
     share = served.sum(-1) / (total if total > 0 else np.nan)
     out = xr.DataArray(share, dims=("estimator",), attrs={"long_name": "probed share of |g|^2"})

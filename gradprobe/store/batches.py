@@ -184,7 +184,7 @@ def join_batches(
         if any(name in run.attrs for run in runs.values()):
             ds[own] = ("batch", [float(run.attrs.get(name, np.nan)) for run in runs.values()])
     ds.attrs = {k: v for k, v in first.attrs.items() if k not in OF_BATCH}
-    ds.attrs |= _said(list(runs.values())) | {"batches": len(numbers)}
+    ds.attrs |= joined_notes(list(runs.values())) | {"batches": len(numbers)}
     if "path" in ds.attrs:
         ds.attrs["path"] = str(Path(ds.attrs["path"]).parent)
     return ds
@@ -199,8 +199,8 @@ def _table(products: Mapping[str, Any], names: Sequence[str], numbers: Sequence[
     return whole[:, numbers][:, :, numbers]
 
 
-def _said(runs: Sequence[xr.Dataset]) -> dict[str, Any]:
-    """Warnings, what doctor saw, notes and failures of all batches, each once."""
+def joined_notes(runs: Sequence[xr.Dataset]) -> dict[str, Any]:
+    """Warnings, what doctor saw, notes and failures of all runs, each once, as attributes."""
     warnings: dict[str, Any] = {}
     looks: Looks = {}
     notes: dict[str, dict[str, str]] = {}
@@ -211,7 +211,8 @@ def _said(runs: Sequence[xr.Dataset]) -> dict[str, Any]:
         for label, reasons in (attribute(run, "notes") or {}).items():
             notes[label] = reasons | notes.get(label, {})
     failed = {label for run in runs for label in attribute(run, "failed") or []}
-    found = {"notes": notes, "failed": [e for e in runs[0]["estimator"].values if e in failed]}
+    labels = dict.fromkeys(str(e) for run in runs for e in run["estimator"].values)
+    found = {"notes": notes, "failed": [e for e in labels if e in failed]}
     texts = {name: canonical_json(value) for name, value in found.items()}
     texts |= {"doctor": canonical_json(list(warnings.values()))} if "doctor" in runs[0].attrs else {}
     texts |= {"doctor_table": canonical_json(looks)} if looks else {}

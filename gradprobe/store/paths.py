@@ -83,6 +83,9 @@ DWELL = 0.1
 
 MAKERS = {"path": "gp.descend", "field": "gp.field"}
 
+FURTHER = ("checkpoint", "sigma")
+"""Dimensions along which runs are compared."""
+
 
 def check_kind(ds: Any, kind: str) -> xr.Dataset:
     """Refuse what is no path, or no field.
@@ -129,7 +132,7 @@ def matched_fields(path: xr.Dataset, field: xr.Dataset) -> dict[str, str]:
 
 
 def check_probed(ds: xr.Dataset) -> None:
-    """Refuse what is no result of a probe of one batch: a path, a field, several batches, a file name.
+    """Refuse what is no result of a probe of one batch: a path, a field, several batches or runs, a file name.
 
     Raises:
         UsageError: It is one.
@@ -138,6 +141,7 @@ def check_probed(ds: xr.Dataset) -> None:
         raise UsageError(
             f"this needs results of gp.probe(...) or gp.open_run(...), not {described(ds)}; open the run first."
         )
+    check_single(ds)
     if "batch" in ds.dims:
         raise UsageError(
             f"these are results of {ds.sizes['batch']} batches; choose one, ds.isel(batch=0), or ask "
@@ -146,6 +150,20 @@ def check_probed(ds: xr.Dataset) -> None:
     kind = ds.attrs.get("kind")
     if kind in MAKERS:
         raise UsageError(f"this needs the results of gp.probe(...), not the {kind} of {MAKERS[kind]}(...).")
+
+
+def check_single(ds: xr.Dataset) -> None:
+    """Refuse several runs side by side.
+
+    Raises:
+        UsageError: There is a further dimension.
+    """
+    for dim in (d for d in FURTHER if d in ds.dims):
+        first = ds[dim].values[0].item()
+        raise UsageError(
+            f"these are results of {ds.sizes[dim]} runs along {dim!r}; choose one, ds.sel({dim}={first!r}), or draw "
+            "them side by side with gp.plots.training(ds)."
+        )
 
 
 def default_radius(domain: Sequence[Sequence[float]]) -> float:
