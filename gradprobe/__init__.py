@@ -7,6 +7,7 @@ Public names are imported on first use, so that ``import gradprobe`` is light an
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 _WHERE = {
@@ -28,6 +29,7 @@ _WHERE = {
     "open_run": "gradprobe.store.run",
     "export": "gradprobe.store.export",
     "list_estimators": "gradprobe.estimators.listing",
+    "explore": "gradprobe.notebook.explore",
     "CheckpointError": "gradprobe.problems.weights.table",
     "UsageError": "gradprobe.core.errors",
 }
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from gradprobe.estimators import register as register_estimator
     from gradprobe.estimators.base import Estimator
     from gradprobe.estimators.listing import list_estimators
+    from gradprobe.notebook.explore import explore
     from gradprobe.probes.consult import doctor
     from gradprobe.probes.estimate import estimate
     from gradprobe.probes.run import probe
@@ -71,3 +74,10 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+if "IPython" in sys.modules:  # how results are shown in Jupyter
+    from gradprobe.notebook.hook import register
+
+    register()
+    del register

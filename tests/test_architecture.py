@@ -25,14 +25,15 @@ LEVELS = {
     "trajectory": 3,
     "plots": 3,
     "report": 3,
+    "notebook": 4,
     "cli_options": 4,
     "cli_doctor": 5,
     "cli_plan": 5,
     "cli_trajectory": 5,
-    "__init__": 4,
+    "__init__": 5,
     "cli": 6,
 }
-LABELLED = ("store", "stats", "plots", "report")
+LABELLED = ("store", "stats", "plots", "report", "notebook")
 FILES = sorted(ROOT.rglob("*.py"))
 
 

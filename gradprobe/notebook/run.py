@@ -1,0 +1,117 @@
+"""A run in a few lines: what it is, how far it came, and the quality of every layer under every method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from gradprobe import stats
+from gradprobe.core.errors import UsageError
+from gradprobe.core.markup import MOST_COLUMNS, heading, lines, paragraph, table
+from gradprobe.notebook.numbers import number, with_ends
+from gradprobe.store.assemble import attribute
+
+MODEL = "whole model"
+OWN_DIMS = {"reference", "estimator", "parameter", "seed", "copies"}
+"""Dimensions of the moments of one run; whatever else they have are runs side by side."""
+
+
+def is_run(ds: xr.Dataset) -> bool:
+    """Whether it is a run, as :mod:`gradprobe.store.schema` describes it."""
+    return "block" in ds.attrs and {"dot", "sqnorm", "status"} <= set(ds) and set(ds["dot"].dims) >= OWN_DIMS
+
+
+def run_parts(ds: xr.Dataset) -> list[str]:
+    """Pieces of HTML, from the heading to the table."""
+    one, where = first_of(ds)
+    parts = [heading(*facts(ds))]
+    parts += [paragraph(line) for line in how_far(ds)]
+    if where:
+        parts.append(paragraph(f"shown: {where}; select with .sel for another.", small=True))
+    return [*parts, *quality(one)]
+
+
+def first_of(ds: xr.Dataset) -> tuple[xr.Dataset, str]:
+    """The first of runs side by side, and which one that is ("" for a single run)."""
+    further = [str(d) for d in ds["sqnorm"].dims if d not in OWN_DIMS]
+    where = ", ".join(f"{d} {ds[d].values[0] if d in ds.coords else 0} of {ds.sizes[d]}" for d in further)
+    return ds.isel({d: 0 for d in further}), where
+
+
+def facts(ds: xr.Dataset) -> list[str]:
+    """The problem's name, then what was probed, each in a few words."""
+    many = {d: ds.sizes[d] for d in ("estimator", "seed")}
+    layers = len(np.unique(ds["order"].values))
+    size, refs = ds.attrs.get("batch_size"), ", ".join(map(str, ds["reference"].values))
+    further = [f"{ds.sizes[d]} along {d}" for d in ds["sqnorm"].dims if d not in OWN_DIMS]
+    return [
+        str(ds.attrs.get("problem", "run")),
+        f"batch of {size}" if size else "",
+        f"{many['estimator']} method{'s' * (many['estimator'] != 1)}",
+        f"{layers} layer{'s' * (layers != 1)}",
+        f"{int(ds['copies'].values[-1]):,} copies × {many['seed']} seed{'s' * (many['seed'] != 1)}",
+        f"against {refs}",
+        *further,
+    ]
+
+
+def how_far(ds: xr.Dataset) -> list[str]:
+    """What is not as it was asked for: stopped, failed, in part, missing; warnings of doctor."""
+    said = []
+    if ds.attrs.get("stopped"):
+        more = "the same call goes on from here" if "path" in ds.attrs else "this is what there is"
+        said.append(f"Stopped before it was done; {more}.")
+    words = {"failed": "failed", "partial": "in part", "missing": "not computed yet"}
+    status = ds["status"]
+    for word, text in words.items():
+        there = (status == word).any([d for d in status.dims if d != "estimator"]).values
+        if there.any():
+            share = float((status == word).mean())
+            said.append(f"{text.capitalize()} ({share:.0%}): {', '.join(map(str, ds['estimator'].values[there]))}.")
+    warned = [w for w in attribute(ds, "doctor") or [] if not w["noted"]]
+    said += [f"Doctor, {w['check']}: {w['sentence']}" for w in warned[:3]]
+    return said + ([f"... and {len(warned) - 3} more warnings of doctor."] if len(warned) > 3 else [])
+
+
+def quality(ds: xr.Dataset) -> list[str]:
+    """The table layers x methods of one run, and what its numbers are."""
+    reference = "bp" if "bp" in ds["reference"].values else str(ds["reference"].values[0])
+    whole, each = (_numbers(ds, over, reference) for over in ("model", "layer"))
+    methods = [str(e) for e in ds["estimator"].values]
+    shown = methods[:MOST_COLUMNS]
+    names = [str(name) for name in each["cosine"]["layer"].values]
+    rows = [[MODEL, *(_cell(whole, {"estimator": e}) for e in shown)]]
+    rows += [[name, *(_cell(each, {"layer": name, "estimator": e}) for e in shown)] for name in names]
+    said = [
+        f"First line: cosine with {reference} at the last copies, mean over seeds. Second: ceiling, what no number of "
+        "copies passes, with its 95 % interval over seeds, or why there is none. All for this batch."
+    ]
+    if len(methods) > len(shown):
+        said.append(f"... and {len(methods) - len(shown)} more methods.")
+    return [
+        table(["layer", *shown], rows, more="layers", raw=True),
+        *(paragraph(line, small=True) for line in said),
+    ]
+
+
+def _numbers(ds: xr.Dataset, over: str, reference: str) -> dict[str, Any]:
+    cosine = stats.cosine(ds, over, reference).mean("seed")
+    last = cosine.notnull().cumsum("copies").argmax("copies")
+    found: dict[str, Any] = {"cosine": cosine.isel(copies=last).reset_coords(drop=True)}
+    try:
+        law = stats.alignment(ds, over, reference)
+    except UsageError:  # a single block: there is no law
+        return found
+    names = ("ceiling", "ceiling_low", "ceiling_high", "state")
+    return found | {name: law[name] for name in names}
+
+
+def _cell(found: dict[str, Any], at: dict[str, str]) -> str:
+    cosine = number("cosine", found["cosine"].sel(at).item())
+    if "state" not in found:
+        return lines(cosine)
+    state = str(found["state"].sel(at).item())
+    ends = with_ends("ceiling", *(found[f"ceiling{end}"].sel(at).item() for end in ("", "_low", "_high")))
+    return lines(cosine, {"resolved": ends, "bounded": f"{state} {ends}"}.get(state, state))
