@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable
 from typing import Any
+
+from gradprobe.core.shell import running_shell
 
 View = Callable[[Any], str | None]
 
@@ -38,13 +39,6 @@ def register() -> bool:
     except Exception:  # the display of a notebook must never keep the package from being imported
         return False
     return True
-
-
-def running_shell() -> Any:
-    """The IPython that this process runs in, or None; IPython is not imported for it."""
-    ipython = sys.modules.get("IPython")
-    ask = getattr(ipython, "get_ipython", None)
-    return ask() if ask is not None else None
 
 
 def _register(formatter: Any, of: tuple[str, str], where: tuple[str, str]) -> None:

@@ -59,7 +59,9 @@ def result_parts(found: xr.Dataset | xr.DataArray) -> list[str]:
     if alone and (row or "estimator" in values.dims):
         parts.append(paragraph("; ".join(alone)))
     if "level" in found.attrs and any("_low" in str(n) or n == "low" for n in values):
-        said.append(f"In brackets: {100 * float(found.attrs['level']):g} % interval over seeds, for this batch.")
+        said.append(
+            f"In brackets: {100 * float(found.attrs['level']):g} % interval over seeds, for this batch."
+        )
     if found.attrs.get("note"):
         said.append(f"{found.attrs['note']}.")
     return [*parts, *(paragraph(line, small=True) for line in said)]
@@ -71,12 +73,17 @@ def _heading(found: xr.Dataset | xr.DataArray) -> str:
     if "first" in a and "second" in a:
         name = f"{a['first']} against {a['second']}"
     if not name:
-        name = next((str(n) for n in found.data_vars), "result") if isinstance(found, xr.Dataset) else "result"
+        name = (
+            next((str(n) for n in found.data_vars), "result") if isinstance(found, xr.Dataset) else "result"
+        )
     copies = f"at {a['copies']:,} copies" if isinstance(a.get("copies"), int) and a["copies"] else ""
     span = f"over {a['range'][0]:,} to {a['range'][1]:,} copies" if "range" in a else ""
     facts = [f"over {a['over']}s" if a.get("over") in ROWS else "whole model" * ("over" in a), copies, span]
     facts += [f"reference {a['reference']}"] if "reference" in a else []
-    facts += ["unit gain" * (a.get("scale") == "unit-gain"), f"around the {a.get('around')}" * ("around" in a)]
+    facts += [
+        "unit gain" * (a.get("scale") == "unit-gain"),
+        f"around the {a.get('around')}" * ("around" in a),
+    ]
     return heading(name, *facts)
 
 
@@ -137,7 +144,8 @@ def _column(values: xr.Dataset, name: str, ends: list[str], at: dict[str, Any]) 
     title = name.replace("_", " ")
     if at:
         of = ", ".join(
-            str(label) if isinstance(label, str) else f"{dim} {number(dim, label)}" for dim, (_, label) in at.items()
+            str(label) if isinstance(label, str) else f"{dim} {number(dim, label)}"
+            for dim, (_, label) in at.items()
         )
         title = of if name in ("value", "mean") or len(values.data_vars) == 1 else f"{title}, {of}"
 
@@ -169,9 +177,9 @@ def _table(values: xr.Dataset, columns: list[Column], row: str | None) -> str:
             at = ({row: r} if row else {}) | ({"estimator": m} if methods else {})
             named = [name] * bool(row) + [method] * bool(methods)
             cells.append([*named, *(c.cell(at) for c in cut)] if len(cells) < MOST_ROWS else [])
-    named = [row] * bool(row) + ["method"] * bool(methods)
+    named = ([row] if row else []) + ["method"] * bool(methods)
     words = [len(named) + i for i, c in enumerate(cut) if c.word]
-    return table([*map(str, named), *(c.title for c in cut)], cells, names=len(named), words=words)
+    return table([*named, *(c.title for c in cut)], cells, names=len(named), words=words)
 
 
 def _crossed(of: Column, state: Column | None, row: str, rows: list[str], methods: list[str]) -> str:

@@ -69,7 +69,9 @@ def how_far(ds: xr.Dataset) -> list[str]:
         there = (status == word).any([d for d in status.dims if d != "estimator"]).values
         if there.any():
             share = float((status == word).mean())
-            said.append(f"{text.capitalize()} ({share:.0%}): {', '.join(map(str, ds['estimator'].values[there]))}.")
+            said.append(
+                f"{text.capitalize()} ({share:.0%}): {', '.join(map(str, ds['estimator'].values[there]))}."
+            )
     warned = [w for w in attribute(ds, "doctor") or [] if not w["noted"]]
     said += [f"Doctor, {w['check']}: {w['sentence']}" for w in warned[:3]]
     return said + ([f"... and {len(warned) - 3} more warnings of doctor."] if len(warned) > 3 else [])
@@ -85,8 +87,8 @@ def quality(ds: xr.Dataset) -> list[str]:
     rows = [[MODEL, *(_cell(whole, {"estimator": e}) for e in shown)]]
     rows += [[name, *(_cell(each, {"layer": name, "estimator": e}) for e in shown)] for name in names]
     said = [
-        f"First line: cosine with {reference} at the last copies, mean over seeds. Second: ceiling, what no number of "
-        "copies passes, with its 95 % interval over seeds, or why there is none. All for this batch."
+        f"First line: cosine with {reference} at the last copies, mean over seeds. Second: ceiling, what no number "
+        "of copies passes, with its 95 % interval over seeds, or why there is none. All for this batch."
     ]
     if len(methods) > len(shown):
         said.append(f"... and {len(methods) - len(shown)} more methods.")
