@@ -99,7 +99,7 @@ class Teller:
             kept: Whether the same call can go on from what there is.
         """
         self._closed = True
-        before = "; the rest was there before" if went_on else ""
+        before = " (more was there before)" if went_on else ""
         if stopped:
             way = "the same call goes on from there" if kept else "what there is was returned"
             self.close(f"Stopped: {self._so_far()}{before}; {way}.")
@@ -141,7 +141,7 @@ class Line(Teller):
         if self._now() - self._shown < EVERY:
             return
         self._shown = self._now()
-        label = label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
+        label = label if len(label) <= LONGEST else f"…{label[-LONGEST:]}"  # layer and seed come last
         if not total:
             return self._write(label)
         far = f"{done:,} of {total:,} {self.unit}"

@@ -16,6 +16,7 @@ from gradprobe.notebook.numbers import number, with_ends
 from gradprobe.notebook.picture import Picture
 from gradprobe.notebook.ranges import FEWEST, Ranges
 from gradprobe.notebook.run import MODEL, OWN_DIMS, facts, how_far
+from gradprobe.plots._choice import choose_layers
 from gradprobe.plots._style import PaperFigure
 
 _WIDE = widgets.Layout(width="min(100%, 34em)")
@@ -48,7 +49,7 @@ class Explorer(widgets.VBox):
         self._kept: dict[Any, Any] = {}
         labels = [str(e) for e in ds["estimator"].values]
         grid = [int(n) for n in ds["copies"].values]
-        names = list(dict.fromkeys(str(name) for name in ds["layer"].values))
+        names = choose_layers(ds, None)
         self.layer = widgets.Dropdown(
             options=[(MODEL, None), *((name, name) for name in names)], value=None, description="Layer"
         )
@@ -69,6 +70,7 @@ class Explorer(widgets.VBox):
         self.table = pd.DataFrame()
         self._numbers, self._panel = widgets.HTML(), widgets.HTML()
         top = widgets.HTML(view(heading(*facts(ds)), *(paragraph(line) for line in how_far(ds))))
+        self._numbers.layout.width = "min(100%, 33em)"
         both = widgets.HBox([self._numbers, self._panel], layout=widgets.Layout(flex_flow="row wrap"))
         super().__init__([top, *controls, both])
         self._renew()

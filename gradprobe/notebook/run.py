@@ -9,8 +9,12 @@ import xarray as xr
 
 from gradprobe import stats
 from gradprobe.core.errors import UsageError
-from gradprobe.core.markup import MOST_COLUMNS, heading, lines, paragraph, table
+from gradprobe.core.markup import MOST_COLUMNS, MOST_ROWS, heading, lines, paragraph, table
 from gradprobe.notebook.numbers import number, with_ends
+from gradprobe.plots._choice import choose_layers
+from gradprobe.stats._intervals import mean_se
+from gradprobe.stats._moments import moments
+from gradprobe.stats.cosine_similarity import cosine_values
 from gradprobe.store.assemble import attribute
 
 MODEL = "whole model"
@@ -80,40 +84,43 @@ def how_far(ds: xr.Dataset) -> list[str]:
 def quality(ds: xr.Dataset) -> list[str]:
     """The table layers x methods of one run, and what its numbers are."""
     reference = "bp" if "bp" in ds["reference"].values else str(ds["reference"].values[0])
-    whole, each = (_numbers(ds, over, reference) for over in ("model", "layer"))
     methods = [str(e) for e in ds["estimator"].values]
-    shown = methods[:MOST_COLUMNS]
-    names = [str(name) for name in each["cosine"]["layer"].values]
-    rows = [[MODEL, *(_cell(whole, {"estimator": e}) for e in shown)]]
-    rows += [[name, *(_cell(each, {"layer": name, "estimator": e}) for e in shown)] for name in names]
+    shown = range(min(len(methods), MOST_COLUMNS))
+    whole, each = (_numbers(ds, over, reference) for over in ("model", "layer"))
+    names = choose_layers(ds, None)
+    rows = [[MODEL, *(_cell(whole, e, 0) for e in shown)]]
+    for place, name in enumerate(names):
+        rows.append([name, *(_cell(each, e, place) for e in shown)] if len(rows) < MOST_ROWS else [])
     said = [
         f"First line: cosine with {reference} at the last copies, mean over seeds. Second: ceiling, what no number "
         "of copies passes, with its 95 % interval over seeds, or why there is none. All for this batch."
     ]
     if len(methods) > len(shown):
         said.append(f"... and {len(methods) - len(shown)} more methods.")
-    return [
-        table(["layer", *shown], rows, more="layers", raw=True),
-        *(paragraph(line, small=True) for line in said),
-    ]
+    head = ["layer", *methods[: len(shown)]]
+    return [table(head, rows, more="layers", raw=True), *(paragraph(line, small=True) for line in said)]
 
 
 def _numbers(ds: xr.Dataset, over: str, reference: str) -> dict[str, Any]:
-    cosine = stats.cosine(ds, over, reference).mean("seed")
-    last = cosine.notnull().cumsum("copies").argmax("copies")
-    found: dict[str, Any] = {"cosine": cosine.isel(copies=last).reset_coords(drop=True)}
+    """Cosine at the last copies that each method reached, ceiling and state, ``[estimator, part]``."""
+    m = moments(ds, over, reference)
+    cosine = mean_se(np.moveaxis(cosine_values(m), -2, -1))[0]
+    there = np.isfinite(cosine)
+    last = np.where(there.any(-1), cosine.shape[-1] - 1 - there[..., ::-1].argmax(-1), 0)
+    found: dict[str, Any] = {"cosine": np.take_along_axis(cosine, last[..., None], -1)[..., 0]}
     try:
         law = stats.alignment(ds, over, reference)
     except UsageError:  # a single block: there is no law
         return found
     names = ("ceiling", "ceiling_low", "ceiling_high", "state")
-    return found | {name: law[name] for name in names}
+    dims = ("estimator", "layer")[: law["state"].ndim]
+    return found | {n: law[n].transpose(*dims).values.reshape(found["cosine"].shape) for n in names}
 
 
-def _cell(found: dict[str, Any], at: dict[str, str]) -> str:
-    cosine = number("cosine", found["cosine"].sel(at).item())
+def _cell(found: dict[str, Any], method: int, part: int) -> str:
+    cosine = number("cosine", found["cosine"][method, part])
     if "state" not in found:
         return lines(cosine)
-    state = str(found["state"].sel(at).item())
-    ends = with_ends("ceiling", *(found[f"ceiling{end}"].sel(at).item() for end in ("", "_low", "_high")))
+    state = str(found["state"][method, part])
+    ends = with_ends("ceiling", *(found[f"ceiling{end}"][method, part] for end in ("", "_low", "_high")))
     return lines(cosine, {"resolved": ends, "bounded": f"{state} {ends}"}.get(state, state))
