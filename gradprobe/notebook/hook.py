@@ -23,8 +23,8 @@ _SHOWN = {
 def register() -> bool:
     """Have a running IPython show gradprobe's data; anything else stays as it was.
 
-    Types are named, not imported, so this costs nothing. A formatter that the user had registered for such a type is
-    asked for what is not gradprobe's.
+    Types are named, not imported, so this costs nothing. A formatter of the user's own for such a type stays: one
+    that was registered for the type goes before ours, one for the type's name is asked for what is not gradprobe's.
 
     Returns:
         Whether there is a running IPython.
