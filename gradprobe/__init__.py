@@ -25,6 +25,7 @@ _WHERE = {
     "probe": "gradprobe.probes.run",
     "sigma_sweep": "gradprobe.probes.sweep",
     "plan": "gradprobe.stats.planning",
+    "verdict": "gradprobe.report.plain_words",
     "Plan": "gradprobe.core.copyplan",
     "open_run": "gradprobe.store.run",
     "export": "gradprobe.store.export",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from gradprobe.problems.load import load_problem
     from gradprobe.problems.problem import Problem
     from gradprobe.problems.weights.table import CheckpointError
+    from gradprobe.report.plain_words import verdict
     from gradprobe.stats.planning import plan
     from gradprobe.store.export import export
     from gradprobe.store.run import open_run

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from gradprobe.core.copyplan import LayerPlan, Plan, with_ends
+from gradprobe.core.copyplan import Plan
 
 
 def plan(
@@ -46,31 +46,15 @@ def show(found: Plan) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from gradprobe.report.plans import bound_of, cells, headers
+
     console = Console(width=150)
     console.print(found.heading(), highlight=False, markup=False, soft_wrap=True)
     table = Table(box=None)
-    for column in ("layer", "method", "copies", "scale", f"cost ({found.unit})", "share", "cosine [95 %]"):
+    for column in headers(found):
         table.add_column(column, justify="left" if column in ("layer", "method") else "right")
     for row in found.layers:
-        table.add_row(*_cells(row))
+        table.add_row(*cells(row))
     console.print(table)
-    for line in [_bound(found), *found.sentences()]:
+    for line in [bound_of(found), *found.sentences()]:
         console.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _cells(row: LayerPlan) -> list[Any]:
-    return [
-        row.layer,
-        row.method or "none",
-        f"{row.copies:,}",
-        f"{row.scale:.4g}",
-        f"{row.cost:,.4g}",
-        f"{row.share:.1%}",
-        with_ends(row.cosine, row.low, row.high),
-    ]
-
-
-def _bound(found: Plan) -> str:
-    if found.goal == "budget":
-        return f"No plan of these methods gets above a cosine of {found.bound:.4f} within the budget."
-    return f"No plan of these methods costs less than {found.bound:,.6g} {found.unit}."

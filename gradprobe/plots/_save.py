@@ -20,7 +20,7 @@ from gradprobe.store.assemble import attribute
 from gradprobe.store.files import write_atomically
 
 _NESTED = ("identity", "configuration", "environment", "refused", "unused_layers")
-_LEFT_OUT = ("layers", "path")  # long, and where it happened to lie
+_LEFT_OUT = ("layers", "path", "doctor_table")  # long, and where it happened to lie
 _METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 
 

@@ -24,6 +24,7 @@ from gradprobe.estimators.base import Given, Labelled, make_all
 from gradprobe.estimators.bp import BP
 from gradprobe.probes.checks import check_problem, layers_of, unused_layers
 from gradprobe.problems.problem import Problem
+from gradprobe.store.looks import Looks
 
 Asked = dict[str, set[str]]
 """Layer -> where noise is asked for."""
@@ -84,7 +85,7 @@ def preflight(
     chosen: Sequence[Layer],
     gradient: Mapping[str, torch.Tensor],
     memory: int | None = None,
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     """The quick look before a probe.
 
     Args:
@@ -95,7 +96,8 @@ def preflight(
         memory: Bytes that the look may use; None for half of what is free.
 
     Returns:
-        Warnings, as plain dictionaries; ``noted`` says whether a report has it among its other notes.
+        Facts of the run. "doctor": warnings, as plain dictionaries; ``noted`` says whether a report has it among its
+        other notes. "doctor_table": all findings, as :mod:`gradprobe.store.looks` describes them.
 
     Raises:
         UsageError: A check refuses.
@@ -106,9 +108,24 @@ def preflight(
     diagnosis = examine(case)
     for finding in diagnosis.refused:
         raise UsageError(finding.sentence)
-    return [
+    warned = [
         f.to_dict() | {"noted": bool(CHECKS.entry(f.check).meta.get("noted"))} for f in diagnosis.warnings
     ]
+    return {"doctor": warned, "doctor_table": _looks(diagnosis)}
+
+
+def _looks(diagnosis: Diagnosis) -> Looks:
+    """All findings: of the problem in words, of layers as cells alone."""
+    layers: dict[str, dict[str, str]] = {}
+    for f in diagnosis.findings:
+        if f.layer is not None:
+            layers.setdefault(f.layer, {})[f.check] = f.cell
+    said = [
+        {"check": f.check, "status": f.status, "sentence": f.sentence}
+        for f in diagnosis.findings
+        if f.layer is None
+    ]
+    return {"problem": said, "layers": layers}
 
 
 def _made(module: nn.Module, options: dict[str, Any]) -> Problem | Diagnosis:

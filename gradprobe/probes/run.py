@@ -138,8 +138,8 @@ def probe(
         threads: Threads of torch in each worker, one by default.
         **options: Options for every estimator that has them, such as ``sigma=0.01``.
 
-    A quick look (see :func:`gradprobe.doctor`) comes first: what it refuses is an error, and its warnings are in
-    ``attrs["doctor"]``.
+    A quick look (see :func:`gradprobe.doctor`) comes first: what it refuses is an error, its warnings are in
+    ``attrs["doctor"]``, and all that it saw in ``attrs["doctor_table"]``.
 
     Returns:
         Dataset as described in :mod:`gradprobe.store.schema`; with ``batches`` one of all of them, as described in
@@ -198,7 +198,7 @@ def probe(
         check_plan(problem, plan, settings, found)
         info = run_info(problem, chosen, known, plan, settings, numbers, layers)
         info.facts |= {} if whole_data is None else {"dataset": whole_data.facts}
-        info.facts["doctor"] = preflight(problem, made, chosen, gradient, size) if todo else []
+        info.facts |= preflight(problem, made, chosen, gradient, size) if todo else {"doctor": []}
         info.configuration["keep"] = store.keep(keep)
         info.products = plan_products(plan, settings, info.keep)
         problem.limit_memory(spare(problem.device, size))

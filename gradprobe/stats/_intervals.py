@@ -74,6 +74,35 @@ def jackknife(statistic: Callable[..., Array], *parts: Array) -> tuple[Array, Ar
         Value at the means of all seeds, and standard error, both ``[...]``. The value is not corrected for
         bias: the correction adds variance and covers no better.
     """
+    value, rest, valid = _left_out(statistic, *parts)
+    count = valid.sum(-1).astype(np.float64)
+    with np.errstate(all="ignore"):
+        centre = np.where(valid, rest, 0.0).sum(-1) / count
+        square = np.where(valid, (rest - centre[..., None]) ** 2, 0.0).sum(-1)
+        return value, np.where(count > 1, np.sqrt((count - 1) / count * square), np.nan)
+
+
+def pseudo_values(statistic: Callable[..., Array], *parts: Array) -> Array:
+    """S theta - (S - 1) theta_(s) of each seed, theta_(s) the value without seed s.
+
+    Their mean is theta less its bias of order 1/S (all of it where theta is quadratic in the means), their standard
+    error that of :func:`jackknife`; so they go through a t test or Fieller's interval as a plain mean does.
+
+    Args:
+        statistic: Function of the means, elementwise.
+        *parts: Arrays ``[..., seed]``; NaN in the same places.
+
+    Returns:
+        ``[..., seed]``; NaN where the parts are, and for a single seed.
+    """
+    value, rest, valid = _left_out(statistic, *parts)
+    count = valid.sum(-1).astype(np.float64)[..., None]
+    with np.errstate(all="ignore"):
+        return np.where(valid & (count > 1), count * value[..., None] - (count - 1) * rest, np.nan)
+
+
+def _left_out(statistic: Callable[..., Array], *parts: Array) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+    """Value at the means of all seeds ``[...]``, without each seed ``[..., seed]``, and which seeds are there."""
     valid = np.isfinite(parts[0])
     count = valid.sum(-1).astype(np.float64)
     totals = [np.where(valid, x, 0.0).sum(-1) for x in parts]
@@ -82,9 +111,7 @@ def jackknife(statistic: Callable[..., Array], *parts: Array) -> tuple[Array, Ar
         rest = statistic(
             *((t[..., None] - x) / (count - 1)[..., None] for t, x in zip(totals, parts, strict=True))
         )
-        centre = np.where(valid, rest, 0.0).sum(-1) / count
-        square = np.where(valid, (rest - centre[..., None]) ** 2, 0.0).sum(-1)
-        return value, np.where(count > 1, np.sqrt((count - 1) / count * square), np.nan)
+    return value, rest, valid
 
 
 def _fieller_terms(num: Array, den: Array, q: Array, floor: float) -> tuple[Array, Array, Array]:

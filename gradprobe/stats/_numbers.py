@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from numbers import Real
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,3 +29,18 @@ def positive_numbers(name: str, given: object) -> tuple[npt.NDArray[np.float64],
     if values.ndim > 1 or not values.size or not (np.isfinite(values) & (values > 0)).all():
         raise UsageError(f"{name}={given!r} must be a positive number or a list of them.")
     return np.atleast_1d(values), values.ndim == 1
+
+
+def check_cosine(value: Any, name: str = "cosine") -> float:
+    """A number between 0 and 1, both left out.
+
+    Args:
+        value: What was given.
+        name: What to call it.
+
+    Raises:
+        UsageError: It is not one.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < 1:
+        raise UsageError(f"{name} must be a number between 0 and 1, such as 0.9, not {value!r}.")
+    return float(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from gradprobe.stats._forecast import Chosen
 from gradprobe.stats._intervals import LEAST_SEEDS
 from gradprobe.stats._moments import check_dims
 from gradprobe.stats._names import listed
+from gradprobe.stats._numbers import check_cosine
 from gradprobe.stats._offers import UNITS, Mask, Offers, offers
 from gradprobe.stats._optimism import optimism
 from gradprobe.stats._planner import Planner, solve, together
@@ -130,9 +130,7 @@ def _goal(cosine: float | None, budget: float | None) -> Goal:
         )
     if budget is not None:
         return Goal(budget=positive("budget", budget))
-    if isinstance(cosine, bool) or not isinstance(cosine, Real) or not 0 < float(cosine) < 1:
-        raise UsageError(f"cosine must be a number between 0 and 1, such as 0.9, not {cosine!r}.")
-    return Goal(inverse=float(cosine) ** -2)
+    return Goal(inverse=check_cosine(cosine) ** -2)
 
 
 def _candidates(ds: xr.Dataset, found: Offers, methods: str | Sequence[str] | None) -> Mask:

@@ -31,6 +31,7 @@ from gradprobe.core.spec import canonical_json
 from gradprobe.store.assemble import attribute
 from gradprobe.store.files import cannot_write, write_atomically
 from gradprobe.store.info import RUN_FILE
+from gradprobe.store.looks import Looks, joined_looks
 from gradprobe.store.schema import Array
 
 BATCHES_FILE = "batches.json"
@@ -199,10 +200,12 @@ def _table(products: Mapping[str, Any], names: Sequence[str], numbers: Sequence[
 
 
 def _said(runs: Sequence[xr.Dataset]) -> dict[str, Any]:
-    """Warnings, notes and failures of all batches, each once."""
+    """Warnings, what doctor saw, notes and failures of all batches, each once."""
     warnings: dict[str, Any] = {}
+    looks: Looks = {}
     notes: dict[str, dict[str, str]] = {}
     for run in runs:
+        looks = joined_looks(looks, attribute(run, "doctor_table"))
         for warned in attribute(run, "doctor") or []:
             warnings.setdefault(canonical_json([warned["check"], warned["layer"]]), warned)
         for label, reasons in (attribute(run, "notes") or {}).items():
@@ -211,5 +214,6 @@ def _said(runs: Sequence[xr.Dataset]) -> dict[str, Any]:
     found = {"notes": notes, "failed": [e for e in runs[0]["estimator"].values if e in failed]}
     texts = {name: canonical_json(value) for name, value in found.items()}
     texts |= {"doctor": canonical_json(list(warnings.values()))} if "doctor" in runs[0].attrs else {}
+    texts |= {"doctor_table": canonical_json(looks)} if looks else {}
     stopped = max((run.attrs.get("stopped", 0) for run in runs), default=0)
     return texts | ({"stopped": stopped} if stopped else {})

@@ -10,6 +10,7 @@ from typing import Any
 from gradprobe.core.errors import UsageError
 from gradprobe.core.layer import Layer
 from gradprobe.core.provenance import environment
+from gradprobe.store.looks import Looks, joined_looks
 from gradprobe.store.schema import KEEP, SCHEMA_VERSION, View
 
 RUN_FILE = "run.json"
@@ -98,7 +99,7 @@ class RunInfo:
             self.identity,
             configuration,
             self.layers,
-            facts=self.facts | {"doctor": self._warnings(older)},
+            facts=self.facts | {"doctor": self._warnings(older), "doctor_table": self._looks(older)},
             environment=older.environment,
             **merged,
         )
@@ -108,6 +109,13 @@ class RunInfo:
         found = list(self.facts.get("doctor", []))
         seen = {(w["check"], w["layer"]) for w in found}
         return [w for w in older.facts.get("doctor", []) if (w["check"], w["layer"]) not in seen] + found
+
+    def _looks(self, older: RunInfo) -> Looks:
+        """All that doctor saw in this request and in the older one; layers in execution order."""
+        found = joined_looks(older.facts.get("doctor_table"), self.facts.get("doctor_table"))
+        cells = found.get("layers", {})
+        ordered = {x.name: cells[x.name] for x in self.layers if x.name in cells}
+        return found | {"layers": ordered} if found else found
 
 
 def read_info(path: Path) -> RunInfo:

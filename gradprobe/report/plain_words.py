@@ -1,0 +1,158 @@
+"""A verdict: what a run says, in plain words."""
+
+from __future__ import annotations
+
+import html
+import shutil
+import textwrap
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from gradprobe.core.errors import UsageError, unknown
+from gradprobe.report import kinds as c
+from gradprobe.report.caveats import caveats, uneven_sentences
+from gradprobe.report.claims import claims, laws_of, sound, uneven
+from gradprobe.report.grouping import layer_sentences, model_sentences
+from gradprobe.report.wording import name_text, said
+from gradprobe.stats._numbers import check_cosine
+from gradprobe.store.assemble import attribute
+from gradprobe.store.paths import check_probed
+
+TARGET = 0.9
+"""Cosine that is asked for: an angle of 26 degrees, at which a step of the right length lowers a linear loss by nine
+tenths of what the gradient's own step would."""
+
+EXACT = 0.95
+"""Cosine from which on a direction is called nearly exact: an angle of 18 degrees, a tenth of its square lost."""
+
+DIMS = ("reference", "estimator", "parameter", "seed", "copies")
+WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run says in plain words.
+
+    Attributes:
+        sentences: The whole model first, then the layers of each method, then what must be known besides.
+        table: One row for each layer and method, and for the model (``over`` is "model" there): ``over layer method
+            kind state exact seeds copies``, ``cosine ceiling needed encoding smoothing`` (each with ``_low`` and
+            ``_high``) and ``sentence``.
+        facts: problem, reference, cosine and exact.
+    """
+
+    sentences: tuple[str, ...]
+    table: pd.DataFrame
+    facts: dict[str, object] = field(default_factory=dict)
+
+    def of(self, layer: str) -> tuple[str, ...]:
+        """Sentences of one layer, one for each method; ``"whole model"`` for the model's.
+
+        Raises:
+            UsageError: There is no such layer.
+        """
+        mine = self.table[self.table["layer"] == layer]
+        if mine.empty:
+            raise unknown("layer", layer, dict.fromkeys(self.table["layer"]))
+        return tuple(mine["sentence"])
+
+    def __str__(self) -> str:
+        width = min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)
+        lines = [
+            textwrap.fill(s, width, initial_indent="- ", subsequent_indent="  ", break_long_words=False)
+            for s in self.sentences
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<ul>{''.join(f'<li>{html.escape(s)}</li>' for s in self.sentences)}</ul>"
+
+
+def verdict(ds: xr.Dataset, reference: str = "bp", cosine: float = TARGET, exact: float = EXACT) -> Verdict:
+    """Say in plain words what a run shows, and no more than it shows.
+
+    Of every layer, and of the whole model, under every method one of these, in this order:
+
+    ============== ======================================================================================
+    nearly exact   the cosine after the copies of the run is above ``exact``
+    good           it is above ``cosine``
+    against        it is negative
+    bias-limited   the ceiling is below ``cosine``: no number of copies gets there
+    noise-limited  the cosine is below ``cosine`` and the ceiling above it: more copies get there
+    nothing        the cosine is not told from 0
+    open           none of these is beyond doubt
+    ============== ======================================================================================
+
+    or no claim: "too small" (fewer than 5 seeds or 20 blocks, for which the intervals were not checked), "law broken"
+    (``goodness_of_fit`` finds dependent or unlike blocks, corrected over layers and methods; for the model, in any of
+    its layers), "refused", "missing" (failed, or not computed yet), "undefined" (a zero gradient).
+
+    **What a claim takes**: a two-sided test (Student's t over seeds of ``gp.stats.needed``'s unbiased margins, and of
+    <mu, g>), corrected by Holm's method over all layers and methods with noise, so that any claim of one kind is
+    false in at most 5 % of runs; and the 95 % interval that is quoted lies wholly on the right side of the threshold,
+    which for the ceiling is "resolved". So a run with many layers and few seeds says less of each: five seeds and 800
+    cells need effects of 16 standard errors. The model's claims are corrected over methods. Intervals are 95 %, of
+    single numbers. Methods without noise need no test. All of it is about this batch.
+
+    Args:
+        ds: Results of one batch and one setting.
+        reference: What estimates are held against, ``bp`` (default) or another of the run.
+        cosine: The cosine that is asked for; default 0.9.
+        exact: The cosine from which on a direction is called nearly exact; default 0.95.
+
+    Returns:
+        The verdict: ``print`` shows its sentences, ``of(layer)`` gives the details, ``table`` the numbers.
+
+    Raises:
+        UsageError: A reference is unknown, a threshold no cosine, or there is more than one batch or setting.
+    """
+    check_probed(ds)
+    ds = one_setting(ds)
+    targets = c.Targets(check_cosine(cosine), check_cosine(exact, "exact"))
+    if targets.exact < targets.cosine:
+        raise UsageError(
+            f"exact={exact:g} is below cosine={cosine:g}; what is nearly exact must be good too."
+        )
+    if reference not in ds["reference"].values:
+        raise unknown("reference", reference, [str(r) for r in ds["reference"].values])
+    laws, tests = laws_of(ds, reference), sound(ds, reference)
+    both = [claims(ds, over, reference, targets, laws, tests) for over in ("model", "layer")]
+    table = pd.concat(both, ignore_index=True)
+    refused = attribute(ds, "refused") or {}
+    rows: list[Any] = table.to_dict("records")
+    table["sentence"] = [_sentence(row, targets.cosine, refused) for row in rows]
+    sentences = [
+        *model_sentences([row for row in rows if row["over"] == "model"], targets.cosine),
+        *(uneven_sentences(uneven(ds, reference, laws["model"]), laws["layer"]) if laws else []),
+        *layer_sentences([row for row in rows if row["over"] == "layer"], targets.cosine),
+        *caveats(ds, reference, table, tests),
+    ]
+    facts = {"problem": str(ds.attrs.get("problem", "")), "reference": reference}
+    return Verdict(tuple(sentences), table, facts | {"cosine": targets.cosine, "exact": targets.exact})
+
+
+def one_setting(ds: xr.Dataset) -> xr.Dataset:
+    """Results without further dimensions of length 1.
+
+    Raises:
+        UsageError: One is longer.
+    """
+    further = [str(d) for d in ds["sqnorm"].dims if d not in DIMS]
+    for dim in further:
+        if ds.sizes[dim] > 1:
+            first = np.asarray(ds[dim].values)[0].item() if dim in ds.coords else 0
+            raise UsageError(
+                f"a verdict is of one {dim} and these results have {ds.sizes[dim]}; choose one, for example "
+                f"gp.verdict(ds.sel({dim}={first!r}))."
+            )
+    return ds.isel(dict.fromkeys(further, 0))
+
+
+def _sentence(row: dict[object, object], target: float, refused: dict[str, dict[str, str]]) -> str:
+    why = refused.get(str(row["method"]), {}).get(str(row["layer"]), "")
+    where = c.MODEL if row["over"] == "model" else name_text(row["layer"])
+    return f"{row['method']} in {where}: {said(row, target, why)}."
