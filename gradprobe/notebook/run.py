@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from gradprobe import stats
 from gradprobe.core.errors import UsageError
-from gradprobe.core.markup import MOST_COLUMNS, MOST_ROWS, heading, lines, paragraph, table
+from gradprobe.core.markup import MOST_COLUMNS, MOST_ROWS, heading, lines, listing, paragraph, table
 from gradprobe.notebook.numbers import number, with_ends
 from gradprobe.plots._choice import choose_layers
+from gradprobe.report.claims import claims, laws_of, sound
+from gradprobe.report.grouping import model_sentences
+from gradprobe.report.kinds import Targets
+from gradprobe.report.plain_words import EXACT, TARGET
 from gradprobe.stats._intervals import mean_se
 from gradprobe.stats._moments import moments
 from gradprobe.stats.cosine_similarity import cosine_values
@@ -30,11 +34,16 @@ def is_run(ds: xr.Dataset) -> bool:
 def run_parts(ds: xr.Dataset) -> list[str]:
     """Pieces of HTML, from the heading to the table."""
     one, where = first_of(ds)
+    reference = "bp" if "bp" in one["reference"].values else str(one["reference"].values[0])
+    try:
+        laws = laws_of(one, reference)
+    except UsageError:  # there is no law of these moments
+        laws = {}
     parts = [heading(*facts(ds))]
     parts += [paragraph(line) for line in how_far(ds)]
     if where:
         parts.append(paragraph(f"shown: {where}; select with .sel for another.", small=True))
-    return [*parts, *quality(one)]
+    return [*parts, listing(in_words(one, reference, laws)), *quality(one, reference, laws)]
 
 
 def first_of(ds: xr.Dataset) -> tuple[xr.Dataset, str]:
@@ -81,12 +90,19 @@ def how_far(ds: xr.Dataset) -> list[str]:
     return said + ([f"... and {len(warned) - 3} more warnings of doctor."] if len(warned) > 3 else [])
 
 
-def quality(ds: xr.Dataset) -> list[str]:
+def in_words(ds: xr.Dataset, reference: str, laws: Mapping[str, xr.Dataset]) -> list[str]:
+    """What ``gp.verdict`` says of the whole model; its layers take longer than a display may."""
+    if not laws:
+        return []
+    found = claims(ds, "model", reference, Targets(TARGET, EXACT), laws, sound(ds, reference))
+    return model_sentences(found.to_dict("records"), TARGET)
+
+
+def quality(ds: xr.Dataset, reference: str, laws: Mapping[str, xr.Dataset]) -> list[str]:
     """The table layers x methods of one run, and what its numbers are."""
-    reference = "bp" if "bp" in ds["reference"].values else str(ds["reference"].values[0])
     methods = [str(e) for e in ds["estimator"].values]
     shown = range(min(len(methods), MOST_COLUMNS))
-    whole, each = (_numbers(ds, over, reference) for over in ("model", "layer"))
+    whole, each = (_numbers(ds, over, reference, laws.get(over)) for over in ("model", "layer"))
     names = choose_layers(ds, None)
     rows = [[MODEL, *(_cell(whole, e, 0) for e in shown)]]
     for place, name in enumerate(names):
@@ -101,16 +117,14 @@ def quality(ds: xr.Dataset) -> list[str]:
     return [table(head, rows, more="layers", raw=True), *(paragraph(line, small=True) for line in said)]
 
 
-def _numbers(ds: xr.Dataset, over: str, reference: str) -> dict[str, Any]:
+def _numbers(ds: xr.Dataset, over: str, reference: str, law: xr.Dataset | None) -> dict[str, Any]:
     """Cosine at the last copies that each method reached, ceiling and state, ``[estimator, part]``."""
     m = moments(ds, over, reference)
     cosine = mean_se(np.moveaxis(cosine_values(m), -2, -1))[0]
     there = np.isfinite(cosine)
     last = np.where(there.any(-1), cosine.shape[-1] - 1 - there[..., ::-1].argmax(-1), 0)
     found: dict[str, Any] = {"cosine": np.take_along_axis(cosine, last[..., None], -1)[..., 0]}
-    try:
-        law = stats.alignment(ds, over, reference)
-    except UsageError:  # a single block: there is no law
+    if law is None:
         return found
     names = ("ceiling", "ceiling_low", "ceiling_high", "state")
     dims = ("estimator", "layer")[: law["state"].ndim]

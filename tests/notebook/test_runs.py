@@ -64,6 +64,15 @@ def test_the_heading_says_what_was_probed() -> None:
     assert "net · batch of 32 · 4 methods · 3 layers · 320 copies × 5 seeds · against bp" in text
 
 
+def test_the_verdict_on_the_whole_model_comes_first() -> None:
+    ds = a_run()
+    page, said = Page(shown(ds).partition("<details>")[0]), gp.verdict(ds).sentences
+    many = page.tags.count("li")
+    assert many
+    assert all(sentence in page.text for sentence in said[:many])
+    assert not any(sentence in page.text for sentence in said[many:])
+
+
 def test_what_failed_or_is_missing_is_said() -> None:
     ds = a_run(estimators={"a": Truth(missing=(4,)), "b": Truth(failed=(0,)), "c": Truth()})
     text = Page(shown(ds)).text
