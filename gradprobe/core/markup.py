@@ -17,16 +17,16 @@ MOST_COLUMNS = 12
 _LINE = "1px solid rgba(128,128,128,.35)"
 STYLE = (
     "<style>"
-    ".gp-view{max-width:100%;line-height:1.35}"
-    ".gp-view p{margin:.3em 0}"
+    ".gp-view{max-width:100%;line-height:1.35;overflow-wrap:anywhere}"
+    ".gp-view :is(p,ul){margin:.3em 0}"
     ".gp-view .gp-scroll{overflow-x:auto;max-width:100%}"
     ".gp-view .gp-scroll table{border-collapse:collapse;margin:.4em 0;color:inherit;background:none;border:0;"
     "font-size:.92em;font-variant-numeric:tabular-nums;table-layout:auto}"
     ".gp-view .gp-scroll :is(th,td){padding:.2em .7em;text-align:right;vertical-align:top;white-space:nowrap;"
-    f"color:inherit;background:none;border:0;border-bottom:{_LINE};max-width:32em}}"
+    f"color:inherit;background:none;border:0;border-bottom:{_LINE};max-width:48em}}"
     ".gp-view .gp-scroll thead th{border-bottom:2px solid rgba(128,128,128,.6);white-space:normal;"
     "overflow-wrap:anywhere;min-width:4em;vertical-align:bottom}"
-    ".gp-view .gp-scroll :is(th[scope=row],th:first-child,td.gp-text){text-align:left;white-space:normal;"
+    ".gp-view .gp-scroll :is(th[scope=row],.gp-text){text-align:left;white-space:normal;"
     "overflow-wrap:anywhere;min-width:5em}"
     ".gp-view small{font-size:.88em;opacity:.8}"
     ".gp-view summary{cursor:pointer}"
@@ -91,7 +91,8 @@ def table(
         raw: Cells behind the names are HTML already (see :func:`lines`).
     """
     across = len(header)
-    head = "".join(f'<th scope="col">{text(name)}</th>' for name in header)
+    left = {*range(names), *words}
+    head = "".join(f'<th scope="col"{_kind(i, left)}>{text(name)}</th>' for i, name in enumerate(header))
     body = "".join(f"<tr>{_row(row, names, set(words), raw)}</tr>" for row in rows[:most])
     if len(rows) > most:
         body += f'<tr><td class="gp-text" colspan="{across}">... and {len(rows) - most} more {text(more)}</td></tr>'
@@ -109,6 +110,9 @@ def _row(cells: Sequence[str], names: int, words: set[int], raw: bool) -> str:
         if place < names:
             out.append(f'<th scope="row">{text(cell)}</th>')
         else:
-            kind = ' class="gp-text"' if place in words else ""
-            out.append(f"<td{kind}>{cell if raw else text(cell)}</td>")
+            out.append(f"<td{_kind(place, words)}>{cell if raw else text(cell)}</td>")
     return "".join(out)
+
+
+def _kind(place: int, words: set[int]) -> str:
+    return ' class="gp-text"' if place in words else ""

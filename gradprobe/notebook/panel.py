@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +58,9 @@ class Explorer(widgets.VBox):
         self.methods = widgets.SelectMultiple(
             options=labels, value=labels, rows=min(len(labels), 8), description="Methods"
         )
-        self.copies = widgets.SelectionRangeSlider(
-            options=grid, index=(0, len(grid) - 1), description="Copies", continuous_update=True
+        step = math.gcd(*(b - a for a, b in pairwise(grid))) or 1
+        self.copies = widgets.IntRangeSlider(
+            value=(grid[0], grid[-1]), min=grid[0], max=grid[-1], step=step, description="Copies"
         )
         known = [str(r) for r in ds["reference"].values]
         self.reference = widgets.Dropdown(options=known, value=reference, description="Reference")
@@ -69,11 +72,17 @@ class Explorer(widgets.VBox):
             control.observe(self._renew, names="value")
         self.table = pd.DataFrame()
         self._numbers, self._panel = widgets.HTML(), widgets.HTML()
-        top = widgets.HTML(view(heading(*facts(ds)), *(paragraph(line) for line in how_far(ds))))
+        self._top = widgets.HTML(view(heading(*facts(ds)), *(paragraph(line) for line in how_far(ds))))
         self._numbers.layout.width = "min(100%, 33em)"
         both = widgets.HBox([self._numbers, self._panel], layout=widgets.Layout(flex_flow="row wrap"))
-        super().__init__([top, *controls, both])
+        super().__init__([self._top, *controls, both])
         self._renew()
+
+    def _repr_mimebundle_(self, **asked: Any) -> Any:
+        """The widget, and a still of it for pages and viewers that show no widgets."""
+        bundle = super()._repr_mimebundle_(**asked)
+        still = "".join(part.value for part in (self._top, self._numbers, self._panel))
+        return bundle | {"text/html": still} if isinstance(bundle, dict) else bundle
 
     def figure(self, save: str | Path | None = None) -> PaperFigure:
         """The similarity panel of what is chosen, as ``gp.plots.similarity`` draws it.

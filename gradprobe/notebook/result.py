@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ def result_parts(found: xr.Dataset | xr.DataArray) -> list[str]:
     values, said = _reduced(values, isinstance(found, xr.DataArray))
     across = [c for c in _columns(values)]
     row = next((d for d in ROWS if d in values.dims), None)
-    parts = [_heading(found), _table(values, across, row)]
+    parts = [_heading(found, across), _table(values, across, row)]
     alone = [f"{c.title}: {text}" for c in across if not c.dims and (text := c.cell({}))]
     if alone and (row or "estimator" in values.dims):
         parts.append(paragraph("; ".join(alone)))
@@ -67,15 +67,14 @@ def result_parts(found: xr.Dataset | xr.DataArray) -> list[str]:
     return [*parts, *(paragraph(line, small=True) for line in said)]
 
 
-def _heading(found: xr.Dataset | xr.DataArray) -> str:
+def _heading(found: xr.Dataset | xr.DataArray, columns: Sequence[Column]) -> str:
     a = found.attrs
     name = str(a.get("long_name") or (found.name if isinstance(found, xr.DataArray) else "") or "")
     if "first" in a and "second" in a:
         name = f"{a['first']} against {a['second']}"
     if not name:
-        name = (
-            next((str(n) for n in found.data_vars), "result") if isinstance(found, xr.Dataset) else "result"
-        )
+        held = dict.fromkeys(c.title.partition(",")[0] for c in columns if not c.word and c.dims)
+        name = ", ".join(list(held)[:4]) or "result"
     copies = f"at {a['copies']:,} copies" if isinstance(a.get("copies"), int) and a["copies"] else ""
     span = f"over {a['range'][0]:,} to {a['range'][1]:,} copies" if "range" in a else ""
     facts = [f"over {a['over']}s" if a.get("over") in ROWS else "whole model" * ("over" in a), copies, span]

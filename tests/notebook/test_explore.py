@@ -86,6 +86,12 @@ def test_a_range_of_two_points_says_what_sta_needs(ds: xr.Dataset) -> None:
     assert rows_of(view._numbers.value)["exact"]["Sta."] == ""
 
 
+def test_a_range_between_stored_points_is_a_sentence(ds: xr.Dataset) -> None:
+    view = gp.explore(ds.sel(copies=[16, 160, 320]))
+    view.copies.value = (32, 64)
+    assert "hold 0 stored points" in Page(view._numbers.value).text
+
+
 def test_no_method_is_a_sentence_and_not_an_error(ds: xr.Dataset) -> None:
     view = gp.explore(ds)
     view.methods.value = ()

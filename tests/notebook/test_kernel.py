@@ -110,6 +110,7 @@ def test_explore_answers_in_a_kernel(kernel: Kernel) -> None:
         "view = gp.explore(ds); view"
     )
     assert "application/vnd.jupyter.widget-view+json" in shown[-1]["data"]
+    assert "data:image/png" in shown[-1]["data"]["text/html"]
     assert (
         kernel.value(
             "view.layer.value = 'last'; view.copies.value = (8, 32)\n"

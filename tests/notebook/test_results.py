@@ -53,6 +53,7 @@ def test_curves_show_their_last_point(ds: xr.Dataset) -> None:
 def test_the_law_has_a_line_for_each_layer_and_method(ds: xr.Dataset) -> None:
     found = gp.stats.alignment(ds)
     head, *rows = Page(html_of(found)).tables[0]
+    assert "ceiling, half copies, price, gain · over layers" in Page(html_of(found)).text
     assert head == ["layer", "method", "ceiling", "half copies", "price", "gain", "state"]
     at = {(row[0], row[1]): dict(zip(head, row, strict=True)) for row in rows}
     assert len(at) == found["state"].size
