@@ -25,12 +25,12 @@ LEVELS = {
     "trajectory": 3,
     "plots": 3,
     "report": 3,
-    "notebook": 4,
     "cli_options": 4,
     "cli_doctor": 5,
     "cli_plan": 5,
     "cli_trajectory": 5,
-    "__init__": 5,
+    "notebook": 5,
+    "__init__": 6,
     "cli": 6,
 }
 LABELLED = ("store", "stats", "plots", "report", "notebook")

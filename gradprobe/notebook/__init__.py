@@ -1,4 +1,4 @@
-"""Level 4, labelled side: how results look in Jupyter, and the interactive view. No torch here.
+"""Level 5, labelled side: how results look in Jupyter, and the interactive view. No torch here.
 
 ``hook`` alone is imported with the package, and only where IPython runs; it imports the rest when something is shown.
 """
