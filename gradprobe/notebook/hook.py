@@ -19,6 +19,8 @@ _SHOWN = {
 }
 """(module, class) -> (module, function that gives HTML, or None for what is none of ours)."""
 
+_FIGURE = ("gradprobe.plots._style", "PaperFigure")
+
 
 def register() -> bool:
     """Have a running IPython show gradprobe's data; anything else stays as it was.
@@ -36,9 +38,15 @@ def register() -> bool:
         formatter = shell.display_formatter.formatters["text/html"]
         for of, where in _SHOWN.items():
             _register(formatter, of, where)
+        shell.display_formatter.formatters["image/png"].for_type_by_name(*_FIGURE, _picture)
     except Exception:  # the display of a notebook must never keep the package from being imported
         return False
     return True
+
+
+def _picture(figure: Any) -> tuple[bytes, dict[str, int]]:
+    """A figure and the size at which it is shown; matplotlib's own formatter would show it coarser."""
+    return figure._repr_png_(), figure.shown_size()
 
 
 def _register(formatter: Any, of: tuple[str, str], where: tuple[str, str]) -> None:

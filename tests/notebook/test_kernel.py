@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import queue
 import re
 import time
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 from jupyter_client.manager import start_new_kernel
+from PIL import Image
 
 import gradprobe
 
@@ -121,7 +124,12 @@ def test_explore_answers_in_a_kernel(kernel: Kernel) -> None:
     )
 
 
-def test_a_figure_is_shown_once(kernel: Kernel) -> None:
-    outputs = kernel.run("gp.plots.similarity(ds)")
+@pytest.mark.parametrize("before", ["", "%matplotlib inline\nimport matplotlib.pyplot as plt\n"])
+def test_a_figure_is_shown_once_with_twice_the_dots(kernel: Kernel, before: str) -> None:
+    outputs = kernel.run(f"{before}gp.plots.similarity(ds, width='single')")
     assert [out["kind"] for out in outputs] == ["execute_result"]
     assert set(outputs[0]["data"]) == {"image/png", "text/plain"}
+    image = Image.open(io.BytesIO(base64.b64decode(outputs[0]["data"]["image/png"])))
+    size = outputs[0]["metadata"]["image/png"]
+    assert image.size == pytest.approx((2 * size["width"], 2 * size["height"]), abs=2)
+    assert size["width"] == round(3.4 * 120)
