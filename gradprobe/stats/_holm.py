@@ -26,8 +26,8 @@ def holm(p: Array) -> Array:
 def benjamini_hochberg(p: Array) -> Array:
     """Adjusted p values: of those called significant below alpha, at most that share is expected to be false.
 
-    The k-th smallest of m becomes min_{j >= k} min(1, m p_(j)/j). Where nothing is true it errs anywhere with a chance
-    of at most alpha, as Holm's does; for tests that are independent or depend on each other positively.
+    The k-th smallest of m becomes min_{j >= k} min(1, m p_(j)/j). Where nothing is true it errs anywhere with a
+    chance of at most alpha, as Holm's does; for tests that are independent or depend on each other positively.
 
     Source: Benjamini and Hochberg, Journal of the Royal Statistical Society B 57 (1995) 289-300.
 
