@@ -7,6 +7,7 @@ Public names are imported on first use, so that ``import gradprobe`` is light an
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 _WHERE = {
@@ -31,6 +32,7 @@ _WHERE = {
     "export": "gradprobe.store.export",
     "write_html": "gradprobe.report.page",
     "list_estimators": "gradprobe.estimators.listing",
+    "explore": "gradprobe.notebook.explore",
     "CheckpointError": "gradprobe.problems.weights.table",
     "UsageError": "gradprobe.core.errors",
 }
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from gradprobe.estimators import register as register_estimator
     from gradprobe.estimators.base import Estimator
     from gradprobe.estimators.listing import list_estimators
+    from gradprobe.notebook.explore import explore
     from gradprobe.probes.consult import doctor
     from gradprobe.probes.estimate import estimate
     from gradprobe.probes.run import probe
@@ -77,3 +80,10 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+if "IPython" in sys.modules:  # how results are shown in Jupyter
+    from gradprobe.notebook.hook import register
+
+    register()
+    del register

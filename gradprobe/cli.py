@@ -260,9 +260,9 @@ def list_() -> None:
 def _probe(configuration: dict[str, Any]) -> None:
     from rich.console import Console
 
+    from gradprobe.core.progress import shown
     from gradprobe.probes.allocator import tune_allocator
     from gradprobe.probes.crew import check_crew
-    from gradprobe.probes.progress import shown
     from gradprobe.probes.run import probe as run_probe
     from gradprobe.problems.load import load_problem
     from gradprobe.store.assemble import attribute

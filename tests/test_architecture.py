@@ -30,10 +30,11 @@ LEVELS = {
     "cli_doctor": 5,
     "cli_plan": 5,
     "cli_trajectory": 5,
-    "__init__": 5,
+    "notebook": 5,
+    "__init__": 6,
     "cli": 6,
 }
-LABELLED = ("store", "stats", "plots", "report")
+LABELLED = ("store", "stats", "plots", "report", "notebook")
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import shutil
 import textwrap
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradprobe.checkup import CHECKS
 from gradprobe.checkup.finding import OK, REFUSED, WARNING, Finding
+from gradprobe.core import markup
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,9 +70,11 @@ class Diagnosis:
         said = [
             [f.check, f.status, f.sentence] for f in self.findings if f.layer is not None and f.status != OK
         ]
-        tables = [(["check", "status", ""], problem), (header, cells), (["check", "status", ""], said)]
-        parts = [_html(names, rows) for names, rows in tables if rows]
-        return f"<p><b>{html.escape(self._headline())}</b></p>" + "".join(parts)
+        names = ["check", "status", "finding"]
+        words = range(1, max(len(header), len(names)))
+        tables = [(names, problem, "findings"), (header, cells, "layers"), (names, said, "findings")]
+        shown = [markup.table(head, rows, words=words, more=more) for head, rows, more in tables if rows]
+        return markup.view(markup.heading(self._headline()), *shown)
 
     def _headline(self) -> str:
         counts = f"{len(self.warnings)} warnings, {len(self.refused)} refused"
@@ -107,11 +109,3 @@ def _wrapped(rows: list[list[str]], width: int) -> list[str]:
         wrap = textwrap.wrap(sentence, max(width - len(start), 40)) or [""]
         lines += [start + wrap[0], *(" " * len(start) + more for more in wrap[1:])]
     return lines
-
-
-def _html(header: list[str], rows: list[list[str]]) -> str:
-    def line(cells: list[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "".join(line(row, "td") for row in rows)
-    return f'<table style="text-align:left">{line(header, "th")}{body}</table>'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradprobe.core import spec
+from gradprobe.core import markup, spec
 from gradprobe.core.errors import UsageError, finite, whole
 from gradprobe.core.plandata import PLAN_VERSION, read_data
 
@@ -212,9 +211,25 @@ class Plan:
         return "\n".join([*lines, *self.sentences()])
 
     def _repr_html_(self) -> str:
-        table = self.table().to_html(float_format=lambda v: f"{v:.4g}", na_rep=_NONE, border=0)
-        notes = "".join(f"<li>{html.escape(x)}</li>" for x in self.sentences())
-        return f"<p>{html.escape(self.heading())}</p>{table}<ul>{notes}</ul>"
+        header = ["layer", "method", "copies", "scale", f"cost ({self.unit})", "share", "cosine"]
+        rows = [
+            [
+                x.layer,
+                x.method or _NONE,
+                f"{x.copies:,}",
+                f"{x.scale:.4g}",
+                f"{x.cost:,.4g}",
+                f"{x.share:.1%}",
+            ]
+            + [with_ends(x.cosine, x.low, x.high)]
+            for x in self.layers
+        ]
+        name, _, said = self.heading().partition(": ")
+        return markup.view(
+            markup.heading(name, said),
+            markup.table(header, rows, words=(1,), more="layers"),
+            markup.listing(self.sentences()),
+        )
 
     def sentences(self) -> list[str]:
         """Rivals, methods that were left out, and notes: one sentence each."""

@@ -26,6 +26,9 @@ LETTER = 0.58
 NOTE_SIZE = 6.0
 """Sizes of titles, axis labels and notes, in points."""
 
+SHOWN_DPI = 120
+"""Dots of a page to an inch of a figure in notebooks: a page's width of seven inches fits a notebook's column."""
+
 _OWN = {
     # a family that ships with matplotlib, by name: generic ones are looked up at drawing time
     "font.family": ["DejaVu Sans"],
@@ -120,10 +123,15 @@ class PaperFigure(Figure):
             super().savefig(fname, **kwargs)
 
     def _repr_png_(self) -> bytes:
-        """How Jupyter shows it (figures outside pyplot have no such method of their own)."""
+        """The picture as notebooks get it, with twice the dots of the size at which it is shown."""
         stream = io.BytesIO()
-        self.savefig(stream, format="png", dpi=144)
+        self.savefig(stream, format="png", dpi=2 * SHOWN_DPI)
         return stream.getvalue()
+
+    def shown_size(self) -> dict[str, int]:
+        """Width and height at which a notebook shows it, in dots of the page."""
+        wide, high = (round(SHOWN_DPI * size) for size in self.get_size_inches())
+        return {"width": wide, "height": high}
 
 
 def inches(width: str | float) -> float:

@@ -119,23 +119,31 @@ def probe_batches(
 
         return tell
 
+    broken_off = False
     for number, make in enumerate(makers):
-        runs[number] = probe(
-            make(),
-            out=None if path is None else folder_of(path, number),
-            root_seed=root_of(root_seed, number),
-            reference=reference,
-            dataset=dataset,
-            layers=layers,
-            progress=told(number),
-            **asked,
-        )
+        try:
+            runs[number] = probe(
+                make(),
+                out=None if path is None else folder_of(path, number),
+                root_seed=root_of(root_seed, number),
+                reference=reference,
+                dataset=dataset,
+                layers=layers,
+                progress=told(number),
+                **asked,
+            )
+        except KeyboardInterrupt:  # before its first block; the batches that are done are not lost
+            if not runs:
+                raise
+            broken_off = True
+            break
         note()
         if "stopped" in runs[number].attrs:
             break
     if path is not None:
         runs |= {b: open_run(folder_of(path, b)) for b in begun(path) if b not in runs}
-    return join_batches(dict(sorted(runs.items())), found.products)
+    ds = join_batches(dict(sorted(runs.items())), found.products)
+    return ds.assign_attrs(stopped=1) if broken_off else ds
 
 
 def _products(

@@ -17,6 +17,7 @@ from gradprobe.core.errors import UsageError, one_of, unknown, whole
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import seed_list
+from gradprobe.core.told import Progress, told
 from gradprobe.engine.memory import parse_memory, spare
 from gradprobe.engine.preflight import fastest
 from gradprobe.estimators.base import Given, Labelled, make_all
@@ -45,12 +46,11 @@ from gradprobe.problems.problem import Problem
 from gradprobe.store.run import RunStore
 from gradprobe.store.schema import KEEP
 
-Progress = Callable[[int, int, str], None]
-
 WORTH_TIMING = 1000
 """Copies over all seeds from which on timing the engines pays."""
 
 
+@told("copies")
 def probe(
     problem: Problem,
     estimators: Sequence[Given] | Given = ("lr", "alr", "es", "aes"),
@@ -72,7 +72,7 @@ def probe(
     device: str | torch.device | None = None,
     noise_on: str = "device",
     out: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
     threads: int | None = None,
@@ -127,7 +127,8 @@ def probe(
         noise_on: ``"device"`` (the numbers then belong to that kind of GPU) or ``"cpu"`` (slower; the same
             numbers on every machine).
         out: Run directory; one that holds a run of the same identity is added to. In memory by default.
-        progress: Called with (copies done, copies in all, what is running).
+        progress: None (default): a line in a notebook that is written over, nothing elsewhere. True: a bar in a
+            terminal too. False: nothing. A function: called with (copies done, copies in all, what is running).
         workers: Processes that share the units; by default this one alone. The numbers are bitwise those of
             one process that runs as many threads. In a script, call probe under
             ``if __name__ == "__main__":``.
@@ -154,6 +155,7 @@ def probe(
         >>> small.sizes["copies"], small["copies"].values.tolist()
         (2, [10, 20])
     """
+    assert not isinstance(progress, bool)  # @told has made a function of it
     given = {k: v for k, v in locals().items() if k not in ("problem", "batches", "options")} | options
     if batches is not None:
         return probe_batches(probe, problem, batches, **given)

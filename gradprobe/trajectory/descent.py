@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import xarray as xr
 from gradprobe.core.errors import UsageError, one_of, positive, whole
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.streams import seed_list
+from gradprobe.core.told import Progress, told
 from gradprobe.engine.memory import SHARE, free_memory
 from gradprobe.estimators.base import Estimator, make_all
 from gradprobe.problems.landscape import Function, find_function
@@ -36,6 +37,7 @@ HELD = 8
 """Numbers held for each noisy coordinate of a step, about."""
 
 
+@told("steps")
 @untouched_globals()
 def descend(
     function: str | Function | Callable[..., torch.Tensor],
@@ -59,6 +61,7 @@ def descend(
     criterion: str | None = None,
     tuning_seeds: int | None = None,
     root_seed: int = 0,
+    progress: Progress | bool | None = None,
 ) -> xr.Dataset:
     """Descend a function of a few variables with each estimator's directions (ALR paper, Fig. 6).
 
@@ -103,6 +106,7 @@ def descend(
             which on a walker stays at a global minimum, twice the steps for one that does not).
         tuning_seeds: Repetitions for tuning; 10 by default.
         root_seed: Root of all noise keys.
+        progress: As in :func:`gradprobe.probe`; what is counted are steps of all methods, and of their tuning.
 
     Returns:
         The path: see :mod:`gradprobe.store.paths`. Dims (estimator, seed, step, coordinate), and ``start`` if there
@@ -137,9 +141,14 @@ def descend(
         _no_tuning(rates=rates, criterion=criterion, tuning_seeds=tuning_seeds)
     _check_memory(request, rules, len(made))
     check_sources(request, made)
-    tuned = [tune(request, item, rules, tuning) for item in made] if tuning else []
+    assert not isinstance(progress, bool)  # @told has made a function of it
+    ticks = _ticks(progress, [item.label for item in made], bool(tuning), rules.steps)
+    tuned = [tune(request, item, rules, tuning, next(ticks)) for item in made] if tuning else []
     chosen = given or [rate for rate, _ in tuned]
-    walked = [descents(request, item, [rate], rules) for item, rate in zip(made, chosen, strict=True)]
+    walked = [
+        descents(request, item, [rate], rules, tick=next(ticks))
+        for item, rate in zip(made, chosen, strict=True)
+    ]
     attrs = {"optimizer": label, "lr_rule": "tuned" if tuned else "given"}
     ds = path_dataset(request, made, walked, rules, chosen, attrs)
     if tuning:
@@ -153,6 +162,22 @@ def descend(
         about = {"seeds": tuning.seeds, "criterion": tuning.criterion, "steps": steps, "at_edge": edges}
         ds.attrs["tuning"] = json.dumps(about)
     return ds
+
+
+def _ticks(
+    progress: Progress | None, labels: Sequence[str], tuned: bool, steps: int
+) -> Iterator[Callable[[float], None]]:
+    """For each part of the work a function of the share of it that is done, which tells of the steps of all parts."""
+    parts = [f"tuning {label}" for label in labels] * tuned + list(labels)
+
+    def tick(part: int) -> Callable[[float], None]:
+        return lambda share: (
+            None
+            if progress is None
+            else progress(round((part + share) * steps), len(parts) * steps, parts[part])
+        )
+
+    return map(tick, range(len(parts)))
 
 
 def _first(start: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -21,7 +21,12 @@ STREAMED = 2**26
 
 
 def descents(
-    request: Request, labelled: Labelled, rates: Sequence[float], rules: Rules, purpose: str = "descent"
+    request: Request,
+    labelled: Labelled,
+    rates: Sequence[float],
+    rules: Rules,
+    purpose: str = "descent",
+    tick: Callable[[float], None] = lambda share: None,
 ) -> Walked:
     """Descend with every rate, from every start, with every seed.
 
@@ -34,6 +39,7 @@ def descents(
         rates: Learning rates.
         rules: How walkers move.
         purpose: What the noise is for.
+        tick: Told the share that is done, at every step.
 
     Returns:
         Walkers in the order (rate, start, seed).
@@ -53,7 +59,12 @@ def descents(
         starts = request.starts[[start for start, _ in group]].repeat(len(rates), 1)
         rate = torch.tensor(list(rates), dtype=torch.float64).repeat_interleave(len(group))
         source = make_source(request.function, labelled, streams, request.copies, unit)
-        parts.append(_by_rate(walk(request.function, source, starts, rate, rules), len(rates)))
+        share = len(group) / len(units)
+
+        def step(done: float, before: float = first / len(units), share: float = share) -> None:
+            tick(before + done * share)
+
+        parts.append(_by_rate(walk(request.function, source, starts, rate, rules, step), len(rates)))
     return _flat(Walked.joined(parts))
 
 

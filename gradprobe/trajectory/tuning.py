@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,7 +50,11 @@ class Tuning:
 
 
 def tune(
-    request: Request, labelled: Labelled, rules: Rules, tuning: Tuning
+    request: Request,
+    labelled: Labelled,
+    rules: Rules,
+    tuning: Tuning,
+    tick: Callable[[float], None] = lambda share: None,
 ) -> tuple[float, npt.NDArray[np.float64]]:
     """The best rate of an estimator.
 
@@ -58,6 +63,7 @@ def tune(
         labelled: The estimator.
         rules: How walkers move.
         tuning: How the rate is chosen.
+        tick: Told the share that is done.
 
     Returns:
         The rate with the lowest score, and all scores ``[rates]``; of equal scores (nobody arrives) the rate
@@ -69,7 +75,7 @@ def tune(
     radius = radius_of(request.function) if tuning.criterion == "steps" else 0.0
     own = replace(request, starts=tuning_starts(request), seeds=list(range(tuning.seeds)))
     every = max(rules.steps // POINTS, 1) if tuning.criterion == "steps" else max(rules.steps, 1)
-    walked = descents(own, labelled, list(tuning.rates), replace(rules, every=every), "tuning")
+    walked = descents(own, labelled, list(tuning.rates), replace(rules, every=every), "tuning", tick)
     scores = score(walked, len(tuning.rates), replace(rules, every=every), tuning.criterion, radius)
     if not np.isfinite(scores).any():
         raise UsageError(

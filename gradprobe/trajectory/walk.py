@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -78,7 +79,12 @@ class Walked:
 
 
 def walk(
-    function: Function, source: Source, starts: torch.Tensor, rates: torch.Tensor, rules: Rules
+    function: Function,
+    source: Source,
+    starts: torch.Tensor,
+    rates: torch.Tensor,
+    rules: Rules,
+    tick: Callable[[float], None] = lambda share: None,
 ) -> Walked:
     """Descend from each start.
 
@@ -88,6 +94,7 @@ def walk(
         starts: ``[W, d]``, float64.
         rates: Learning rate of each walker, ``[W]``.
         rules: How they move.
+        tick: Told the share of steps that is done.
     """
     recorder = Recorder(function, len(starts), rules.recorded)
     stepper = Stepper(rules.optimizer, starts, rates, rules.decay)
@@ -107,6 +114,7 @@ def walk(
         if box is not None:
             positions = positions.clamp(box[:, 0], box[:, 1])
         positions[~recorder.alive] = torch.nan
+        tick((step + 1) / rules.steps)
     return recorder.walked
 
 

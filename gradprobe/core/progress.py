@@ -1,4 +1,4 @@
-"""Progress of a probe in a terminal: a bar with rate and time left, or a plain line now and then."""
+"""Progress in a terminal: a bar with rate and time left, or a plain line now and then."""
 
 from __future__ import annotations
 

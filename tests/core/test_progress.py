@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import pytest
 from rich.console import Console
 
-from gradprobe.probes import progress
-from gradprobe.probes.progress import Speed, shown
+from gradprobe.core import progress
+from gradprobe.core.progress import Speed, shown
 
 
 def speed_after(reports: Iterable[tuple[float, int]]) -> Speed:
