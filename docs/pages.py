@@ -166,7 +166,8 @@ def _summaries(registry: Registry) -> list[tuple[str, str]]:
 
 
 def _first_line(name: str) -> str:
-    return (getattr(gradprobe, name).__doc__ or "").partition("\n")[0]
+    first = (getattr(gradprobe, name).__doc__ or "").partition("\n")[0]
+    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", first)
 
 
 def _link(module: str, name: str) -> str:
