@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from gradprobe import stats
-from gradprobe.report import claims as c
+from gradprobe.report import kinds as c
 from gradprobe.report.wording import MOST_NAMES, cosine_text, listed, name_text
 from gradprobe.stats._law import ENOUGH_BLOCKS, ENOUGH_SEEDS
 from gradprobe.store.assemble import attribute
@@ -16,19 +15,14 @@ UNEVEN = 0.02
 """Loss of the model's ceiling by unequal gains that is worth a sentence: about what 0.9 against 0.92 is."""
 
 
-def uneven_sentences(ds: xr.Dataset, reference: str, lost: pd.DataFrame) -> list[str]:
+def uneven_sentences(lost: pd.DataFrame, gains: xr.Dataset) -> list[str]:
     """One sentence for each method whose layers' gains differ so that the model's direction suffers.
 
     Args:
-        ds: Results of one batch.
-        reference: What estimates are held against.
         lost: Result of :func:`gradprobe.report.claims.uneven`.
+        gains: ``alignment`` of the layers.
     """
-    worse = lost[(lost["p"] <= c.ALPHA)] if len(lost) else lost
-    worse = worse[worse["unit"] - worse["raw"] > UNEVEN] if len(worse) else worse
-    if not len(worse):
-        return []
-    gains = stats.alignment(ds, "layer", reference)
+    worse = lost[(lost["p"] <= c.ALPHA) & (lost["unit"] - lost["raw"] > UNEVEN)]
     found = []
     for row in worse.to_dict("records"):
         own = gains.sel(estimator=row["method"])

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import pandas as pd
-
-from gradprobe.report import claims as c
+from gradprobe.report import kinds as c
 from gradprobe.report.wording import (
     MOST_NAMES,
     WORDS,
@@ -38,66 +35,59 @@ IS = {
 }
 
 
-def model_sentences(table: pd.DataFrame, targets: c.Targets) -> list[str]:
+def model_sentences(rows: Sequence[Row], target: float) -> list[str]:
     """One sentence for each kind that the whole model has under some method; best first.
 
     Args:
-        table: Rows of the model.
-        targets: What counts as good.
+        rows: Claims of the model.
+        target: The cosine that is asked for.
     """
     found = []
     for kind in c.KINDS:
-        rows: list[Row] = table[table["kind"] == kind].to_dict("records")  # type: ignore[assignment]  # keys are text
-        if not rows:
-            continue
-        methods = [row["method"] for row in rows]
-        if kind in IS:
-            shown = [f"{row['method']} ({detail_text(row, targets.cosine)})" for row in rows[:MOST_NAMES]]
-            more = [f"{row['method']} (cosine {cosine_text(row)})" for row in rows[MOST_NAMES:]]
+        mine = [row for row in rows if row["kind"] == kind]
+        if mine and kind in IS:
+            shown = [f"{row['method']} ({detail_text(row, target)})" for row in mine[:MOST_NAMES]]
+            more = [f"{row['method']} (cosine {cosine_text(row)})" for row in mine[MOST_NAMES:]]
             found.append(f"The whole model {IS[kind]} {_joined(shown + more)}.")
-        elif kind in REASONED:
-            why = reason_text(rows[0])
-            found.append(f"Whole model, {listed(methods)}: {WORDS[kind]}{': ' * bool(why)}{why}.")
+        elif mine:
+            why = reason_text(mine[0])
+            found.append(
+                f"Whole model, {listed([r['method'] for r in mine])}: {WORDS[kind]}{f': {why}' * bool(why)}."
+            )
     return found
 
 
-def layer_sentences(table: pd.DataFrame, targets: c.Targets) -> list[str]:
+def layer_sentences(rows: Sequence[Row], target: float) -> list[str]:
     """One sentence for each method, or for several of which the same is to be said; worst first.
 
     Args:
-        table: Rows of layers.
-        targets: What counts as good.
+        rows: Claims of layers.
+        target: The cosine that is asked for.
     """
     said: dict[str, list[str]] = {}
     worst: dict[str, tuple[int, ...]] = {}
-    for method, mine in table.groupby("method", sort=False):
-        clauses = [
-            _clause(mine[mine["kind"] == kind], len(mine), targets)
-            for kind in ORDER
-            if (mine["kind"] == kind).any()
-        ]
-        text = "; ".join(clauses)
-        said.setdefault(text, []).append(str(method))
-        worst[text] = tuple(-int((mine["kind"] == kind).sum()) for kind in ORDER)
+    for method in dict.fromkeys(str(row["method"]) for row in rows):
+        mine = [row for row in rows if row["method"] == method]
+        kinds = {kind: [row for row in mine if row["kind"] == kind] for kind in ORDER}
+        text = "; ".join(_clause(some, len(mine), target) for some in kinds.values() if some)
+        said.setdefault(text, []).append(method)
+        worst[text] = tuple(-len(some) for some in kinds.values())
     return [f"{listed(said[text])}: {text}." for text in sorted(said, key=lambda t: worst[t])]
 
 
-def _clause(rows: pd.DataFrame, count: int, targets: c.Targets) -> str:
+def _clause(rows: Sequence[Row], count: int, target: float) -> str:
     """What is said of all layers of one kind under one method."""
-    kind, many = rows["kind"].iloc[0], len(rows)
-    records: list[Any] = rows.to_dict("records")
-    where = _where(list(rows["layer"]), count)
+    kind = rows[0]["kind"]
+    where = _where([row["layer"] for row in rows], count)
     if kind in REASONED:
-        why = reason_text(records[0])
+        why = reason_text(rows[0])
         return f"{WORDS[kind]} {'of' if kind == c.NOTHING else 'in'} {where}{f' ({why})' * bool(why)}"
-    if many == 1:
-        return f"{WORDS[kind]} in {where} ({detail_text(records[0], targets.cosine)})"
+    if len(rows) == 1:
+        return f"{WORDS[kind]} in {where} ({detail_text(rows[0], target)})"
     if kind in (c.BIAS, c.NOISE):
-        of = "ceiling" if kind == c.BIAS and not records[0]["exact"] else "cosine"
-        bad = records[int(rows[of].to_numpy().argmin())]
-        return (
-            f"{WORDS[kind]} in {where} (worst {name_text(bad['layer'])}: {detail_text(bad, targets.cosine)})"
-        )
+        of = "ceiling" if kind == c.BIAS else "cosine"
+        bad = min(rows, key=lambda row: float(row[of]))
+        return f"{WORDS[kind]} in {where} (worst {name_text(bad['layer'])}: {detail_text(bad, target)})"
     return f"{WORDS[kind]} in {where} ({_range(rows)})"
 
 
@@ -109,15 +99,13 @@ def _where(layers: Sequence[str], count: int) -> str:
     return f"{len(layers)} of {count} layers"
 
 
-def _range(rows: pd.DataFrame) -> str:
-    low, high = (f"{float(x):.2f}" for x in (rows["cosine"].min(), rows["cosine"].max()))
+def _range(rows: Sequence[Row]) -> str:
+    values = [float(row["cosine"]) for row in rows]
+    low, high = (f"{end(values):.2f}" for end in (min, max))
     span = low if low == high else f"{low} to {high}"
-    after = "without noise" if rows["exact"].all() else f"after {int(rows['copies'].max()):,} copies"
-    few = (
-        ", too few to tell noise from bias"
-        if (rows["kind"] == c.OPEN).all() and not rows["exact"].any()
-        else ""
-    )
+    exact = all(row["exact"] for row in rows)
+    after = "without noise" if exact else f"after {max(int(row['copies']) for row in rows):,} copies"
+    few = ", too few to tell noise from bias" if rows[0]["kind"] == c.OPEN and not exact else ""
     return f"cosine {span} {after}{few}"
 
 

@@ -6,14 +6,16 @@ import html
 import shutil
 import textwrap
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from gradprobe.core.errors import UsageError, unknown
-from gradprobe.report import claims as c
+from gradprobe.report import kinds as c
 from gradprobe.report.caveats import caveats, uneven_sentences
+from gradprobe.report.claims import claims, laws_of, sound, uneven
 from gradprobe.report.grouping import layer_sentences, model_sentences
 from gradprobe.report.wording import name_text, said
 from gradprobe.stats._numbers import check_cosine
@@ -123,15 +125,16 @@ def verdict(ds: xr.Dataset, reference: str = "bp", cosine: float = TARGET, exact
         )
     if reference not in ds["reference"].values:
         raise unknown("reference", reference, [str(r) for r in ds["reference"].values])
-    tests = c.sound(ds, reference)
-    both = [c.claims(ds, over, reference, targets, tests) for over in ("model", "layer")]
+    laws, tests = laws_of(ds, reference), sound(ds, reference)
+    both = [claims(ds, over, reference, targets, laws, tests) for over in ("model", "layer")]
     table = pd.concat(both, ignore_index=True)
     refused = attribute(ds, "refused") or {}
-    table["sentence"] = [_sentence(row, targets.cosine, refused) for row in table.to_dict("records")]
+    rows: list[Any] = table.to_dict("records")
+    table["sentence"] = [_sentence(row, targets.cosine, refused) for row in rows]
     sentences = [
-        *model_sentences(table[table["over"] == "model"], targets),
-        *uneven_sentences(ds, reference, c.uneven(ds, reference)),
-        *layer_sentences(table[table["over"] == "layer"], targets),
+        *model_sentences([row for row in rows if row["over"] == "model"], targets.cosine),
+        *(uneven_sentences(uneven(ds, reference, laws["model"]), laws["layer"]) if laws else []),
+        *layer_sentences([row for row in rows if row["over"] == "layer"], targets.cosine),
         *caveats(ds, reference, table, tests),
     ]
     facts = {"problem": str(ds.attrs.get("problem", "")), "reference": reference}

@@ -12,13 +12,14 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
+from gradprobe.report.plain_words import verdict
 from gradprobe.report.tables import Range, by_layer, notes, summary
 
 MOST_ROWS = 60
 
 
 def show(ds: xr.Dataset, console: Console, copies: Range = None, reference: str = "bp") -> None:
-    """Print the tables and notes of a run.
+    """Print what a run says in plain words, then its tables and notes.
 
     Args:
         ds: Results.
@@ -26,6 +27,8 @@ def show(ds: xr.Dataset, console: Console, copies: Range = None, reference: str 
         copies: Range of copies for Acc. and Sta.
         reference: What estimates are held against.
     """
+    for sentence in verdict(ds, reference).sentences:
+        console.print(f"- {sentence}", highlight=False, markup=False)
     shown = (int(ds["copies"][0]), int(ds["copies"][-1])) if copies is None else copies
     span = f"Acc. and Sta. over {shown[0]} to {shown[1]} copies, mean over seeds"
     for over, title in (("layer", "Mean over layers"), ("model", "Whole model")):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from gradprobe.report import claims as c
+from gradprobe.report import kinds as c
 
 Row = Mapping[Hashable, Any]
 
@@ -104,7 +104,8 @@ def detail_text(row: Row, target: float) -> str:
     if kind in (c.NEARLY, c.GOOD):
         return reached + _enough(row, target)
     if kind == c.NOISE:
-        return f"{reached}, {needed_text(row, target)}"
+        as_declared = ", its mean being the smoothed gradient as it declares" * bool(row["declared"])
+        return f"{reached}, {needed_text(row, target)}{as_declared}"
     if kind == c.BIAS:
         return f"no number of copies gets past {cosine_text(row, 'ceiling')} (this batch){_split(row)}"
     if kind == c.OPEN:
@@ -125,7 +126,7 @@ def reason_text(row: Row) -> str:
 def _enough(row: Row, target: float) -> str:
     value, high = float(row["needed"]), float(row["needed_high"])
     inside = math.isfinite(value) and high < row["copies"]
-    return f" ({target:g} after about {copies_text(max(value, 1.0))})" if inside else ""
+    return f", {target:g} after about {copies_text(max(value, 1.0))}" if inside else ""
 
 
 def _split(row: Row) -> str:
@@ -134,7 +135,8 @@ def _split(row: Row) -> str:
 
 
 def _plain(row: Row, name: str) -> str:
-    return f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
+    value, low, high = (round(float(row[f"{name}{end}"]), 3) + 0.0 for end in ("", "_low", "_high"))  # no -0
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _open(row: Row, target: float) -> str:
@@ -144,4 +146,6 @@ def _open(row: Row, target: float) -> str:
     if float(row["cosine_high"]) >= target:
         return f": whether that reaches {target:g} cannot be told"
     needs = needed_text(row, target)
+    if math.isfinite(float(row["needed_high"])):
+        return f"; {needs} by itself, but not beyond doubt over all that was looked at"
     return f", too few to tell noise from bias{'; ' * bool(needs)}{needs}"

@@ -115,7 +115,7 @@ def offers(ds: xr.Dataset, unit: str, reference: str) -> Offers:
     cells = {k: law[k].transpose("estimator", "layer").values for k in ("state", "price", "price_high")}
     cells |= {k: law[k].transpose("estimator", "layer").values for k in ("ceiling_low", "fitted_copies")}
     fixed, inverse, gradient = _ceilings(ds, parts, cells, reference)
-    measured = _with_measured_mean(ds, parts, reference)
+    measured = with_measured_mean(ds, parts, reference)
     fixed, gradient = np.where(measured, np.nan, fixed), gradient & ~measured
     inverse = np.where(measured, _inverse(parts), inverse)
     costs = _costs(ds)
@@ -164,14 +164,34 @@ def _ceilings(
     ds: xr.Dataset, parts: dict[str, Array], cells: dict[str, Any], reference: str
 ) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     """1/ceiling^2 where it is not estimated (else NaN), the one used, and where the mean is the gradient."""
-    says = np.isin(ds["target"].values, DECLARED.get(reference, ()))[:, None]
-    declared = says & ~_contradicted(ds, parts, reference)
-    gradient = declared & ~(_p_holm(parts["A"] - parts["G"], 2) < ALPHA)
+    declared = _declared(ds, parts, reference)
+    gradient = declared & _unit_gain(parts)
     known = np.isin(cells["state"], ("resolved", "too few seeds"))
     with np.errstate(all="ignore"):
         bound = np.where(cells["ceiling_low"] > 0, cells["ceiling_low"] ** -2.0, np.inf)
     fixed = np.where(declared, 1.0, np.where(known, np.nan, np.maximum(bound, 1.0)))
     return fixed, np.where(np.isnan(fixed), _inverse(parts), np.maximum(fixed, 1.0)), gradient
+
+
+def _declared(ds: xr.Dataset, parts: dict[str, Array], reference: str) -> npt.NDArray[np.bool_]:
+    """Where a ceiling of 1 is declared and not contradicted."""
+    says = np.isin(ds["target"].values, DECLARED.get(reference, ()))[:, None]
+    return np.asarray(says & ~_contradicted(ds, parts, reference))
+
+
+def _unit_gain(parts: dict[str, Array]) -> npt.NDArray[np.bool_]:
+    return np.asarray(~(_p_holm(parts["A"] - parts["G"], 2) < ALPHA))
+
+
+def as_declared(ds: xr.Dataset, parts: dict[str, Array], reference: str) -> npt.NDArray[np.bool_]:
+    """Where the mean is taken to be the reference itself: declared, and contradicted by neither ceiling nor gain.
+
+    Args:
+        ds: Results.
+        parts: A, X and G ``[method, layer, seed]``.
+        reference: What estimates are held against.
+    """
+    return _declared(ds, parts, reference) & _unit_gain(parts)
 
 
 def _inverse(parts: dict[str, Array]) -> Array:
@@ -181,7 +201,7 @@ def _inverse(parts: dict[str, Array]) -> Array:
         return np.maximum(np.where(x > 0, g * x / a**2, 1.0), 1.0)
 
 
-def _with_measured_mean(ds: xr.Dataset, parts: dict[str, Array], reference: str) -> npt.NDArray[np.bool_]:
+def with_measured_mean(ds: xr.Dataset, parts: dict[str, Array], reference: str) -> npt.NDArray[np.bool_]:
     """Take the mean of a method that declares the smoothed gradient from that reference, far less noisy than A and X.
 
     Only where the reference is told from its noise, and the method's moments contradict neither the ceiling nor the

@@ -67,9 +67,10 @@ def needed(alignment: xr.Dataset, cosine: float = 0.9) -> xr.Dataset:
     found = {name: np.where(exact, np.nan, v) for name, v in found.items()}
     sides = {}
     for name, side, margin in (("ceiling", "ceiling_above", u), ("reached", "reached", u - t / n)):
-        mean, _, count = mean_se(margin)
+        mean, se, count = mean_se(margin)
         p = np.where(count >= LEAST_SEEDS, p_two_sided(margin), np.nan)
-        found[f"p_{name}"] = np.where(exact & np.isfinite(mean), 0.0, p)
+        sure = np.isfinite(mean) & (exact | ((se == 0) & (count >= LEAST_SEEDS)))
+        found[f"p_{name}"] = np.where(sure, 0.0, p)
         sides[side] = mean > 0
     like = alignment["exact"]
     out = xr.Dataset({k: like.copy(data=v) for k, v in {**found, **sides}.items()})
