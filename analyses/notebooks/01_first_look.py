@@ -42,7 +42,10 @@ found
 # noise: what smoothing alone costs is then known too.
 
 # %%
-ds = gp.probe(problem, ["lr", "alr", "es"], copies=COPIES, seeds=SEEDS, reference=["bp", "smoothed"])
+references = ["bp", "smoothed"]
+ds = gp.probe(
+    problem, ["lr", "alr", "es"], copies=COPIES, seeds=SEEDS, reference=references, reference_copies=16
+)
 gp.plots.similarity(ds)
 
 # %% [markdown]
@@ -99,6 +102,15 @@ for method in ("lr", "alr", "es"):
 
 # %%
 gp.plots.noise_or_bias(ds, copies=COPIES)
+
+# %% [markdown]
+# ## In plain words
+#
+# `gp.verdict` says what the run shows beyond doubt, and names what it leaves open: with five seeds and few copies
+# that is much. A cosine of 0.9 is asked for; `gp.verdict(ds, cosine=0.5)` asks for less.
+
+# %%
+gp.verdict(ds)
 
 # %% [markdown]
 # **Next.** [Your own model](02_bring_your_own_model.py). From a shell, the same is `gradprobe probe --checkpoint
