@@ -188,7 +188,7 @@ def _page(name: str) -> str:
 def _methods() -> str:
     """The table of methods, and what each of them is."""
     parts = [
-        "# Methods",
+        "# Methods, one by one",
         "Every registered estimator. Options go into brackets, as in `lr(noise=rademacher, sigma=0.1)`.",
         markdown(),
     ]
