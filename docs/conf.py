@@ -6,6 +6,7 @@ Nothing is fetched while it builds. The pages of statistics, figures, methods an
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the notebooks' models are small
 
 import pages
 from sphinx.application import Sphinx
+
+logging.getLogger("traitlets").setLevel(logging.WARNING)  # or each notebook's start is reported
 
 project = "gradprobe"
 release = version = pages.version()
