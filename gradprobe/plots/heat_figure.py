@@ -105,7 +105,9 @@ def _draw(found: Cells, quantity: str, size: float, n: float) -> PaperFigure:
     row = LOW if len(found.layers) > MANY else HIGH
     with paper():
         longest = max(len(line) for label in found.methods for line in _lines(label))
-        room = 0.75 * size / len(found.methods)
+        small = min(6.5, 72 * row * 0.8)
+        names = max(len(_short(name)) for name in found.layers) * LETTER * small / 72
+        room = max(size - names - 0.2, 0.3 * size) / len(found.methods)
         upright = longest * LETTER * 6.5 / 72 > 0.95 * room
         head = longest * LETTER * 6.5 / 72 if upright else 0.12 * max(len(_lines(m)) for m in found.methods)
         height = len(found.layers) * row + head + 0.85
@@ -117,7 +119,6 @@ def _draw(found: Cells, quantity: str, size: float, n: float) -> PaperFigure:
             ["\n".join(_lines(m)) for m in found.methods],
             rotation=90 if upright else 0,
         )
-        small = min(6.5, 72 * row * 0.8)
         axis.set_yticks(np.arange(len(found.layers)) + 0.5, [_short(x) for x in found.layers], rotation=0)
         axis.tick_params(axis="y", labelsize=small, length=0)
         axis.tick_params(axis="x", length=0, labeltop=True, labelbottom=False)

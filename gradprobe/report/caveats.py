@@ -30,7 +30,7 @@ def uneven_sentences(lost: pd.DataFrame, gains: xr.Dataset) -> list[str]:
         values, names = own["gain"].values[known], own["layer"].values[known]
         low, high = int(values.argmin()), int(values.argmax())
         found.append(
-            f"{row['method']}: gains differ between layers ({values[low]:.2g} in {name_text(names[low])}, "
+            f"{name_text(row['method'])}: gains differ between layers ({values[low]:.2g} in {name_text(names[low])}, "
             f"{values[high]:.2g} in {name_text(names[high])}), which holds the whole model's ceiling at "
             f"{cosine_text(row, 'raw')}; with each layer rescaled to unit gain it is {cosine_text(row, 'unit')}."
         )
@@ -52,7 +52,7 @@ def caveats(ds: xr.Dataset, reference: str, table: pd.DataFrame, tests: xr.Datas
         *_surrogate(ds, reference, table),
         *_incomplete(ds, table),
         *_warned(ds),
-        _scope(ds, reference),
+        _scope(ds, reference, table),
     ]
 
 
@@ -65,12 +65,14 @@ def _unsound(tests: xr.Dataset | None) -> list[str]:
         finding = tests["finding"].values[e]
         for text in dict.fromkeys(finding[flagged]):
             layers = tests["layer"].values[flagged & (finding == text)]
-            found.append(f"{method} in {some(layers)}: {text}, so nothing is claimed there or of the model.")
+            found.append(
+                f"{name_text(method)} in {some(layers)}: {text}, so nothing is claimed there or of the model."
+            )
     return found
 
 
 def _small(table: pd.DataFrame) -> list[str]:
-    if not ((table["kind"] == c.SMALL) & (table["state"] != "refused")).any():
+    if not ((table["kind"] == c.SMALL) & table["stochastic"]).any():
         return []
     return [
         f"Claims need {ENOUGH_SEEDS} seeds of {ENOUGH_BLOCKS} blocks, for which their intervals were checked; probe "
@@ -104,12 +106,14 @@ def _incomplete(ds: xr.Dataset, table: pd.DataFrame) -> list[str]:
             if mine.any() and not (word == "missing" and mine.all()):
                 layers, seeds = ds["layer"].values[mine.any(1)], int(mine.any(0).sum())
                 found.append(
-                    f"{method}: {seeds} of {mine.shape[1]} seeds {text} in {some(dict.fromkeys(layers))}."
+                    f"{name_text(method)}: {seeds} of {mine.shape[1]} seeds {text} in {some(dict.fromkeys(layers))}."
                 )
     lost = np.asarray(ds["nonfinite"].max("copies").sum(("parameter", "seed")).values)
     for method, count in zip(ds["estimator"].values, lost, strict=True):
         if count > 0:
-            found.append(f"{method}: {count:,.10g} copies had a loss that was not finite; they count as 0.")
+            found.append(
+                f"{name_text(method)}: {count:,.10g} copies had a loss that was not finite; they count as 0."
+            )
     refused = attribute(ds, "refused") or {}
     if any(refused.values()):
         found.append("In the whole model a layer that a method does not serve counts as 0.")
@@ -124,14 +128,16 @@ def _warned(ds: xr.Dataset) -> list[str]:
     return [f"Doctor warned of {listed(list(checks))} before the run; the report's notes say why."]
 
 
-def _scope(ds: xr.Dataset, reference: str) -> str:
+def _scope(ds: xr.Dataset, reference: str, table: pd.DataFrame) -> str:
     batch = ds.attrs.get("batch_size")
     of = f"one batch of {batch}" if batch else "one batch"
     problem = ds.attrs.get("problem")
-    about = f"{name_text(problem)}, {of}" if problem else of
+    said = f"All of this is of {f'{name_text(problem)}, ' * bool(problem)}{of}, held against {reference}"
+    if not (table["kind"].isin(c.CLAIMED) & ~table["exact"]).any():
+        return f"{said}."
     return (
-        f"All of this is of {about}, held against {reference}; brackets are 95 % intervals of single numbers over "
-        f"{ds.sizes['seed']} seeds, and a claim of one kind is false anywhere with a chance of {c.ALPHA:.0%} at most."
+        f"{said}; brackets are 95 % intervals of single numbers over {ds.sizes['seed']} seeds, and a claim of one "
+        f"kind is false anywhere with a chance of {100 * c.ALPHA:g} % at most."
     )
 
 

@@ -40,8 +40,8 @@ def claims(
         tests: Result of :func:`sound`.
 
     Returns:
-        One row for each layer and method, layer by layer: ``over layer method kind state exact declared seeds
-        copies``, ``cosine ceiling needed`` (each with ``_low`` and ``_high``), ``encoding`` and ``smoothing``
+        One row for each layer and method, layer by layer: ``over layer method stochastic kind state exact declared
+        seeds copies``, ``cosine ceiling needed`` (each with ``_low`` and ``_high``), ``encoding`` and ``smoothing``
         (likewise, where a claim of bias can be split). ``declared``: the copies needed are those of the
         declared mean.
     """
@@ -117,11 +117,9 @@ def _names(ds: xr.Dataset, over: str) -> list[str]:
 def _rows(ds: xr.Dataset, over: str, columns: Mapping[str, Any]) -> pd.DataFrame:
     """Arrays ``[estimator, layer]`` or ``[estimator]`` as rows."""
     methods, names = [str(e) for e in ds["estimator"].values], _names(ds, over)
-    about: dict[str, Any] = {
-        "over": over,
-        "layer": names * len(methods),
-        "method": np.repeat(methods, len(names)),
-    }
+    about: dict[str, Any] = {"over": over, "layer": names * len(methods)}
+    about["method"] = np.repeat(methods, len(names))
+    about["stochastic"] = np.repeat(ds["stochastic"].values.astype(bool), len(names))
     values = {name: np.asarray(v).reshape(-1) for name, v in columns.items()}
     rest = [f"{n}{e}" for n in ("cosine", "ceiling", "needed", "encoding", "smoothing") for e in ENDS]
     nothing = np.full(len(about["layer"]), np.nan)

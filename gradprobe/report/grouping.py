@@ -46,8 +46,8 @@ def model_sentences(rows: Sequence[Row], target: float) -> list[str]:
     for kind in c.KINDS:
         mine = [row for row in rows if row["kind"] == kind]
         if mine and kind in IS:
-            shown = [f"{row['method']} ({detail_text(row, target)})" for row in mine[:MOST_NAMES]]
-            more = [f"{row['method']} (cosine {cosine_text(row)})" for row in mine[MOST_NAMES:]]
+            shown = [f"{name_text(row['method'])} ({detail_text(row, target)})" for row in mine[:MOST_NAMES]]
+            more = [f"{name_text(row['method'])} (cosine {cosine_text(row)})" for row in mine[MOST_NAMES:]]
             found.append(f"The whole model {IS[kind]} {_joined(shown + more)}.")
         elif mine:
             why = reason_text(mine[0])

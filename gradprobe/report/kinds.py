@@ -9,12 +9,14 @@ import numpy.typing as npt
 import xarray as xr
 
 from gradprobe.stats._contrasts import p_two_sided
-from gradprobe.stats._holm import holm
+from gradprobe.stats._holm import benjamini_hochberg, holm
 
 NEARLY, GOOD, NOISE, BIAS, AGAINST = "nearly exact", "good", "noise-limited", "bias-limited", "against"
 OPEN, NOTHING, SMALL, BROKEN = "open", "nothing", "too small", "law broken"
 REFUSED, MISSING, UNDEFINED = "refused", "missing", "undefined"
 KINDS = (NEARLY, GOOD, NOISE, BIAS, AGAINST, OPEN, NOTHING, SMALL, BROKEN, REFUSED, MISSING, UNDEFINED)
+CLAIMED = (NEARLY, GOOD, NOISE, BIAS, AGAINST, OPEN)
+"""Kinds with numbers."""
 
 ALPHA = 0.05
 """Chance that any claim of one kind is false, over all layers and methods (Holm, two-sided tests)."""
@@ -69,6 +71,7 @@ class Evidence:
         with it on the right side of the threshold; a run large enough for that interval.
         """
         state, exact = self.law["state"].values, self.exact
+        p_along = p_two_sided(self.law["A"].transpose(..., "seed").values)
         low, high = self.now["_low"], self.now["_high"]
         short = self._sure(self.aim["p_reached"].values) & (high < self.targets.cosine)
         noise = short & self._above(self.aim)
@@ -96,11 +99,11 @@ class Evidence:
                 ~exact & self.broken,
                 self._beyond(self.near, self.targets.exact),
                 self._beyond(self.aim, self.targets.cosine),
-                self._sure(p_two_sided(self.law["A"].transpose(..., "seed").values)) & (high < 0),
+                self._sure(p_along) & (high < 0),
                 self._biased(),
                 noise,
                 declared,
-                ~((low > 0) | (high < 0)),
+                ~self._there(p_along) | ((low <= 0) & (high >= 0)),
             ]
         kind = np.select(conditions, names, default=OPEN)
         return kind, np.asarray((kind == NOISE) & ~noise)
@@ -110,11 +113,20 @@ class Evidence:
         """Where there is no noise."""
         return np.asarray(self.law["exact"].values.astype(bool))
 
-    def _sure(self, p: npt.NDArray[np.float64]) -> Flags:
-        """Where a test is beyond doubt over all cells with noise."""
+    def _tried(self, p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """P values of cells with noise that claims can be made of; NaN elsewhere."""
         known = np.isin(self.law["state"].values, KNOWN) & self.law["enough"].values
-        p = holm_once(np.where(known & ~self.broken & ~self.exact, p, np.nan))
-        return np.asarray(self.exact | (np.nan_to_num(p, nan=1.0) <= ALPHA))
+        return np.where(known & ~self.broken & ~self.exact, p, np.nan)
+
+    def _sure(self, p: npt.NDArray[np.float64]) -> Flags:
+        """Where a test is beyond doubt over all cells."""
+        adjusted = holm_once(self._tried(p))
+        return np.asarray(self.exact | (np.nan_to_num(adjusted, nan=1.0) <= ALPHA))
+
+    def _there(self, p: npt.NDArray[np.float64]) -> Flags:
+        """Where there is a cosine to speak of: of those shown, a twentieth at most is expected to be noise."""
+        adjusted = benjamini_hochberg(self._tried(p))
+        return np.asarray(self.exact | (np.nan_to_num(adjusted, nan=1.0) <= ALPHA))
 
     def _beyond(self, need: xr.Dataset, threshold: float) -> Flags:
         """Where the cosine is above a threshold."""

@@ -8,7 +8,6 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -40,8 +39,8 @@ class Verdict:
     Attributes:
         sentences: The whole model first, then the layers of each method, then what must be known besides.
         table: One row for each layer and method, and for the model (``over`` is "model" there): ``over layer method
-            kind state exact seeds copies``, ``cosine ceiling needed encoding smoothing`` (each with ``_low`` and
-            ``_high``) and ``sentence``.
+            stochastic kind state exact declared seeds copies``, ``cosine ceiling needed encoding smoothing`` (each
+            with ``_low`` and ``_high``) and ``sentence``.
         facts: problem, reference, cosine and exact.
     """
 
@@ -77,15 +76,16 @@ def verdict(ds: xr.Dataset, reference: str = "bp", cosine: float = TARGET, exact
 
     Of every layer, and of the whole model, under every method one of these, in this order:
 
-    ============== ======================================================================================
+    ============== ==================================================================================================
     nearly exact   the cosine after the copies of the run is above ``exact``
     good           it is above ``cosine``
     against        it is negative
     bias-limited   the ceiling is below ``cosine``: no number of copies gets there
     noise-limited  the cosine is below ``cosine`` and the ceiling above it: more copies get there
-    nothing        the cosine is not told from 0
+    nothing        the cosine is not told from 0 (Benjamini and Hochberg: of the cosines that are quoted at most a
+                   twentieth is expected to be noise, and any in a run of nothing but noise in 5 % of such runs)
     open           none of these is beyond doubt
-    ============== ======================================================================================
+    ============== ==================================================================================================
 
     or no claim: "too small" (fewer than 5 seeds or 20 blocks, for which the intervals were not checked), "law broken"
     (``goodness_of_fit`` finds dependent or unlike blocks, corrected over layers and methods; for the model, in any of
@@ -150,7 +150,7 @@ def one_setting(ds: xr.Dataset) -> xr.Dataset:
     further = [str(d) for d in ds["sqnorm"].dims if d not in DIMS]
     for dim in further:
         if ds.sizes[dim] > 1:
-            first = np.asarray(ds[dim].values)[0].item() if dim in ds.coords else 0
+            first = ds[dim].values.tolist()[0] if dim in ds.coords else 0
             raise UsageError(
                 f"a verdict is of one {dim} and these results have {ds.sizes[dim]}; choose one, for example "
                 f"gp.verdict(ds.sel({dim}={first!r}))."
@@ -161,4 +161,4 @@ def one_setting(ds: xr.Dataset) -> xr.Dataset:
 def _sentence(row: dict[object, object], target: float, refused: dict[str, dict[str, str]]) -> str:
     why = refused.get(str(row["method"]), {}).get(str(row["layer"]), "")
     where = c.MODEL if row["over"] == "model" else name_text(row["layer"])
-    return f"{row['method']} in {where}: {said(row, target, why)}."
+    return f"{name_text(row['method'])} in {where}: {said(row, target, why)}."

@@ -115,6 +115,8 @@ def detail_text(row: Row, target: float) -> str:
 
 def reason_text(row: Row) -> str:
     """Why there is no number; the same for all layers of a method."""
+    if row["kind"] == c.SMALL and not row["stochastic"]:
+        return "it has no noise, and was held against one draw of a reference that has"
     return {
         c.NOTHING: f"{size_text(row)} are too few to tell a direction from noise",
         c.SMALL: f"{size_text(row)} are too few",

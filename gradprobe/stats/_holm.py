@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from gradprobe.stats._intervals import Array
@@ -18,12 +20,30 @@ def holm(p: Array) -> Array:
     Args:
         p: Any shape; NaN are no tests and stay NaN.
     """
+    return _adjusted(p, lambda x: np.maximum.accumulate(x * np.arange(x.size, 0, -1)))
+
+
+def benjamini_hochberg(p: Array) -> Array:
+    """Adjusted p values: of those called significant below alpha, at most that share is expected to be false.
+
+    The k-th smallest of m becomes min_{j >= k} min(1, m p_(j)/j). Where nothing is true it errs anywhere with a
+    chance of at most alpha, as Holm's does; for tests that are independent or depend on each other positively.
+
+    Source: Benjamini and Hochberg, Journal of the Royal Statistical Society B 57 (1995) 289-300.
+
+    Args:
+        p: Any shape; NaN are no tests and stay NaN.
+    """
+    return _adjusted(p, lambda x: np.minimum.accumulate((x * x.size / np.arange(1, x.size + 1))[::-1])[::-1])
+
+
+def _adjusted(p: Array, steps: Callable[[Array], Array]) -> Array:
+    """``steps`` of the p values in ascending order, at most 1, each back in its place."""
     there = np.isfinite(p)
     found = np.full(p.shape, np.nan)
     values = p[there]
     order = np.argsort(values, kind="stable")
-    steps = np.minimum(values[order] * np.arange(values.size, 0, -1), 1.0)
     adjusted = np.empty_like(values)
-    adjusted[order] = np.maximum.accumulate(steps)
+    adjusted[order] = np.minimum(steps(values[order]), 1.0)
     found[there] = adjusted
     return found

@@ -39,6 +39,10 @@ def needed(alignment: xr.Dataset, cosine: float = 0.9) -> xr.Dataset:
     - ``p_ceiling``: two-sided p of "the ceiling is c"; ``ceiling_above`` says on which side it seems to be.
     - ``p_reached``: two-sided p of "the cosine after the fitted copies is c"; ``reached`` likewise.
 
+    Measured (1,500 cells each, 5 seeds x 20 blocks, noise in 200 directions, kappa from N/10 to 100 N): p values of a
+    true c are below 0.05, 0.01 and 0.001 in 4.2 to 5.4, 0.8 to 1.3 and 0.1 % by the moments, in fewer with products
+    of seeds; the interval of n* holds it in 92.5 to 98.1 % by either, and more often where c is the ceiling.
+
     Without noise the copies are NaN and p is 0; below three seeds all is NaN.
 
     Source: alignment law, section 1 (derived for this project); Fieller 1954.
