@@ -32,6 +32,8 @@ GRID = {
     "batch": ("batch, samples", (4, 8, 16, 32, 64)),
     "width": ("width, channels", (4, 8, 16, 32)),
 }
+FEW = {"layers": (1, 2), "copies": (10, 20), "batch": (4, 8), "width": (4, 8)}
+"""Values of a smoke run."""
 
 
 def times(layers: int, copies: int, batch: int, width: int, repeats: int) -> dict[str, float]:
@@ -78,7 +80,7 @@ def main(
     begin()
     rows = []
     for factor, (label, values) in GRID.items():
-        for value in values[:2] if smoke else values:
+        for value in FEW[factor] if smoke else values:
             settings = BASE | ({"copies": 20} if smoke else {}) | {factor: value}
             for part, seconds in times(**settings, repeats=1 if smoke else repeats).items():
                 rows.append({"factor": label, "value": value, "part": part, "seconds": seconds})

@@ -42,7 +42,7 @@ class Reader:
 
     Args:
         folder: The folder; the current one, and where files of the page's Python are written.
-        shorter: Words of commands, and what is put in their place.
+        shorter: Words of commands, and what is put in their place (several words with blanks between them).
         less: Texts in Python blocks, and what is put in their place.
         alone: Whether the first ``gradprobe`` command gets a process of its own, as a user's has.
     """
@@ -87,7 +87,10 @@ class Reader:
                     runpy.run_path(words[1], run_name="__main__")
             else:
                 assert words[0] == "gradprobe", words
-                self.gradprobe([self.shorter.get(word, word) for word in words[1:]])
+                self.gradprobe([new for word in words[1:] for new in self.shortened(word)])
+
+    def shortened(self, word: str) -> list[str]:
+        return self.shorter[word].split() if word in self.shorter else [word]
 
     def gradprobe(self, words: list[str]) -> None:
         run, self.alone = process if self.alone else command, False

@@ -22,11 +22,22 @@ PAGES = [
 ]
 SHORTER = {
     "README": {"400": "40"},
-    "command-line": {"400": "40"},
-    "decisions": {"400": "60", "200": "20", "4": "2", "0.9": "0.5"},
+    "reports": {"400": "40"},
+    "command-line": {"400": "40", "beale": "beale --steps 50"},
+    "decisions": {
+        "400": "60",
+        "200": "20",
+        "4": "2",
+        "0.9": "0.5",
+        "bp,smoothed": "bp,smoothed --reference-copies 16",
+    },
 }
-"""Fewer copies and batches in the commands of a page."""
-LESS = {"README": {"copies=400": "copies=40"}, "decisions": {"cosine=0.9": "cosine=0.5"}}
+"""Fewer copies, steps and batches in the commands of a page."""
+LESS = {
+    "README": {"copies=400": "copies=40"},
+    "decisions": {"cosine=0.9": "cosine=0.5"},
+    "trajectories": {"steps=300": "steps=60"},
+}
 """The same in its Python."""
 
 
@@ -37,10 +48,15 @@ def test_the_table_of_methods_is_the_registry(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [p for p in (README, *GUIDE) if blocks(p)], ids=lambda page: page.stem)
 def test_what_a_page_says_works(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every command and every Python block, in order; blocks for a cluster are run by the tests of Dask."""
+    """Every command and every Python block, in order, and the files of runs that the text then names are there.
+
+    Blocks for a cluster are run by the tests of Dask.
+    """
     before = set(sys.modules)
     name = page.stem
     Reader(tmp_path, monkeypatch, SHORTER.get(name, {}), LESS.get(name, {}), page == README).follow(page)
+    for file in re.findall(r"`(runs/[\w/]+\.\w+)`", page.read_text(encoding="utf-8")):
+        assert Path(file).exists(), file
     for module in set(sys.modules) - before:
         if (
             getattr(sys.modules[module], "__file__", None)
