@@ -55,7 +55,8 @@ for layer in law["layer"].values:
     print(f"{layer}: ceilings {', '.join(said)}" if said else f"{layer}: no ceiling resolved at this size")
 
 # %% [markdown]
-# An interval that ends below 1 is a bias that no copies remove; one that holds 1 is none that this run could see.
+# An interval that ends below 1 speaks for bias, which no copies remove; one that holds 1 says that this run could
+# see none. One interval in twenty misses the truth: `gp.verdict(ds)` takes account of how many there are.
 #
 # **Third row: stability.** Sta. is the scatter of the cosine around a straight line. A curve that bends has a large
 # Sta. without any noise: that share is filled in the figure. Smaller is not simply better, because a curve that

@@ -58,9 +58,9 @@ print(f"The lead is certain at {share:.0%} of the costs.")
 won = gp.stats.compare(ds, "hybrid", "lr", at="equivalents")
 for layer in won["layer"].values:
     cell = won.sel(layer=layer)
-    better = str(cell["better"].values)
     low, high = float(cell["effect_low"]), float(cell["effect_high"])
-    print(f"{layer}: hybrid minus lr [{low:+.2f}, {high:+.2f}]: {better or 'not told apart'}")
+    better = str(cell["better"].values) or ("the same" if low == high == 0 else "not told apart")
+    print(f"{layer}: hybrid minus lr [{low:+.2f}, {high:+.2f}]: {better}")
 
 # %% [markdown]
 # ## The cheapest mapping
