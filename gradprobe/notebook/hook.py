@@ -13,11 +13,15 @@ View = Callable[[Any], str | None]
 _SHOWN = {
     ("xarray.core.dataset", "Dataset"): ("gradprobe.notebook.labelled", "dataset_view"),
     ("xarray.core.dataarray", "DataArray"): ("gradprobe.notebook.labelled", "array_view"),
+    ("xarray", "Dataset"): ("gradprobe.notebook.labelled", "dataset_view"),
+    ("xarray", "DataArray"): ("gradprobe.notebook.labelled", "array_view"),
     ("pandas", "DataFrame"): ("gradprobe.notebook.methods", "methods_view"),
     ("pandas.core.frame", "DataFrame"): ("gradprobe.notebook.methods", "methods_view"),
     ("gradprobe.problems.problem", "Problem"): ("gradprobe.notebook.problem", "problem_view"),
 }
-"""(module, class) -> (module, function that gives HTML, or None for what is none of ours)."""
+"""(module, class) -> (module, function that gives HTML, or None for what is none of ours).
+
+Libraries differ over versions in the module that their classes name."""
 
 _FIGURE = ("gradprobe.plots._style", "PaperFigure")
 

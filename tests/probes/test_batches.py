@@ -345,3 +345,32 @@ def test_the_data_are_read_once_for_all_batches(monkeypatch: pytest.MonkeyPatch)
     )
     assert calls == 1
     assert np.isfinite(ds["reference_dot"].sel(reference="dataset")).all()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_batches_that_are_done_survive_an_interrupt_before_the_next_begins(
+    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def interrupted(*args: Any) -> list[Any]:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise KeyboardInterrupt
+        return []
+
+    problem = classifier()
+    more = [(problem.inputs + k, problem.target) for k in (1, 2)]
+    settings: dict[str, Any] = {"copies": 20, "seeds": 2, "batches": more}
+    settings |= {"out": tmp_path / "run"} if kept else {}
+    with monkeypatch.context() as patch:
+        patch.setattr("gradprobe.probes.run.preflight", interrupted)
+        ds = gp.probe(problem, ["lr"], **settings)
+    assert ds.attrs["stopped"] == 1
+    assert list(ds["batch"].values) == [0]
+    assert bool(ds["sqnorm"].notnull().all())
+    looks = 1
+    monkeypatch.setattr("gradprobe.probes.run.preflight", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        gp.probe(problem, ["lr"], copies=20, seeds=2, batches=more)
