@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import time
 
 import numpy as np
@@ -279,3 +280,17 @@ def test_what_a_verdict_cannot_be_of_is_refused() -> None:
         assert "\n" not in str(caught.value)
     alone = gp.verdict(ds.expand_dims(checkpoint=["a"]))
     assert alone.sentences == gp.verdict(ds).sentences
+
+
+def test_surrogates_warnings_and_lost_copies_are_told() -> None:
+    ds = make_run(np.random.default_rng(4), estimators={"lr": Truth(0.6, 5.0)})
+    ds.attrs["smoothed"] = json.dumps({"draw(...) | conv1": "score", "draw(...) | fc": "pathwise"})
+    ds.attrs["doctor"] = json.dumps([{"check": "backprop", "layer": "conv1", "sentence": "", "noted": True}])
+    ds["nonfinite"][:] = 0.0
+    ds["nonfinite"][0, 0, 0, -1] = 3.0
+    text = "\n".join(gp.verdict(ds).sentences)
+    assert "Backprop is itself a surrogate in conv1: a low ceiling says that the two differ" in text
+    assert "Doctor warned of backprop before the run" in text
+    assert "lr: 3 copies had a loss that was not finite; they count as 0." in text
+    ds = ds.isel(copies=[0, 4, 9, 19])
+    assert "it was not tested whether the law holds" in "\n".join(gp.verdict(ds).sentences)
