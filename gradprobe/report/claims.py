@@ -19,6 +19,7 @@ from gradprobe.stats._holm import holm
 from gradprobe.stats._intervals import LEAST_SEEDS, mean_se, pseudo_values
 
 ENDS = ("", "_low", "_high")
+NUMBERS = ("cosine", "ceiling", "needed", "nearly", "encoding", "smoothing")
 
 
 def claims(
@@ -41,9 +42,9 @@ def claims(
 
     Returns:
         One row for each layer and method, layer by layer: ``over layer method stochastic kind state exact declared
-        seeds copies``, ``cosine ceiling needed`` (each with ``_low`` and ``_high``), ``encoding`` and ``smoothing``
-        (likewise, where a claim of bias can be split). ``declared``: the copies needed are those of the
-        declared mean.
+        seeds copies``, ``cosine ceiling needed nearly encoding smoothing`` (each with ``_low`` and ``_high``): the
+        cosine after those copies, the copies that ``targets.cosine`` needs (of the declared mean where ``declared``),
+        those from which on it is nearly exact, and the parts of a bias that is claimed and can be split.
     """
     noisy = ds["stochastic"].values.astype(bool)
     found = [_tested(ds, laws, over, reference, targets, tests)] if laws else []
@@ -93,6 +94,7 @@ def _tested(
         columns[f"ceiling{end}"] = law[f"ceiling{end}"].values
         far = evidence.mean[f"copies{end}"].values
         columns[f"needed{end}"] = np.where(declared, far, aim[f"copies{end}"].values)
+        columns[f"nearly{end}"] = evidence.near[f"copies{end}"].values
     return _rows(ds, over, columns | _parts(ds, over, reference, kind == BIAS))
 
 
@@ -121,7 +123,7 @@ def _rows(ds: xr.Dataset, over: str, columns: Mapping[str, Any]) -> pd.DataFrame
     about["method"] = np.repeat(methods, len(names))
     about["stochastic"] = np.repeat(ds["stochastic"].values.astype(bool), len(names))
     values = {name: np.asarray(v).reshape(-1) for name, v in columns.items()}
-    rest = [f"{n}{e}" for n in ("cosine", "ceiling", "needed", "encoding", "smoothing") for e in ENDS]
+    rest = [f"{name}{end}" for name in NUMBERS for end in ENDS]
     nothing = np.full(len(about["layer"]), np.nan)
     return pd.DataFrame(about | values | {name: values.get(name, nothing) for name in rest})
 

@@ -49,11 +49,10 @@ def model_sentences(rows: Sequence[Row], target: float) -> list[str]:
             shown = [f"{name_text(row['method'])} ({detail_text(row, target)})" for row in mine[:MOST_NAMES]]
             more = [f"{name_text(row['method'])} (cosine {cosine_text(row)})" for row in mine[MOST_NAMES:]]
             found.append(f"The whole model {IS[kind]} {_joined(shown + more)}.")
-        elif mine:
-            why = reason_text(mine[0])
-            found.append(
-                f"Whole model, {listed([r['method'] for r in mine])}: {WORDS[kind]}{f': {why}' * bool(why)}."
-            )
+        else:
+            for why in dict.fromkeys(reason_text(row) for row in mine):
+                methods = listed([row["method"] for row in mine if reason_text(row) == why])
+                found.append(f"Whole model, {methods}: {WORDS[kind]}{f': {why}' * bool(why)}.")
     return found
 
 
@@ -80,7 +79,7 @@ def _clause(rows: Sequence[Row], count: int, target: float) -> str:
     kind = rows[0]["kind"]
     where = _where([row["layer"] for row in rows], count)
     if kind in REASONED:
-        why = reason_text(rows[0])
+        why = " or ".join(dict.fromkeys(reason_text(row) for row in rows))
         return f"{WORDS[kind]} {'of' if kind == c.NOTHING else 'in'} {where}{f' ({why})' * bool(why)}"
     if len(rows) == 1:
         return f"{WORDS[kind]} in {where} ({detail_text(rows[0], target)})"
@@ -103,9 +102,11 @@ def _range(rows: Sequence[Row]) -> str:
     values = [float(row["cosine"]) for row in rows]
     low, high = (f"{end(values):.2f}" for end in (min, max))
     span = low if low == high else f"{low} to {high}"
-    exact = all(row["exact"] for row in rows)
-    after = "without noise" if exact else f"after {max(int(row['copies']) for row in rows):,} copies"
-    few = ", too few to tell noise from bias" if rows[0]["kind"] == c.OPEN and not exact else ""
+    exact, copies_of = all(row["exact"] for row in rows), [int(row["copies"]) for row in rows]
+    least, most = min(copies_of), max(copies_of)
+    copies = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    after = "without noise" if exact else f"after {copies} copies"
+    few = ": neither noise nor bias is beyond doubt" if rows[0]["kind"] == c.OPEN and not exact else ""
     return f"cosine {span} {after}{few}"
 
 

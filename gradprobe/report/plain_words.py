@@ -39,8 +39,9 @@ class Verdict:
     Attributes:
         sentences: The whole model first, then the layers of each method, then what must be known besides.
         table: One row for each layer and method, and for the model (``over`` is "model" there): ``over layer method
-            stochastic kind state exact declared seeds copies``, ``cosine ceiling needed encoding smoothing`` (each
-            with ``_low`` and ``_high``) and ``sentence``.
+            stochastic kind state exact declared seeds copies``, ``cosine ceiling needed nearly encoding
+            smoothing`` (each with ``_low`` and ``_high``; see :func:`gradprobe.report.claims.claims`) and
+            ``sentence``.
         facts: problem, reference, cosine and exact.
     """
 

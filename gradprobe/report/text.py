@@ -29,6 +29,7 @@ def show(ds: xr.Dataset, console: Console, copies: Range = None, reference: str 
     """
     for sentence in verdict(ds, reference).sentences:
         console.print(f"- {sentence}", highlight=False, markup=False)
+    console.print()
     shown = (int(ds["copies"][0]), int(ds["copies"][-1])) if copies is None else copies
     span = f"Acc. and Sta. over {shown[0]} to {shown[1]} copies, mean over seeds"
     for over, title in (("layer", "Mean over layers"), ("model", "Whole model")):

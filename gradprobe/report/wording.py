@@ -101,7 +101,9 @@ def detail_text(row: Row, target: float) -> str:
     if row["exact"] and kind in (c.NEARLY, c.GOOD, c.BIAS, c.AGAINST, c.OPEN):
         return f"cosine {cosine_text(row)}, without noise"
     reached = f"cosine {cosine_text(row)} after {int(row['copies']):,} copies"
-    if kind in (c.NEARLY, c.GOOD):
+    if kind == c.NEARLY:
+        return _since(row) + reached
+    if kind == c.GOOD:
         return reached + _enough(row, target)
     if kind == c.NOISE:
         as_declared = ", its mean being the smoothed gradient as it declares" * bool(row["declared"])
@@ -123,6 +125,14 @@ def reason_text(row: Row) -> str:
         c.BROKEN: "its blocks are not independent and alike, as the law needs them",
         c.UNDEFINED: "the gradient or the estimate is zero",
     }.get(row["kind"], "")
+
+
+def _since(row: Row) -> str:
+    value, low, high = (float(row[f"nearly{end}"]) for end in ("", "_low", "_high"))
+    if not (math.isfinite(value) and high <= row["copies"]):
+        return ""
+    ends = f" [{copies_text(max(low, 1.0))}, {copies_text(high)}]"
+    return f"from about {copies_text(max(value, 1.0))} copies{ends} on; "
 
 
 def _enough(row: Row, target: float) -> str:

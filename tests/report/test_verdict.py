@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import json
 import time
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy.stats import binom
 
 import gradprobe as gp
 from gradprobe.report import kinds
 from gradprobe.report.claims import claims, laws_of
+from gradprobe.report.text import show
 from tests.synthetic import LAYERS, Truth, make_run, make_world
 
 N = 320
@@ -76,6 +80,7 @@ def test_claims_quote_intervals_on_their_side_of_the_threshold() -> None:
     assert (of[kinds.NEARLY]["cosine_low"] > 0.97).all()
     assert (of[kinds.BIAS]["ceiling_high"] < 0.85).all()
     assert (of[kinds.GOOD]["cosine_low"] > 0.85).all()
+    assert (of[kinds.NEARLY]["nearly_high"] <= N).all()
     if kinds.NOISE in of:
         assert (of[kinds.NOISE]["cosine_high"] < 0.85).all()
         assert np.isfinite(of[kinds.NOISE]["needed_high"]).all()
@@ -86,7 +91,7 @@ def test_sentences_name_what_they_are_of_and_their_numbers() -> None:
     truths = {"lr": Truth(1.0, 6.0), "alr": Truth(0.6, 60.0), "fa": Truth(0.5, 0.0, stochastic=False)}
     found = gp.verdict(make_run(rng, estimators=truths))
     text = " ".join(found.sentences)
-    assert found.sentences[0].startswith("The whole model is nearly exact under lr (cosine 0.9")
+    assert found.sentences[0].startswith("The whole model is nearly exact under lr (from about ")
     assert "alr: bias-limited in all 3 layers (worst " in text
     assert "no number of copies gets past 0." in text
     assert "fa: bias-limited in all 3 layers" in text
@@ -202,6 +207,28 @@ def test_incomplete_runs_get_true_sentences() -> None:
     assert "the synthetic estimator does not serve it" in found.of("conv1")[0]
 
 
+def test_methods_of_different_size_are_not_said_to_be_of_one() -> None:
+    truths = {
+        "es": Truth(1.0, 6.0, failed=(0, 1)),
+        "x": Truth(1.0, 6.0, blocks=10),
+        "y": Truth(1.0, 6.0, blocks=10),
+    }
+    text = gp.verdict(make_run(np.random.default_rng(1), estimators=truths)).sentences
+    assert "Whole model, es: no claim: 320 copies x 3 seeds are too few." in text
+    assert "Whole model, x and y: no claim: 160 copies x 5 seeds are too few." in text
+    assert "x and y: no claim in all 3 layers (160 copies x 5 seeds are too few)." in text
+
+
+def test_the_report_prints_it_before_the_tables() -> None:
+    ds = make_run(np.random.default_rng(1), estimators={"l[b]r": Truth(1.0, 6.0)})
+    console = Console(file=io.StringIO(), width=150)
+    show(ds, console)
+    printed = " ".join(console.file.getvalue().split())
+    first = gp.verdict(ds).sentences[0]
+    assert first.startswith("The whole model is nearly exact under l[b]r")
+    assert printed.index(first) < printed.index("Mean over layers")
+
+
 def test_of_nothing_but_noise_no_number_is_quoted() -> None:
     """Any cosine at all in at most 5 % of 40 runs."""
     noise = {m: Truth(1.0, 1e9) for m in ("lr", "es")}
@@ -253,3 +280,17 @@ def test_what_a_verdict_cannot_be_of_is_refused() -> None:
         assert "\n" not in str(caught.value)
     alone = gp.verdict(ds.expand_dims(checkpoint=["a"]))
     assert alone.sentences == gp.verdict(ds).sentences
+
+
+def test_surrogates_warnings_and_lost_copies_are_told() -> None:
+    ds = make_run(np.random.default_rng(4), estimators={"lr": Truth(0.6, 5.0)})
+    ds.attrs["smoothed"] = json.dumps({"draw(...) | conv1": "score", "draw(...) | fc": "pathwise"})
+    ds.attrs["doctor"] = json.dumps([{"check": "backprop", "layer": "conv1", "sentence": "", "noted": True}])
+    ds["nonfinite"][:] = 0.0
+    ds["nonfinite"][0, 0, 0, -1] = 3.0
+    text = "\n".join(gp.verdict(ds).sentences)
+    assert "Backprop is itself a surrogate in conv1: a low ceiling says that the two differ" in text
+    assert "Doctor warned of backprop before the run" in text
+    assert "lr: 3 copies had a loss that was not finite; they count as 0." in text
+    ds = ds.isel(copies=[0, 4, 9, 19])
+    assert "it was not tested whether the law holds" in "\n".join(gp.verdict(ds).sentences)
