@@ -41,6 +41,8 @@ AXES = {"checkpoint": "Checkpoint", "sigma": "Standard deviation $σ$ of the noi
 BOUNDS = (0, (1.0, 1.2))
 """Dots: an interval of which only the ends are known."""
 TICK_SIZE = 6.5
+EDGE = 3.0
+"""Points between the outermost marks and the ends of the axis."""
 
 
 @register(
@@ -115,10 +117,21 @@ def training(
         "caption": figure.gradprobe_caption,
         "arguments": given | {"width": width},
     }
-    runs = [{dim: label} | made_from(run)["run"] for label, run in apart(ds)]
+    runs = [{dim: label} | _about(run) for label, run in apart(ds)]
     versions = made_from(xr.Dataset())["versions"]
     record |= {"panels": [p.to_dict() for p in panels], "runs": runs, "versions": versions}
     return finish(figure, record, save)
+
+
+def _about(run: xr.Dataset) -> dict[str, Any]:
+    """What made one run; checkpoints by the names of their files, not where they happened to lie."""
+    known = made_from(run)["run"]
+    asked = dict(known.get("configuration") or {})
+    place = str(asked.get("checkpoint") or "")
+    if place and Path(place).name != place:
+        asked["checkpoint"] = Path(place).name
+        known["problem"] = str(known.get("problem", "")).replace(place, Path(place).name)
+    return known | ({"configuration": asked} if asked else {})
 
 
 def _noisy(ds: xr.Dataset, label: str) -> bool:
@@ -156,7 +169,7 @@ def _draw_all(panels: list[StagePanel], asked: Asked, along: str, xlabel: str, s
         heads, below = [], 0.0
         for axis, panel, text in zip(axes, panels, texts, strict=True):
             axis.set(yscale="log" if logarithmic else "linear", ylim=(bottom, top))
-            below = _x_axis(axis, panel.stages[0], along, room)
+            below = _x_axis(axis, panel.stages[0], along, room, 0.5 * step * len(panel.stages) + EDGE)
             for place, stages in enumerate(panel.stages):
                 aside = step * (place - (len(panel.stages) - 1) / 2)
                 _draw_stages(axis, stages, aside, (bottom, top))
@@ -250,21 +263,25 @@ def _shown(panels: list[StagePanel]) -> tuple[Any, Any]:
     return values[np.isfinite(values)], edges[np.isfinite(edges)]
 
 
-def _x_axis(axis: Axes, stages: Stages, along: str, room: float) -> float:
-    """Scale and ticks; the height that long names need below the panel, in inches."""
+def _x_axis(axis: Axes, stages: Stages, along: str, room: float, edge: float) -> float:
+    """Scale and ticks, with ``edge`` points beside the outermost places; inches that long names need below."""
     places = stages.copies.astype(float)
     first, last = float(places.min()), float(places.max())
+    share = max(0.06, edge / (0.8 * 72 * room - 2 * edge))
     if along == "log":
-        margin = (last / first) ** 0.08
+        margin = (last / first) ** share if last > first else 2.0
         axis.set(xscale="log", xlim=(first / margin, last * margin))
         axis.xaxis.set_major_locator(LogLocator(numticks=max(3, int(room / 0.3))))
         axis.xaxis.set_minor_locator(FixedLocator(places.tolist()))
         axis.xaxis.set_minor_formatter(NullFormatter())
         return 0.0
-    margin = 0.07 * (last - first)
+    margin = share * (last - first) or 0.5
     axis.set_xlim(first - margin, last + margin)
     if along == "linear":
-        axis.xaxis.set_major_locator(MaxNLocator(max(2, int(room / 0.4)), steps=[1, 2, 2.5, 5, 10]))
+        whole_numbers = all(isinstance(x, int) for x in stages.labels)
+        axis.xaxis.set_major_locator(
+            MaxNLocator(max(2, int(room / 0.4)), steps=[1, 2, 2.5, 5, 10], integer=whole_numbers)
+        )
         axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.xaxis.set_minor_locator(FixedLocator(places.tolist()))
         return 0.0
@@ -310,10 +327,13 @@ def _caption(ds: xr.Dataset, panels: list[StagePanel], asked: Asked, dim: str) -
         "half_copies": "Half-power copies (1/cos² is twice its limit against {})",
         "price": "Price: copies over (1/cos² - 1/ceiling²), against {}",
     }[asked.quantity].format(REFERENCES.get(asked.reference, asked.reference))
-    about, where = ds.attrs.get("problem", ""), "checkpoints" if dim == "checkpoint" else "sizes of the noise"
-    said = [
-        f"{what}, at {ds.sizes[dim]} {where}{f' ({about})' if about else ''}, by layer and for the whole model."
-    ]
+    about, many = ds.attrs.get("problem", ""), ds.sizes[dim]
+    places = (
+        f"{many} checkpoint{'s' * (many > 1)}"
+        if dim == "checkpoint"
+        else f"{many} value{'s' * (many > 1)} of sigma"
+    )
+    said = [f"{what}, at {places}{f' ({about})' if about else ''}, by layer and for the whole model."]
     said.append("Bars: 95 % intervals over seeds, pointwise, for this batch only (cut at the panel's edge).")
     stages = [s for p in panels for s in p.stages]
     if any((~np.isfinite(s.mean) & np.isfinite(s.low)).any() for s in stages):

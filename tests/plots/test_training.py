@@ -137,6 +137,19 @@ def test_along_sigma(tmp_path: Path) -> None:
     assert (tmp_path / "sigma.png").exists()
 
 
+def test_the_record_names_checkpoints_by_file_not_by_place(runs: list[xr.Dataset]) -> None:
+    placed = [
+        one.assign_attrs(
+            configuration=json.dumps({"checkpoint": f"/somewhere/epoch-{i}.pt"}),
+            problem=f"net, /somewhere/epoch-{i}.pt, digits",
+        )
+        for i, one in enumerate(runs[:2])
+    ]
+    record = plots.training(gp.concat(placed), estimators=["lr"], layers=["fc"]).gradprobe_record
+    assert "somewhere" not in json.dumps(record)
+    assert record["runs"][1]["configuration"]["checkpoint"] == "epoch-1.pt"
+
+
 def test_methods_keep_colour_and_marker_and_refusals_are_named(ds: xr.Dataset) -> None:
     figure = plots.training(ds)
     first = figure.axes[0]
