@@ -183,13 +183,13 @@ def test_the_legend_covers_no_panel(ds: xr.Dataset) -> None:
 
 def test_many_layers_and_methods_are_drawn_in_time() -> None:
     layers = {f"blocks.{i}.attention.weight": 16 for i in range(100)}
-    truths = {f"m{i}": Truth(1.0, 20.0 * (i + 1)) for i in range(8)}
+    truths = {f"m{i}": Truth(1.0, 20.0 * (i + 1)) for i in range(4)}
     runs = [
         make_run(np.random.default_rng(i), layers=layers, estimators=truths, seeds=3, blocks=4)
-        for i in range(3)
+        for i in range(2)
     ]
     start = time.process_time()
-    figure = plots.training(gp.concat(runs, labels=[1, 2, 3]))
+    figure = plots.training(gp.concat(runs, labels=[1, 2]))
     assert len(figure.axes) == 101
     assert time.process_time() - start < 60
 
