@@ -38,10 +38,10 @@ def concat(
 
     Checkpoints are comparable because the batch is the same; intervals are for this batch, at each checkpoint. Where
     runs share the root seed (0 unless it was given), a seed is the same noise at every checkpoint, since the key
-    of a stream of noise does not hold the weights: differences between checkpoints are **paired**, seed by seed. How
-    much cancels depends on how far apart the weights are: between epochs 0, 1, 3, 10 and 30 of a ResNet-5 the variance
-    of a difference of cosines was 0.7 to 1.0 of what independent noise gives (lr, alr, es; 5 seeds). Intervals of single
-    checkpoints do not show it.
+    of a stream of noise does not hold the weights: differences between checkpoints are **paired**, seed by seed. That
+    may be worth little: from one to the next of epochs 0, 1, 3, 10 and 30 of a ResNet-5 the variance of a difference
+    of cosines was 0.7 to 1.0 of what independent noise gives (lr, alr, es; 5 seeds). Intervals of single checkpoints
+    do not show it.
 
     **Along sigma** the estimators are called by their method, "lr" for "lr(sigma=0.1)", and sigma is where they lie:
     ``ds.sel(sigma=0.1, estimator="lr")``. Each run may hold several sigmas (``gp.sigma_sweep`` is one run of all),
