@@ -48,7 +48,7 @@ def curve_cards(
         _layout.set_scales([axis], found, "log", size[0] - _LEFT - strip)
     for panel in found:
         with paper():
-            _draw.draw_panel(axis, panel)
+            _draw.draw_panel(axis, panel, spare=True)
             _draw.draw_ceilings(axis, panel, places, labelled=True)
         yield figure
         _clear(axis)

@@ -21,6 +21,8 @@ from gradprobe.plots._style import LETTER, MARKERS, NOTE_SIZE, TITLE_SIZE, liter
 
 BAND_ALPHA = 0.16
 LAW_DASHES = (0, (2.6, 1.4))
+TWIN = " t"
+"""What stands in the name of an artist before the place of the method whose curve is the same."""
 THEORY: dict[str, Any] = {"color": "0.55", "linewidth": 0.8}
 """Look of the line that theory gives for random directions."""
 STRIP_GAP = 3.0
@@ -37,22 +39,33 @@ def marker(curve: Curve) -> dict[str, Any]:
     return {"marker": shape, "markerfacecolor": face, "markeredgecolor": curve.color, "markeredgewidth": 0.8}
 
 
-def draw_panel(axes: Axes, panel: Panel) -> None:
-    """All curves of a panel."""
+def draw_panel(axes: Axes, panel: Panel, spare: bool = False) -> None:
+    """All curves of a panel.
+
+    Args:
+        axes: The panel on paper.
+        panel: What it shows.
+        spare: Draw band and law also of a curve that equals another: pages show them once the other is hidden.
+    """
     count = len(panel.curves)
     if panel.theory:
         axes.plot(panel.theory["copies"], panel.theory["cosine"], zorder=1.9, gid="theory", **THEORY)
     for place, curve in enumerate(panel.curves):
-        twins = sum(np.array_equal(curve.mean, c.mean, equal_nan=True) for c in panel.curves[:place])
-        if np.isfinite(curve.mean).any():
-            _draw_curve(axes, curve, twins, place / count)
+        twins = [c for c in panel.curves[:place] if np.array_equal(curve.mean, c.mean, equal_nan=True)]
+        if not np.isfinite(curve.mean).any():
+            continue
+        order = 2.0 + place / count / 2
+        _draw_mean(axes, curve, len(twins), place / count)
+        if not twins:
+            _draw_rest(axes, curve, order, "")
+        elif spare:
+            _draw_rest(axes, curve, order, f"{TWIN}{twins[0].place}")
 
 
-def _draw_curve(axes: Axes, curve: Curve, twins: int, phase: float) -> None:
+def _draw_mean(axes: Axes, curve: Curve, twins: int, phase: float) -> None:
     """One curve; one that equals ``twins`` earlier ones is striped, so that all of them are seen."""
     style: Any = (0, _STRIPES[min(twins, 3) - 1]) if twins else "-"
     few = np.isfinite(curve.mean).sum() < 5
-    order = 2.0 + phase / 2
     axes.plot(
         curve.copies,
         curve.mean,
@@ -61,15 +74,17 @@ def _draw_curve(axes: Axes, curve: Curve, twins: int, phase: float) -> None:
         linewidth=0.8 if curve.flat else None,
         dash_capstyle="butt",
         markevery=None if few else (0.02 + 0.24 * phase, 0.24),
-        zorder=order,
+        zorder=2.0 + phase / 2,
         label=curve.estimator,
         gid=named("mean", curve.place),
         **marker(curve),
     )
-    if twins:
-        return
+
+
+def _draw_rest(axes: Axes, curve: Curve, order: float, twin: str) -> None:
+    """Band and law; ``twin`` goes into their names."""
     if np.isfinite(curve.low).any() and not curve.flat:
-        _draw_band(axes, curve, order)
+        _draw_band(axes, curve, order, named(f"band{twin}", curve.place))
     if curve.law:
         axes.plot(
             curve.law["copies"],
@@ -79,12 +94,11 @@ def _draw_curve(axes: Axes, curve: Curve, twins: int, phase: float) -> None:
             linewidth=0.7,
             zorder=order + 1,
             label=f"_law of {curve.estimator}",
-            gid=named("law", curve.place),
+            gid=named(f"law{twin}", curve.place),
         )
 
 
-def _draw_band(axes: Axes, curve: Curve, order: float) -> None:
-    gid = named("band", curve.place)
+def _draw_band(axes: Axes, curve: Curve, order: float, gid: str) -> None:
     if np.isfinite(curve.low).sum() == 1:  # an area needs two points
         axes.vlines(curve.copies, curve.low, curve.high, color=curve.color, alpha=0.5, linewidth=0.8, gid=gid)
         return

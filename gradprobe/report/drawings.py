@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
+from gradprobe.plots._draw import TWIN
 from gradprobe.plots._style import PLACE, PaperFigure
 
 _LINK = "{http://www.w3.org/1999/xlink}href"
@@ -19,6 +20,9 @@ _FONT = re.compile(r"font: (?:\w+ )??(\d+(?:\.\d+)?px)[^;]*")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 _FRAME = re.compile(r"(matplotlib\.axis|patch)_\d+$")
 """Names of what makes the axes: ground and spines are patches without a name of their own."""
+
+_NAME = re.compile(rf"(\w+).*?({TWIN}\d+)?{PLACE}(\d+)")
+"""What a method's artists are called: kind, perhaps whose twin, place of the method."""
 
 MEANT = {"#1a2440": "var(--smoothing,#1a2440)", "#a6cee3": "var(--noise,#a6cee3)"}
 """Colours of parts that a dark page has others for."""
@@ -100,8 +104,8 @@ def _rename(root: ElementTree.Element, key: str) -> None:
         old = element.attrib.pop("id", None)
         if old in new:
             element.attrib["id"] = new[old]
-        elif old and (found := re.fullmatch(rf"(\w+).*{PLACE}(\d+)", old)):
-            element.attrib["class"] = f"{found[1]} m{found[2]}"
+        elif old and (found := _NAME.fullmatch(old)):
+            element.attrib["class"] = f"{found[1]}{found[2] or ''} m{found[3]}"
         if _LINK in element.attrib:
             element.attrib[_LINK] = "#" + new[element.attrib[_LINK][1:]]
         for name in ("style", "clip-path", "fill"):

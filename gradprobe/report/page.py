@@ -107,7 +107,8 @@ def _section(context: Context) -> Any:
         try:
             body = SECTIONS.get(entry.name)(context)
         except UsageError as error:
-            body = tag("p", str(error), class_="lacks")
+            said = str(error)
+            body = tag("p", said[:1].upper() + said[1:], class_="lacks")
         if body is None:
             return None
         one = context.which and not entry.meta.get("runs")  # several runs: each heading says whose it is

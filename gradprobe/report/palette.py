@@ -19,13 +19,17 @@ _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
 def palette(ds: xr.Dataset) -> str:
-    """Rules of style: each method's colour, lighter where a dark page would swallow it, and how it is hidden."""
+    """Rules of style: each method's colour, lighter where a dark page would swallow it, how it is hidden.
+
+    Bands and laws of a curve that equals another are seen once the other is hidden.
+    """
     colors = colors_of(ds)
     light = "".join(f".m{i}{{--c:{c}}}" for i, c in enumerate(colors))
     dark = "".join(f".m{i}{{--c:{seen(c)}}}" for i, c in enumerate(colors) if seen(c) != c)
-    off = ",".join(f".off-m{i} .m{i}:not(.choice)" for i in range(len(colors)))
-    rules = f"\n{light}\n@media screen and (prefers-color-scheme:dark){{{dark}}}\n"
-    return rules + (f"{off}{{display:none}}\n" if off else "")
+    places = range(len(colors))
+    spare = "".join(f".t{i}{{display:none}}.off-m{i} .t{i}{{display:inline}}" for i in places)
+    hidden = "".join(f".off-m{i} .m{i}:not(.choice){{display:none}}" for i in places)
+    return f"\n{light}\n@media screen and (prefers-color-scheme:dark){{{dark}}}\n{spare}\n{hidden}\n"
 
 
 def colors_of(ds: xr.Dataset) -> list[str]:

@@ -18,6 +18,8 @@ from gradprobe.report.markup import tag
 from gradprobe.report.sections import SECTIONS
 from tests.report import browser
 from tests.report.pages import HOSTILE, METHODS, hostile, ordinary
+from tests.stats.batched import make_batches
+from tests.synthetic import Truth
 
 ORDER = [
     "verdict",
@@ -184,6 +186,17 @@ def test_what_a_run_lacks_is_a_sentence() -> None:
     without = page.html(ordinary(smoothed=False))
     assert "holds no smoothed reference" in without
     assert "bias of the encoding or of smoothing" in without
+
+
+def test_a_page_of_several_batches_says_which_it_shows_and_what_data_would_do() -> None:
+    methods = {"lr": Truth(), "es": Truth(kappa=300.0)}
+    several = make_batches(np.random.default_rng(0), methods, batches=3, noise=0.5).ds
+    text = page.html(several)
+    assert "the first of 3 batches" in text
+    share = float(gp.stats.data_or_copies(several, "model")["data_share"])
+    table = re.search(r'data-name="data-or-copies".*?</table>', text, re.DOTALL)
+    assert table is not None
+    assert f'data-v="{share!r}"' in table[0]
 
 
 def test_figures_follow_a_dark_page(text: str) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import gradprobe as gp
@@ -119,6 +120,24 @@ def test_methods_are_hidden_everywhere(browser: Browser) -> None:
     assert browser.js(seen, "svg .m0") > 0
     browser.js("document.querySelector('.choice.m1 input').click()")
     assert browser.js(seen, "svg .m1") > 0
+
+
+def test_a_method_that_equals_a_hidden_one_gets_its_band(browser: Browser, tmp_path: Path) -> None:
+    ds = ordinary()
+    twin = ds.isel(estimator=[0, 1]).assign_coords(estimator=["lr", "twin"])
+    for name, values in ds.data_vars.items():
+        if "estimator" in values.dims:
+            axis = values.dims.index("estimator")
+            twin[name] = (values.dims, np.repeat(values.isel(estimator=[0]).values, 2, axis))
+    browser.open(gp.write_html(twin, tmp_path / "twins.html"))
+    seen = "return [...document.querySelectorAll(arguments[0])].filter(e => e.getClientRects().length).length"
+    first, second = ".card .band.m0", ".card .band.m1"
+    assert (browser.js(seen, first), browser.js(seen, second)) == (3, 0)
+    browser.js("document.querySelector('.choice.m0 input').click()")
+    assert (browser.js(seen, first), browser.js(seen, second)) == (0, 3)
+    assert browser.js(seen, ".card .law.m1") == 3
+    browser.js("document.querySelector('.choice.m1 input').click()")
+    assert browser.js(seen, ".band") == 0
 
 
 def test_the_address_keeps_what_is_shown(browser: Browser, pages: dict[str, Path]) -> None:
