@@ -11,23 +11,15 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
-from matplotlib.ticker import (
-    FixedFormatter,
-    FixedLocator,
-    LogLocator,
-    MaxNLocator,
-    NullFormatter,
-    NullLocator,
-    ScalarFormatter,
-)
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from gradprobe.core.errors import UsageError, described, one_of, whole
 from gradprobe.plots import _draw, _layout, register
 from gradprobe.plots._choice import choose_estimators, choose_layers
 from gradprobe.plots._save import finish, made_from
+from gradprobe.plots._stage_axes import EDGE, log_range, set_x_axis, step_of, value_range
 from gradprobe.plots._stages import Asked, StagePanel, Stages, stage_panels
-from gradprobe.plots._style import LETTER, PaperFigure, inches, named, paper
+from gradprobe.plots._style import PaperFigure, inches, named, paper
 from gradprobe.plots.similarity_figure import REFERENCES
 from gradprobe.store.along import apart, common_copies, further, is_comparison
 
@@ -40,7 +32,6 @@ QUANTITIES = {
 AXES = {"checkpoint": "Checkpoint", "sigma": "Standard deviation $σ$ of the noise"}
 BOUNDS = (0, (1.0, 1.2))
 """Dots: an interval of which only the ends are known."""
-TICK_SIZE = 6.5
 
 
 @register(
@@ -64,9 +55,9 @@ def training(
     """Draw how good estimates are along training, or along sigma.
 
     One panel per layer in execution order, then the whole model; one colour and marker per method. Marks have their
-    95 % intervals over seeds, for this batch, at each checkpoint; where all runs share their noise, differences
-    between checkpoints are known better than these intervals say. What is not resolved has no mark: dots go from
-    one bound to the other, and the line is broken. Checkpoints that are numbers (epochs, steps) lie to scale.
+    95 % intervals over seeds, for this batch, at each checkpoint; runs that share their noise differ seed by
+    seed (``gp.concat``), which these intervals do not show. What is not resolved has no mark: dots go from one bound
+    to the other, and the line is broken. Checkpoints that are numbers (epochs, steps) lie to scale.
 
     Args:
         ds: Runs side by side, as ``gp.concat`` gives them.
@@ -115,10 +106,21 @@ def training(
         "caption": figure.gradprobe_caption,
         "arguments": given | {"width": width},
     }
-    runs = [{dim: label} | made_from(run)["run"] for label, run in apart(ds)]
+    runs = [{dim: label} | _about(run) for label, run in apart(ds)]
     versions = made_from(xr.Dataset())["versions"]
     record |= {"panels": [p.to_dict() for p in panels], "runs": runs, "versions": versions}
     return finish(figure, record, save)
+
+
+def _about(run: xr.Dataset) -> dict[str, Any]:
+    """What made one run; checkpoints by the names of their files, not where they happened to lie."""
+    known = made_from(run)["run"]
+    asked = dict(known.get("configuration") or {})
+    place = str(asked.get("checkpoint") or "")
+    if place and Path(place).name != place:
+        asked["checkpoint"] = Path(place).name
+        known["problem"] = str(known.get("problem", "")).replace(place, Path(place).name)
+    return known | ({"configuration": asked} if asked else {})
 
 
 def _noisy(ds: xr.Dataset, label: str) -> bool:
@@ -151,12 +153,12 @@ def _draw_all(panels: list[StagePanel], asked: Asked, along: str, xlabel: str, s
     with paper(marks=min(1.0, 0.5 + 0.4 * room)):
         figure, axes = _layout.make_grid(len(panels), size)
         texts = _layout.titles(list(panels), room)
-        bottom, top = _log_range(panels) if logarithmic else _range(panels)
-        step = _step(panels[0].stages, along, room)
+        bottom, top = log_range(panels) if logarithmic else value_range(panels)
+        step = step_of(panels[0].stages, along, room)
         heads, below = [], 0.0
         for axis, panel, text in zip(axes, panels, texts, strict=True):
             axis.set(yscale="log" if logarithmic else "linear", ylim=(bottom, top))
-            below = _x_axis(axis, panel.stages[0], along, room)
+            below = set_x_axis(axis, panel.stages[0], along, room, 0.5 * step * len(panel.stages) + EDGE)
             for place, stages in enumerate(panel.stages):
                 aside = step * (place - (len(panel.stages) - 1) / 2)
                 _draw_stages(axis, stages, aside, (bottom, top))
@@ -213,80 +215,6 @@ def _draw_stages(axis: Axes, stages: Stages, aside: float, shown: tuple[float, f
             )
 
 
-def _step(stages: list[Stages], along: str, room: float) -> float:
-    """How far methods stand apart, in points: not so far that one checkpoint's reach another's."""
-    at = np.unique(np.log(stages[0].copies) if along == "log" else stages[0].copies)
-    if at.size < 2:
-        return 2.2
-    return float(
-        np.clip(0.5 * 72 * 0.8 * room * np.diff(at).min() / (at[-1] - at[0]) / len(stages), 1.3, 2.2)
-    )
-
-
-def _range(panels: list[StagePanel]) -> tuple[float, float]:
-    """All values; intervals up to 1, and below 0 up to a tenth of the height."""
-    values, edges = _shown(panels)
-    top = max(0.05, values.max(initial=0.05), min(1.0, edges.max(initial=0.0)))
-    top = 1.04 * max(top, 1.0 if top > 0.5 else 0.0)
-    return float(min(values.min(initial=0.0), max(edges.min(initial=0.0), -0.1 * top)) - 0.03 * top), float(
-        top
-    )
-
-
-def _log_range(panels: list[StagePanel]) -> tuple[float, float]:
-    """All values, and intervals and bounds up to ten times beyond."""
-    values, edges = _shown(panels)
-    values, edges = values[values > 0], edges[edges > 0]
-    if not values.size:
-        values = edges if edges.size else np.array([1.0, 10.0])
-    low = max(edges.min(initial=values.min()), values.min() / 10)
-    return float(low / 1.3), float(1.3 * min(edges.max(initial=values.max()), 10 * values.max()))
-
-
-def _shown(panels: list[StagePanel]) -> tuple[Any, Any]:
-    stages = [s for p in panels for s in p.stages]
-    values = np.concatenate([s.mean for s in stages])
-    edges = np.concatenate([x for s in stages for x in (s.low, s.high)])
-    return values[np.isfinite(values)], edges[np.isfinite(edges)]
-
-
-def _x_axis(axis: Axes, stages: Stages, along: str, room: float) -> float:
-    """Scale and ticks; the height that long names need below the panel, in inches."""
-    places = stages.copies.astype(float)
-    first, last = float(places.min()), float(places.max())
-    if along == "log":
-        margin = (last / first) ** 0.08
-        axis.set(xscale="log", xlim=(first / margin, last * margin))
-        axis.xaxis.set_major_locator(LogLocator(numticks=max(3, int(room / 0.3))))
-        axis.xaxis.set_minor_locator(FixedLocator(places.tolist()))
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        return 0.0
-    margin = 0.07 * (last - first)
-    axis.set_xlim(first - margin, last + margin)
-    if along == "linear":
-        axis.xaxis.set_major_locator(MaxNLocator(max(2, int(room / 0.4)), steps=[1, 2, 2.5, 5, 10]))
-        axis.xaxis.set_major_formatter(ScalarFormatter())
-        axis.xaxis.set_minor_locator(FixedLocator(places.tolist()))
-        return 0.0
-    return _named_ticks(axis, stages, room)
-
-
-def _named_ticks(axis: Axes, stages: Stages, room: float) -> float:
-    """Names of checkpoints, upright where they do not fit side by side; of very many, some."""
-    letter = LETTER * TICK_SIZE / 72
-    names = [str(x) for x in stages.labels]
-    names = [x if len(x) <= 18 else f"{x[:8]}…{x[-9:]}" for x in names]
-    step = max(1, int(np.ceil(len(names) * 1.4 * TICK_SIZE / 72 / (0.85 * room))))
-    axis.xaxis.set_major_locator(FixedLocator(stages.copies[::step].tolist()))
-    axis.xaxis.set_major_formatter(FixedFormatter([x.replace("$", r"\$") for x in names[::step]]))
-    axis.xaxis.set_minor_locator(NullLocator())
-    widest = max(map(len, names)) * letter
-    if widest + letter < 0.85 * room / len(names):
-        return 0.0
-    axis.tick_params(axis="x", labelrotation=90)
-    return widest
-
-
 def _legend(figure: PaperFigure, panels: list[StagePanel]) -> Legend:
     grey, stages = "0.35", [s for p in panels for s in p.stages]
     handles = [_draw.entry(s) for s in panels[0].stages]
@@ -310,10 +238,13 @@ def _caption(ds: xr.Dataset, panels: list[StagePanel], asked: Asked, dim: str) -
         "half_copies": "Half-power copies (1/cos² is twice its limit against {})",
         "price": "Price: copies over (1/cos² - 1/ceiling²), against {}",
     }[asked.quantity].format(REFERENCES.get(asked.reference, asked.reference))
-    about, where = ds.attrs.get("problem", ""), "checkpoints" if dim == "checkpoint" else "sizes of the noise"
-    said = [
-        f"{what}, at {ds.sizes[dim]} {where}{f' ({about})' if about else ''}, by layer and for the whole model."
-    ]
+    about, many = ds.attrs.get("problem", ""), ds.sizes[dim]
+    places = (
+        f"{many} checkpoint{'s' * (many > 1)}"
+        if dim == "checkpoint"
+        else f"{many} value{'s' * (many > 1)} of sigma"
+    )
+    said = [f"{what}, at {places}{f' ({about})' if about else ''}, by layer and for the whole model."]
     said.append("Bars: 95 % intervals over seeds, pointwise, for this batch only (cut at the panel's edge).")
     stages = [s for p in panels for s in p.stages]
     if any((~np.isfinite(s.mean) & np.isfinite(s.low)).any() for s in stages):

@@ -23,6 +23,7 @@ from gradprobe.plots._save import finish, made_from
 from gradprobe.plots._style import MARKERS, TITLE_SIZE, PaperFigure, inches, paper
 from gradprobe.stats._names import listed
 from gradprobe.stats.sigma_window import TOLERANCE
+from gradprobe.store.along import one_sweep
 
 SMOOTHING = (0, (2.6, 1.4))
 LANE = 0.055
@@ -69,7 +70,7 @@ def sigma_sweep(
             nothing to draw.
     """
     one_of("scale", scale, ("raw", "unit-gain"))
-    size = inches(width)
+    size, ds = inches(width), one_sweep(ds) if isinstance(ds, xr.Dataset) else ds
     n = float(ds["copies"].values[-1]) if copies is None else positive("copies", copies)
     names = choose_layers(ds, layers)
     whole = stats.against_sigma(ds, n, "model", tolerance, scale)

@@ -17,12 +17,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def register(name: str, *, summary: str, **meta: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def register(
+    name: str, *, summary: str, itself: tuple[str, ...] = (), **meta: Any
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorator that registers a statistic, and lets it take several runs side by side.
 
     Args:
         name: What the user writes.
         summary: One line that says what it is.
+        itself: Dimensions of runs side by side that the statistic knows; along others it is taken of each run.
         **meta: Further literal facts.
 
     Returns:
@@ -32,7 +35,7 @@ def register(name: str, *, summary: str, **meta: Any) -> Callable[[Callable[P, R
     def add(function: Callable[P, R]) -> Callable[P, R]:
         from gradprobe.stats._along import along_runs  # xarray: not for names alone
 
-        return STATISTICS.register(name, summary=summary, **meta)(along_runs(function))
+        return STATISTICS.register(name, summary=summary, **meta)(along_runs(function, itself))
 
     return add
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar, cast
 
 import xarray as xr
@@ -18,7 +18,7 @@ R = TypeVar("R")
 _VALUES = "values of one array"
 
 
-def along_runs(function: Callable[P, R]) -> Callable[P, R]:
+def along_runs(function: Callable[P, R], itself: Sequence[str] = ()) -> Callable[P, R]:
     """A statistic that also takes a comparison (``gp.concat``) as its first argument.
 
     It is computed of each run alone, exactly as if the others were not there, and the results are put together along
@@ -27,13 +27,14 @@ def along_runs(function: Callable[P, R]) -> Callable[P, R]:
 
     Args:
         function: The statistic.
+        itself: Further dimensions that it knows.
     """
     first = next(iter(inspect.signature(function).parameters))
 
     @functools.wraps(function)
     def mapped(*args: P.args, **kwargs: P.kwargs) -> R:
         given = args[0] if args else kwargs.get(first)
-        if not is_comparison(given):
+        if not is_comparison(given) or further(given) in itself:
             return function(*args, **kwargs)
         rest = {k: v for k, v in kwargs.items() if args or k != first}
         return cast(R, _each(function, given, args[1:], rest))

@@ -17,6 +17,7 @@ from gradprobe.stats._law import TWO_SIDED
 from gradprobe.stats._smoothed import with_both
 from gradprobe.stats.alignment_law import alignment
 from gradprobe.stats.decomposition import decompose
+from gradprobe.store.along import one_sweep
 
 TOLERANCE = 0.02
 """How much of a cosine more than at the best sigma is still inside the window."""
@@ -36,7 +37,11 @@ class _Table:
         return np.where(gone, nothing, values[self.where])
 
 
-@register("against_sigma", summary="parts of 1 - cosine against sigma, and the sigmas that cost least")
+@register(
+    "against_sigma",
+    summary="parts of 1 - cosine against sigma, and the sigmas that cost least",
+    itself=("sigma",),
+)
 def against_sigma(
     ds: xr.Dataset,
     copies: float | None = None,
@@ -60,7 +65,8 @@ def against_sigma(
     A sigma whose total is not known (see ``decompose``) is passed over, and it ends the window.
 
     Args:
-        ds: Results of estimators at several sigmas, as ``sigma_sweep`` gives them, or a run made by hand.
+        ds: Results of estimators at several sigmas, as ``sigma_sweep`` gives them, a run made by hand, or runs side
+            by side along sigma (``gp.concat``).
         copies: n, one positive number, inside the run or beyond it; default: the run's last. More copies make
             noise cheap, so the window moves to smaller sigmas as n grows.
         over: ``parameter``, ``layer`` (default), ``model``, or groups of layers as for ``cosine``.
@@ -76,6 +82,7 @@ def against_sigma(
     Raises:
         UsageError: No method has two sigmas, ``copies`` or ``tolerance`` is not positive, or as ``decompose``.
     """
+    ds = one_sweep(ds)
     table = _table(ds)
     n = float(ds["copies"].values[-1]) if copies is None else positive("copies", copies)
     limit = positive("tolerance", tolerance)

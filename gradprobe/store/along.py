@@ -73,6 +73,31 @@ def last_run(ds: xr.Dataset) -> xr.Dataset:
     return _restored(one, told[0], dim, label, ("estimator",)) if told else one
 
 
+def one_sweep(ds: xr.Dataset) -> xr.Dataset:
+    """Runs along sigma as one run of estimators at several sigmas, as of ``gp.sigma_sweep``; others as they are."""
+    if "sigma" not in ds.dims:
+        return ds
+    parts: list[xr.Dataset] = []
+    for sigma, run in apart(ds):
+        noisy = run["stochastic"].values.astype(bool)
+        names = [
+            f"{e}(sigma={sigma!r})" if n else str(e)
+            for e, n in zip(run["estimator"].values, noisy, strict=True)
+        ]
+        run = run.assign_coords(estimator=names)
+        parts.append(run.isel(estimator=np.flatnonzero(noisy)) if parts else run)
+    return xr.concat(
+        parts,
+        dim="estimator",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="outer",
+        fill_value={v: _fill(v, x) for v, x in parts[0].data_vars.items()},
+        combine_attrs="override",
+    )
+
+
 def _restored(
     one: xr.Dataset, run: Mapping[str, Any], dim: str, label: Any, whole: Sequence[str] = ()
 ) -> xr.Dataset:

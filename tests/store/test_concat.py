@@ -285,6 +285,16 @@ def test_one_sweep_lies_along_sigma(sweep: xr.Dataset) -> None:
     assert gp.stats.cosine(ds.sel(sigma=0.1)).sizes["estimator"] == 3
 
 
+def test_runs_along_sigma_have_the_window_of_one_sweep(sweep: xr.Dataset) -> None:
+    ds = gp.concat([sweep], "sigma")
+    found, whole = (gp.stats.against_sigma(x) for x in (ds, sweep))
+    for name in ("value", "excess", "verdict", "best", "window_low"):
+        expected = whole[name].sel(estimator=found["estimator"].values)
+        np.testing.assert_array_equal(found[name].transpose(*expected.dims), expected)
+    figures = [gp.plots.sigma_sweep(x).gradprobe_record["panels"] for x in (ds, sweep)]
+    assert sorted(map(str, figures[0][0]["methods"])) == sorted(map(str, figures[1][0]["methods"]))
+
+
 def _arrays(found: Any) -> list[np.ndarray]:
     return [found.values] if isinstance(found, xr.DataArray) else [v.values for v in found.data_vars.values()]
 
