@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from gradprobe.report import kinds as c
+from gradprobe.report.grouping import words
 from gradprobe.report.wording import MOST_NAMES, cosine_text, listed, name_text
 from gradprobe.stats._law import ENOUGH_BLOCKS, ENOUGH_SEEDS
 from gradprobe.store.assemble import attribute
@@ -29,20 +30,23 @@ def uneven_sentences(lost: pd.DataFrame, gains: xr.Dataset) -> list[str]:
         known = own["gain_low"].values > 0
         values, names = own["gain"].values[known], own["layer"].values[known]
         low, high = int(values.argmin()), int(values.argmax())
+        span = f"from {values[low]:.2g} in {name_text(names[low])} to {values[high]:.2g} in {name_text(names[high])}"
         found.append(
-            f"{name_text(row['method'])}: gains differ between layers ({values[low]:.2g} in {name_text(names[low])}, "
-            f"{values[high]:.2g} in {name_text(names[high])}), which holds the whole model's ceiling at "
-            f"{cosine_text(row, 'raw')}; with each layer rescaled to unit gain it is {cosine_text(row, 'unit')}."
+            f"{name_text(row['method'])}: gains differ between layers, {span}. That holds the whole model's "
+            f"ceiling at {cosine_text(row, 'raw')}; with each layer rescaled to unit gain it is {cosine_text(row, 'unit')}."
         )
     return found
 
 
-def caveats(ds: xr.Dataset, reference: str, table: pd.DataFrame, tests: xr.Dataset | None) -> list[str]:
-    """What a reader must know besides, one sentence each; the last says what the words mean.
+def caveats(
+    ds: xr.Dataset, reference: str, targets: c.Targets, table: pd.DataFrame, tests: xr.Dataset | None
+) -> list[str]:
+    """What a reader must know besides; the last two say what the words mean and what it is all of.
 
     Args:
         ds: Results of one batch.
         reference: What estimates are held against.
+        targets: What counts as good.
         table: All claims.
         tests: Result of :func:`gradprobe.report.claims.sound`.
     """
@@ -52,6 +56,7 @@ def caveats(ds: xr.Dataset, reference: str, table: pd.DataFrame, tests: xr.Datas
         *_surrogate(ds, reference, table),
         *_incomplete(ds, table),
         *_warned(ds),
+        *words(set(table["kind"]), bool(table["declared"].any()), targets.cosine, targets.exact),
         _scope(ds, reference, table),
     ]
 
@@ -132,12 +137,12 @@ def _scope(ds: xr.Dataset, reference: str, table: pd.DataFrame) -> str:
     batch = ds.attrs.get("batch_size")
     of = f"one batch of {batch}" if batch else "one batch"
     problem = ds.attrs.get("problem")
-    said = f"All of this is of {f'{name_text(problem)}, ' * bool(problem)}{of}, held against {reference}"
+    said = f"All of this is of {f'{name_text(problem)}, ' * bool(problem)}{of}, held against {reference}."
     if not (table["kind"].isin(c.CLAIMED) & ~table["exact"]).any():
-        return f"{said}."
+        return said
     return (
-        f"{said}; brackets are 95 % intervals of single numbers over {ds.sizes['seed']} seeds, and a claim of one "
-        f"kind is false anywhere with a chance of {100 * c.ALPHA:g} % at most."
+        f"{said} Brackets are 95 % intervals of single numbers over seeds. A claim of one kind is false in any layer "
+        f"with a chance of {100 * c.ALPHA:g} % at most, and of the whole model with as much again."
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
+from functools import partial
 
 from gradprobe.report import kinds as c
 from gradprobe.report.wording import (
     MOST_NAMES,
     WORDS,
     Row,
+    cosine_after,
     cosine_text,
     detail_text,
     listed,
@@ -22,21 +25,22 @@ ORDER = (
 )  # fmt: skip
 """Kinds in a sentence on layers: what copies cannot mend first, what is fine last."""
 
-REASONED = (c.NOTHING, c.SMALL, c.BROKEN, c.UNDEFINED, c.MISSING, c.REFUSED)
-"""Kinds with one reason in place of numbers."""
-
-IS = {
-    c.NEARLY: "is nearly exact under",
-    c.GOOD: "is good under",
-    c.NOISE: "is noise-limited under",
-    c.BIAS: "is bias-limited under",
-    c.AGAINST: "points away from the gradient under",
-    c.OPEN: "is left open by",
+REASONED = {
+    c.NOTHING: "nothing can be said of {}",
+    c.SMALL: "nothing is claimed of {}",
+    c.BROKEN: "nothing is claimed of {}",
+    c.UNDEFINED: "there is no cosine in {}",
+    c.MISSING: "nothing was computed in {}",
+    c.REFUSED: "it does not serve {}",
 }
+"""Kinds with one reason in place of numbers, and what is said of layers."""
+
+BEST = {c.NEARLY: "nearly", c.GOOD: "needed", c.NOISE: "needed"}
+"""Numbers of copies by which methods of one kind are put in order, fewest first; by ceiling or cosine elsewhere."""
 
 
 def model_sentences(rows: Sequence[Row], target: float) -> list[str]:
-    """One sentence for each kind that the whole model has under some method; best first.
+    """What is said of the whole model: together for all methods of which it has one kind, the best kind first.
 
     Args:
         rows: Claims of the model.
@@ -45,10 +49,8 @@ def model_sentences(rows: Sequence[Row], target: float) -> list[str]:
     found = []
     for kind in c.KINDS:
         mine = [row for row in rows if row["kind"] == kind]
-        if mine and kind in IS:
-            shown = [f"{name_text(row['method'])} ({detail_text(row, target)})" for row in mine[:MOST_NAMES]]
-            more = [f"{name_text(row['method'])} (cosine {cosine_text(row)})" for row in mine[MOST_NAMES:]]
-            found.append(f"The whole model {IS[kind]} {_joined(shown + more)}.")
+        if mine and kind in c.CLAIMED:
+            found.append(f"In the whole model {_claim(sorted(mine, key=_rank), target)}.")
         else:
             for why in dict.fromkeys(reason_text(row) for row in mine):
                 methods = listed([row["method"] for row in mine if reason_text(row) == why])
@@ -57,7 +59,7 @@ def model_sentences(rows: Sequence[Row], target: float) -> list[str]:
 
 
 def layer_sentences(rows: Sequence[Row], target: float) -> list[str]:
-    """One sentence for each method, or for several of which the same is to be said; worst first.
+    """What is said of the layers under each method, or under several of which it is the same; worst first.
 
     Args:
         rows: Claims of layers.
@@ -68,10 +70,62 @@ def layer_sentences(rows: Sequence[Row], target: float) -> list[str]:
     for method in dict.fromkeys(str(row["method"]) for row in rows):
         mine = [row for row in rows if row["method"] == method]
         kinds = {kind: [row for row in mine if row["kind"] == kind] for kind in ORDER}
-        text = "; ".join(_clause(some, len(mine), target) for some in kinds.values() if some)
+        clauses = [_clause(some, len(mine), target) for some in kinds.values() if some]
+        text = ". ".join([clauses[0], *map(_capital, clauses[1:])])
         said.setdefault(text, []).append(method)
         worst[text] = tuple(-len(some) for some in kinds.values())
-    return [f"{listed(said[text])}: {text}." for text in sorted(said, key=lambda t: worst[t])]
+    return [f"Under {listed(said[text])}, {text}." for text in sorted(said, key=lambda t: worst[t])]
+
+
+def words(kinds: Collection[str], declared: bool, target: float, exact: float) -> list[str]:
+    """One line on what the words of all other sentences mean; none where none of them occurs.
+
+    Args:
+        kinds: Kinds that occur.
+        declared: Whether a claim rests on a declared mean.
+        target: The cosine that is asked for.
+        exact: The cosine that is called nearly exact.
+    """
+    means = {
+        c.NEARLY: f"nearly exact: a cosine above {exact:g}",
+        c.GOOD: f"good: one above {target:g}",
+        c.NOISE: f"noise-limited: below {target:g}, and more copies get there",
+        c.BIAS: f"bias-limited: no number of copies gets to {target:g}",
+        c.OPEN: "left open: none of these is beyond doubt",
+    }
+    used = [text for kind, text in means.items() if kind in kinds]
+    used += ["as declared: its mean is taken to be the smoothed gradient"] * declared
+    return [f"Words: {'; '.join(used)}."] if used else []
+
+
+def _capital(clause: str) -> str:
+    """A clause as a sentence; names of layers stay as they are."""
+    ours = clause.startswith(("nothing ", "there is ", "it does ", "all "))
+    return clause[0].upper() + clause[1:] if ours else clause
+
+
+def _rank(row: Row) -> tuple[float, ...]:
+    """Best first; what is not known last."""
+    copies = float(row[BEST[row["kind"]]]) if row["kind"] in BEST else math.nan
+    value = float(row["ceiling" if row["kind"] == c.BIAS and not row["exact"] else "cosine"])
+    return tuple(math.inf if math.isnan(x) else x for x in (copies, -value))
+
+
+def _claim(rows: Sequence[Row], target: float) -> str:
+    """``a is good: ...``, or ``a and b are good. a: .... b: ...``; of more than three the first three in full."""
+    subject, verb = listed([row["method"] for row in rows]), _verb(rows[0]["kind"], len(rows) > 1)
+    if len(rows) == 1:
+        return f"{subject} {verb}: {detail_text(rows[0], target)}"
+    detail = cosine_after if rows[0]["kind"] == c.OPEN else partial(detail_text, target=target)
+    each = [f"{name_text(row['method'])}: {detail(row)}" for row in rows[:MOST_NAMES]]
+    rest = [f"{name_text(row['method'])}: cosine {cosine_text(row)}" for row in rows[MOST_NAMES:]]
+    return ". ".join([f"{subject} {verb}", *each, *(["; ".join(rest)] if rest else [])])
+
+
+def _verb(kind: str, plural: bool) -> str:
+    if kind == c.AGAINST:
+        return f"point{'s' * (not plural)} away from the gradient"
+    return f"{'are' if plural else 'is'} {WORDS[kind]}"
 
 
 def _clause(rows: Sequence[Row], count: int, target: float) -> str:
@@ -80,14 +134,14 @@ def _clause(rows: Sequence[Row], count: int, target: float) -> str:
     where = _where([row["layer"] for row in rows], count)
     if kind in REASONED:
         why = " or ".join(dict.fromkeys(reason_text(row) for row in rows))
-        return f"{WORDS[kind]} {'of' if kind == c.NOTHING else 'in'} {where}{f' ({why})' * bool(why)}"
+        return REASONED[kind].format(where) + f": {why}" * bool(why)
+    verb = _verb(kind, len(rows) > 1)
     if len(rows) == 1:
-        return f"{WORDS[kind]} in {where} ({detail_text(rows[0], target)})"
+        return f"{where} {verb}: {detail_text(rows[0], target)}"
     if kind in (c.BIAS, c.NOISE):
-        of = "ceiling" if kind == c.BIAS else "cosine"
-        bad = min(rows, key=lambda row: float(row[of]))
-        return f"{WORDS[kind]} in {where} (worst {name_text(bad['layer'])}: {detail_text(bad, target)})"
-    return f"{WORDS[kind]} in {where} ({_range(rows)})"
+        bad = max(rows, key=_rank)
+        return f"{where} {verb}, worst {name_text(bad['layer'])}: {detail_text(bad, target)}"
+    return f"{where} {verb}: {_range(rows)}"
 
 
 def _where(layers: Sequence[str], count: int) -> str:
@@ -101,14 +155,8 @@ def _where(layers: Sequence[str], count: int) -> str:
 def _range(rows: Sequence[Row]) -> str:
     values = [float(row["cosine"]) for row in rows]
     low, high = (f"{end(values):.2f}" for end in (min, max))
-    span = low if low == high else f"{low} to {high}"
+    span = f"cosine {low}" if low == high else f"cosines from {low} to {high}"
     exact, copies_of = all(row["exact"] for row in rows), [int(row["copies"]) for row in rows]
     least, most = min(copies_of), max(copies_of)
     copies = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-    after = "without noise" if exact else f"after {copies} copies"
-    few = ": neither noise nor bias is beyond doubt" if rows[0]["kind"] == c.OPEN and not exact else ""
-    return f"cosine {span} {after}{few}"
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return " and ".join([*([", ".join(parts[:-1])] if len(parts) > 1 else []), *parts[-1:]])
+    return f"{span} {'without noise' if exact else f'after {copies} copies'}"

@@ -115,7 +115,7 @@ def verdict(ds: xr.Dataset, reference: str = "bp", cosine: float = TARGET, exact
     Example:
         >>> found = gp.verdict(ds)
         >>> print(found.of("fc")[1])
-        alr in fc: open: cosine 0.810 [0.775, 0.844] after 100 copies, too few to tell
+        alr in fc: left open: cosine 0.810 [0.775, 0.844] after 100 copies, too few to tell
         noise from bias; 0.9 needs more than 820 copies, if any number is enough.
     """
     ds = one_setting(ds) if is_comparison(ds) else ds
@@ -138,7 +138,7 @@ def verdict(ds: xr.Dataset, reference: str = "bp", cosine: float = TARGET, exact
         *model_sentences([row for row in rows if row["over"] == "model"], targets.cosine),
         *(uneven_sentences(uneven(ds, reference, laws["model"]), laws["layer"]) if laws else []),
         *layer_sentences([row for row in rows if row["over"] == "layer"], targets.cosine),
-        *caveats(ds, reference, table, tests),
+        *caveats(ds, reference, targets, table, tests),
     ]
     facts = {"problem": str(ds.attrs.get("problem", "")), "reference": reference}
     return Verdict(tuple(sentences), table, facts | {"cosine": targets.cosine, "exact": targets.exact})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from gradprobe.report import kinds as c
@@ -16,36 +16,50 @@ MOST_NAMES = 3
 
 def cosine_text(row: Row, name: str = "cosine") -> str:
     """``0.743 [0.731, 0.755]``: a cosine with the ends that it has, none beyond -1 or 1."""
-    value, low, high = (float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
-    wide = not high - low < 0.1
-    digits = 2 if wide else 3
-
-    def written(x: float, away: float = 0.0) -> str:
-        moved = round(x + away * 0.5 * 10**-digits, digits) if away else x  # ends are rounded outwards
-        return f"{min(max(moved, -1.0), 1.0):.{digits}f}"
-
+    value, low, high = ends_of(row, name)
     if not (math.isfinite(low) and math.isfinite(high)) or low == high:
-        return written(value)
-    return f"{written(value)} [{written(low, -1)}, {written(high, 1)}]"
+        return _decimal(value, 2 if not high - low < 0.1 else 3)
+    return _with_ends(value, low, high)
 
 
-def copies_text(value: float) -> str:
-    """A number of copies to two digits: ``41,000``."""
-    if value <= 0:
-        return "0"
+def ends_of(row: Row, name: str) -> tuple[float, float, float]:
+    """A quantity of a row: value, low and high."""
+    value, low, high = (float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    return value, low, high
+
+
+def _with_ends(value: float, low: float, high: float) -> str:
+    digits = 3 if high - low < 0.1 else 2
+    half = 0.5 * 10**-digits  # ends are rounded outwards
+    return f"{_decimal(value, digits)} [{_decimal(low - half, digits)}, {_decimal(high + half, digits)}]"
+
+
+def _decimal(value: float, digits: int) -> str:
+    return f"{min(max(round(value, digits), -1.0), 1.0) + 0.0:.{digits}f}"  # + 0.0: no -0
+
+
+def copies_text(value: float, rounded: Callable[[float], int] = round) -> str:
+    """A number of copies to two digits, one at least: ``41,000``."""
+    value = max(value, 1.0)
     step = 10 ** max(int(math.floor(math.log10(value))) - 1, 0)
-    return f"{round(value / step) * step:,}"
+    return f"{max(rounded(value / step), 1) * step:,}"
 
 
 def needed_text(row: Row, target: float) -> str:
     """``0.9 needs about 41,000 copies [35,000, 52,000]``, or at least so many; "" where nothing is known."""
-    value, low, high = (float(row[f"needed{end}"]) for end in ("", "_low", "_high"))
+    value, low, high = ends_of(row, "needed")
     if math.isfinite(value) and math.isfinite(high):
-        ends = f" [{copies_text(low)}, {copies_text(high)}]"
-        return f"{target:g} needs about {copies_text(max(value, 1.0))} copies{ends}"
+        return f"{target:g} needs {_about(value, low, high)}"
     if math.isfinite(low) and low > float(row["copies"]):
-        return f"{target:g} needs more than {copies_text(low)} copies, if any number is enough"
+        return f"{target:g} needs more than {copies_text(low, math.floor)} copies, if any number is enough"
     return ""
+
+
+def _about(value: float, low: float = math.nan, high: float = math.nan) -> str:
+    """``about 720 copies``, with ends (rounded outwards) if there are any."""
+    text = copies_text(value)
+    ends = f" [{copies_text(low, math.floor)}, {copies_text(high, math.ceil)}]" if high == high else ""
+    return f"about {text} cop{'y' if text == '1' else 'ies'}{ends}"
 
 
 def name_text(name: object) -> str:
@@ -72,15 +86,18 @@ WORDS = {
     c.NOISE: "noise-limited",
     c.BIAS: "bias-limited",
     c.AGAINST: "pointing away from the gradient",
-    c.OPEN: "open",
+    c.OPEN: "left open",
     c.NOTHING: "nothing can be said",
-    c.SMALL: "no claim",
-    c.BROKEN: "no claim",
+    c.SMALL: "nothing is claimed",
+    c.BROKEN: "nothing is claimed",
     c.REFUSED: "not served",
     c.MISSING: "not computed",
     c.UNDEFINED: "no cosine",
 }
 """How kinds are called in sentences."""
+
+TINY = 0.01
+"""A part of the bias that lies between its negative and it beyond doubt is not worth a word."""
 
 
 def said(row: Row, target: float, why: str = "") -> str:
@@ -98,21 +115,25 @@ def said(row: Row, target: float, why: str = "") -> str:
 def detail_text(row: Row, target: float) -> str:
     """The numbers, or the reason, behind a kind."""
     kind = row["kind"]
-    if row["exact"] and kind in (c.NEARLY, c.GOOD, c.BIAS, c.AGAINST, c.OPEN):
-        return f"cosine {cosine_text(row)}, without noise"
-    reached = f"cosine {cosine_text(row)} after {int(row['copies']):,} copies"
-    if kind == c.NEARLY:
-        return _since(row) + reached
-    if kind == c.GOOD:
-        return reached + _enough(row, target)
+    after = cosine_after(row)
+    if kind == c.AGAINST or (row["exact"] and kind in c.CLAIMED):
+        return after
+    if kind in (c.NEARLY, c.GOOD):
+        return _since(row, target) + after
     if kind == c.NOISE:
-        as_declared = ", its mean being the smoothed gradient as it declares" * bool(row["declared"])
-        return f"{reached}, {needed_text(row, target)}{as_declared}"
+        declared = " if its mean is as declared" * bool(row["declared"])
+        return f"{needed_text(row, target)}{declared}, {after}"
     if kind == c.BIAS:
-        return f"no number of copies gets past {cosine_text(row, 'ceiling')} (this batch){_split(row)}"
+        return f"no number of copies gets past {cosine_text(row, 'ceiling')}{_split(row)}"
     if kind == c.OPEN:
-        return reached + _open(row, target)
-    return reached if kind == c.AGAINST else reason_text(row)
+        return f"{after}{_open(row, target)}"
+    return reason_text(row)
+
+
+def cosine_after(row: Row) -> str:
+    """``cosine 0.743 [0.731, 0.755] after 1,000 copies``."""
+    after = "without noise" if row["exact"] else f"after {int(row['copies']):,} copies"
+    return f"cosine {cosine_text(row)} {after}"
 
 
 def reason_text(row: Row) -> str:
@@ -127,37 +148,35 @@ def reason_text(row: Row) -> str:
     }.get(row["kind"], "")
 
 
-def _since(row: Row) -> str:
-    value, low, high = (float(row[f"nearly{end}"]) for end in ("", "_low", "_high"))
+def _since(row: Row, target: float) -> str:
+    """From how many copies on it is as good as it is called, where that is known to lie within the run."""
+    name = "nearly" if row["kind"] == c.NEARLY else "needed"
+    value, low, high = ends_of(row, name)
     if not (math.isfinite(value) and high <= row["copies"]):
         return ""
-    ends = f" [{copies_text(max(low, 1.0))}, {copies_text(high)}]"
-    return f"from about {copies_text(max(value, 1.0))} copies{ends} on; "
-
-
-def _enough(row: Row, target: float) -> str:
-    value, high = float(row["needed"]), float(row["needed_high"])
-    inside = math.isfinite(value) and high < row["copies"]
-    return f", {target:g} after about {copies_text(max(value, 1.0))}" if inside else ""
+    if name == "nearly":
+        return f"from {_about(value, low, high)} on, "
+    return f"{target:g} after {_about(value)}, "
 
 
 def _split(row: Row) -> str:
-    parts = [f"{name} {_plain(row, name)}" for name in ("encoding", "smoothing") if math.isfinite(row[name])]
-    return f"; lost to {' and '.join(parts)}" if parts else ""
-
-
-def _plain(row: Row, name: str) -> str:
-    value, low, high = (round(float(row[f"{name}{end}"]), 3) + 0.0 for end in ("", "_low", "_high"))  # no -0
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    """What the bias comes from, where that is known; without what is nothing."""
+    found = []
+    for name, cause in (("encoding", "the encoding"), ("smoothing", "smoothing")):
+        value, low, high = ends_of(row, name)
+        if math.isfinite(value) and not -TINY < low <= high < TINY:
+            found.append(f"{_with_ends(value, low, high)} to {cause}")
+    return f"; it loses {' and '.join(found)}" if found else ""
 
 
 def _open(row: Row, target: float) -> str:
     """What is known where neither noise nor bias can be blamed."""
+    alone = "taken alone, but not beyond doubt among all claims"
     if float(row["cosine_low"]) > target:
-        return f", above {target:g} by itself, but not beyond doubt over all that was looked at"
+        return f", above {target:g} if {alone}"
     if float(row["cosine_high"]) >= target:
-        return f": whether that reaches {target:g} cannot be told"
+        return f"; whether that reaches {target:g} cannot be told"
     needs = needed_text(row, target)
     if math.isfinite(float(row["needed_high"])):
-        return f"; {needs} by itself, but not beyond doubt over all that was looked at"
+        return f"; {needs} if {alone}"
     return f", too few to tell noise from bias{'; ' * bool(needs)}{needs}"

@@ -91,10 +91,10 @@ def test_sentences_name_what_they_are_of_and_their_numbers() -> None:
     truths = {"lr": Truth(1.0, 6.0), "alr": Truth(0.6, 60.0), "fa": Truth(0.5, 0.0, stochastic=False)}
     found = gp.verdict(make_run(rng, estimators=truths))
     text = " ".join(found.sentences)
-    assert found.sentences[0].startswith("The whole model is nearly exact under lr (from about ")
-    assert "alr: bias-limited in all 3 layers (worst " in text
+    assert found.sentences[0].startswith("In the whole model lr is nearly exact: from about ")
+    assert "Under alr, all 3 layers are bias-limited, worst " in text
     assert "no number of copies gets past 0." in text
-    assert "fa: bias-limited in all 3 layers" in text
+    assert "Under fa, all 3 layers are bias-limited, worst " in text
     assert "without noise" in text
     assert "Smoothing bias is not told from bias of the encoding" in text
     assert found.sentences[-1].startswith("All of this is of ")
@@ -115,7 +115,7 @@ def test_unequal_gains_are_blamed_for_the_whole_model() -> None:
     world = make_world(rng, layers, truth, 5, 20, 16, g)
     found = gp.verdict(make_run(rng, layers=layers, estimators=truth, world=world))
     (said,) = [s for s in found.sentences if "gains differ" in s]
-    assert "0.1 in b, 1 in a" in said
+    assert "from 0.1 in b to 1 in a" in said
     assert float(said.split("ceiling at ")[1].split()[0]) == pytest.approx(1.1 / np.sqrt(1.01 * 2), abs=0.02)
     assert float(said.split("it is ")[1].split()[0]) > 0.97
     assert found.table.set_index(["over", "layer"])["kind"].to_dict() == {
@@ -145,7 +145,8 @@ def test_bias_is_split_where_the_smoothed_reference_is_there() -> None:
     row = gp.verdict(ds).table.set_index("layer").loc["fc"]
     assert row["encoding"] == pytest.approx(0.4, abs=0.08)
     assert abs(row["smoothing"]) < 0.02
-    assert "lost to encoding 0." in row["sentence"]
+    assert "it loses 0." in row["sentence"]
+    assert row["sentence"].endswith(" to the encoding.")  # smoothing is nothing here and left out
 
 
 def test_a_declared_mean_tells_noise_from_bias_far_beyond_the_run() -> None:
@@ -162,7 +163,7 @@ def test_a_declared_mean_tells_noise_from_bias_far_beyond_the_run() -> None:
     assert len(claimed) >= 3
     true = 30 * N / (0.9**-2 - 1)
     assert ((claimed["needed_low"] <= true * 1.2) & (true <= claimed["needed_high"] * 1.2)).all()
-    assert claimed["sentence"].str.contains("as it declares").all()
+    assert claimed["sentence"].str.contains("if its mean is as declared").all()
 
 
 ODD = {
@@ -180,7 +181,7 @@ def test_runs_that_are_too_small_get_no_number(name: str) -> None:
     kind = found.table.groupby("method")["kind"].agg(set)
     assert kind["lr"] == {kinds.SMALL}
     assert kind["fa"] == {kinds.BIAS}
-    (said,) = [s for s in found.sentences if s.startswith("lr")]
+    (said,) = [s for s in found.sentences if s.startswith("Under lr")]
     assert "too few" in said
     assert "cosine" not in said
     assert any("Claims need 5 seeds of 20 blocks" in s for s in found.sentences)
@@ -199,8 +200,8 @@ def test_incomplete_runs_get_true_sentences() -> None:
     for said in (
         "The run was stopped",
         "es: 2 of 5 seeds failed in conv1, conv2 and fc",
-        "aes: not computed in all 3 layers",
-        "not served in conv1",
+        "Under aes, nothing was computed in all 3 layers",
+        "It does not serve conv1",
         "a layer that a method does not serve counts as 0",
     ):
         assert said in text
@@ -214,9 +215,9 @@ def test_methods_of_different_size_are_not_said_to_be_of_one() -> None:
         "y": Truth(1.0, 6.0, blocks=10),
     }
     text = gp.verdict(make_run(np.random.default_rng(1), estimators=truths)).sentences
-    assert "Whole model, es: no claim: 320 copies x 3 seeds are too few." in text
-    assert "Whole model, x and y: no claim: 160 copies x 5 seeds are too few." in text
-    assert "x and y: no claim in all 3 layers (160 copies x 5 seeds are too few)." in text
+    assert "Whole model, es: nothing is claimed: 320 copies x 3 seeds are too few." in text
+    assert "Whole model, x and y: nothing is claimed: 160 copies x 5 seeds are too few." in text
+    assert "Under x and y, nothing is claimed of all 3 layers: 160 copies x 5 seeds are too few." in text
 
 
 def test_the_report_prints_it_before_the_tables() -> None:
@@ -225,7 +226,7 @@ def test_the_report_prints_it_before_the_tables() -> None:
     show(ds, console)
     printed = " ".join(console.file.getvalue().split())
     first = gp.verdict(ds).sentences[0]
-    assert first.startswith("The whole model is nearly exact under l[b]r")
+    assert first.startswith("In the whole model l[b]r is nearly exact")
     assert printed.index(first) < printed.index("Mean over layers")
 
 
