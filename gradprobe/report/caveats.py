@@ -33,7 +33,8 @@ def uneven_sentences(lost: pd.DataFrame, gains: xr.Dataset) -> list[str]:
         span = f"from {values[low]:.2g} in {name_text(names[low])} to {values[high]:.2g} in {name_text(names[high])}"
         found.append(
             f"{name_text(row['method'])}: gains differ between layers, {span}. That holds the whole model's "
-            f"ceiling at {cosine_text(row, 'raw')}; with each layer rescaled to unit gain it is {cosine_text(row, 'unit')}."
+            f"ceiling at {cosine_text(row, 'raw')}; with each layer rescaled to unit gain it is "
+            f"{cosine_text(row, 'unit')}."
         )
     return found
 

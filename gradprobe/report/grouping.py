@@ -87,11 +87,11 @@ def words(kinds: Collection[str], declared: bool, target: float, exact: float) -
         exact: The cosine that is called nearly exact.
     """
     means = {
-        c.NEARLY: f"nearly exact: a cosine above {exact:g}",
-        c.GOOD: f"good: one above {target:g}",
-        c.NOISE: f"noise-limited: below {target:g}, and more copies get there",
-        c.BIAS: f"bias-limited: no number of copies gets to {target:g}",
-        c.OPEN: "left open: none of these is beyond doubt",
+        c.NEARLY: f"nearly exact is a cosine above {exact:g}",
+        c.GOOD: f"good is a cosine above {target:g}",
+        c.NOISE: f"noise-limited is one below {target:g} that more copies lift above it",
+        c.BIAS: f"bias-limited is one that no number of copies lifts to {target:g}",
+        c.OPEN: "left open is where the run does not tell",
     }
     used = [text for kind, text in means.items() if kind in kinds]
     used += ["as declared: its mean is taken to be the smoothed gradient"] * declared

@@ -162,7 +162,8 @@ def _since(row: Row, target: float) -> str:
 def _split(row: Row) -> str:
     """What the bias comes from, where that is known; without what is nothing."""
     found = []
-    for name, cause in (("encoding", "the encoding"), ("smoothing", "smoothing")):
+    encoding = "the encoding" + " and unequal gains" * (row["over"] == "model")
+    for name, cause in (("encoding", encoding), ("smoothing", "smoothing")):
         value, low, high = ends_of(row, name)
         if math.isfinite(value) and not -TINY < low <= high < TINY:
             found.append(f"{_with_ends(value, low, high)} to {cause}")
