@@ -21,7 +21,7 @@ from gradprobe.plots._stage_axes import EDGE, log_range, set_x_axis, step_of, va
 from gradprobe.plots._stages import Asked, StagePanel, Stages, stage_panels
 from gradprobe.plots._style import PaperFigure, inches, named, paper
 from gradprobe.plots.similarity_figure import REFERENCES
-from gradprobe.store.along import apart, common_copies, further, is_comparison
+from gradprobe.store.along import apart, common_copies, further, is_comparison, unlike_sizes
 
 QUANTITIES = {
     "cosine": "Cosine with {reference} at n = {copies:,}",
@@ -246,6 +246,8 @@ def _caption(ds: xr.Dataset, panels: list[StagePanel], asked: Asked, dim: str) -
     )
     said = [f"{what}, at {places}{f' ({about})' if about else ''}, by layer and for the whole model."]
     said.append("Bars: 95 % intervals over seeds, pointwise, for this batch only (cut at the panel's edge).")
+    if asked.quantity != "cosine":
+        said += unlike_sizes(ds)
     stages = [s for p in panels for s in p.stages]
     if any((~np.isfinite(s.mean) & np.isfinite(s.low)).any() for s in stages):
         said.append("Dots without a mark: not resolved, only bounds are known.")

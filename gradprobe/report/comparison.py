@@ -16,7 +16,7 @@ from gradprobe import stats
 from gradprobe.report.batches import MODEL
 from gradprobe.report.tables import Range
 from gradprobe.report.text import MOST_ROWS, cell, interval
-from gradprobe.store.along import apart, common_copies, further
+from gradprobe.store.along import apart, common_copies, further, unlike_sizes
 from gradprobe.store.assemble import attribute
 
 LAW = ("ceiling", "half_copies", "price")
@@ -33,7 +33,7 @@ class Comparison:
         table: One row for each layer (and the whole model, first), method and run: ``layer``, ``method``, the run's
             label under the name of ``dim``, ``Acc.``, ``cosine``, ``ceiling``, ``half_copies``, ``price`` (each but
             Acc. with ``_low`` and ``_high``) and ``state``.
-        notes: What else differs between the runs.
+        notes: How the runs differ in size, and in what else.
     """
 
     dim: str
@@ -73,7 +73,8 @@ def compare_runs(ds: xr.Dataset, copies: Range = None, reference: str = "bp") ->
     }
     ranks = table[["layer", "method"]].map(order.get)
     table = table.loc[ranks.sort_values(["layer", "method"], kind="stable").index].reset_index(drop=True)
-    return Comparison(dim, last, span, table, list(attribute(ds, "comparison") or []))
+    notes = [*unlike_sizes(ds), *(attribute(ds, "comparison") or [])]
+    return Comparison(dim, last, span, table, notes)
 
 
 def _rows(

@@ -100,7 +100,7 @@ def words(kinds: Collection[str], declared: bool, target: float, exact: float) -
 
 def _capital(clause: str) -> str:
     """A clause as a sentence; names of layers stay as they are."""
-    ours = clause.startswith(("nothing ", "there is ", "it does ", "all "))
+    ours = clause.startswith(("nothing ", "there is ", "it does ", "all ", "both "))
     return clause[0].upper() + clause[1:] if ours else clause
 
 
@@ -146,7 +146,7 @@ def _clause(rows: Sequence[Row], count: int, target: float) -> str:
 
 def _where(layers: Sequence[str], count: int) -> str:
     if len(layers) == count and count > 1:
-        return f"all {count} layers"
+        return f"all {count} layers" if count > 2 else "both layers"
     if len(layers) <= MOST_NAMES:
         return listed(layers)
     return f"{len(layers)} of {count} layers"

@@ -226,3 +226,26 @@ def common_copies(ds: xr.Dataset) -> int:
         raise UsageError("nothing was computed yet in these runs; run the probes first.")
     last = reached.shape[-1] - 1 - reached[:, ::-1].argmax(-1)
     return int(ds["copies"].values[last.min()])
+
+
+def unlike_sizes(ds: xr.Dataset) -> list[str]:
+    """A sentence on runs that reach different numbers of copies or have different seeds; none where all are alike.
+
+    Args:
+        ds: A comparison.
+    """
+    dim, found = further(ds), dict[tuple[int, int], list[str]]()
+    noisy = np.flatnonzero(ds["stochastic"].values.astype(bool))
+    there = ds["sqnorm"].isel(estimator=noisy).notnull()
+    for at, label in enumerate(ds[dim].values):
+        one = there.isel({dim: at})
+        copies = ds["copies"].values[one.any([d for d in one.dims if d != "copies"]).values]
+        seeds = int(one.any([d for d in one.dims if d != "seed"]).sum())
+        size = (int(copies.max(initial=0)), seeds)
+        found.setdefault(size, []).append(f"{label:g}" if isinstance(_plain(label), float) else str(label))
+    if len(found) < 2:
+        return []
+    sizes = [
+        f"{copies:,} copies x {seeds} seeds at {dim} {', '.join(x)}" for (copies, seeds), x in found.items()
+    ]
+    return [f"Ceiling, half-power copies and price rest on all that each run has: {'; '.join(sizes)}."]

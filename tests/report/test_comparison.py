@@ -41,6 +41,20 @@ def test_a_run_that_was_not_begun_with_a_method_does_not_shorten_the_others() ->
     assert compare_runs(long).copies == 320
 
 
+def test_what_ceilings_of_unlike_runs_rest_on_is_said() -> None:
+    """The cosine is at equal copies; the ceiling of each run is fitted to all of its own."""
+    alike = gp.concat([run(0, "lr"), run(1, "lr")], labels=[1, 2])
+    assert not any("rest on" in note for note in compare_runs(alike).notes)
+    ds = gp.concat([run(0, "lr"), run(1, "lr", blocks=30, seeds=4), run(2, "lr")], labels=[1, 2, 3])
+    sizes = "320 copies x 5 seeds at checkpoint 1, 3; 480 copies x 4 seeds at checkpoint 2."
+    said = f"rest on all that each run has: {sizes}"
+    assert said in compare_runs(ds).notes[0]
+    assert said in gp.plots.training(ds, "ceiling").gradprobe_caption
+    assert said not in gp.plots.training(ds).gradprobe_caption
+    fitted = gp.stats.alignment(ds)["fitted_copies"].sel(estimator="lr", layer="fc")
+    assert fitted.values.tolist() == [320, 480, 320]
+
+
 def test_names_of_checkpoints_are_escaped_on_the_page(ds: xr.Dataset) -> None:
     page = html(ds)
     assert EVIL not in page
