@@ -211,7 +211,7 @@ def shared(all_attrs: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
 def common_copies(ds: xr.Dataset) -> int:
     """The last copies that every method with noise reached in every run, with all seeds that have data.
 
-    What was not begun anywhere, or failed, does not count.
+    What was not begun or failed does not count, nor a seed on its way beside others that are done (as in statistics).
 
     Args:
         ds: A comparison.
@@ -219,8 +219,9 @@ def common_copies(ds: xr.Dataset) -> int:
     Raises:
         UsageError: Nothing with noise was computed, or nothing in common.
     """
-    noisy = ds["sqnorm"].isel(estimator=np.flatnonzero(ds["stochastic"].values.astype(bool)))
-    there = np.isfinite(noisy.transpose(..., "copies").values)
+    noisy = ds.isel(estimator=np.flatnonzero(ds["stochastic"].values.astype(bool)))
+    on_its_way = (noisy["status"] == "partial") & (noisy["status"] == "ok").any("seed")
+    there = (noisy["sqnorm"].notnull() & ~on_its_way).transpose(..., "copies").values
     reached = there[there.any(-1)]
     if not reached.size:
         raise UsageError("nothing was computed yet in these runs; run the probes first.")

@@ -26,8 +26,8 @@ OPTIONS = (
     "--disable-sync",
     "--hide-scrollbars",
 )
-OWN = ("file", "data", "blob", "about")
-"""Schemes that need no network."""
+OWN = ("file", "data", "blob", "about", "chrome", "chrome-untrusted")
+"""Schemes that need no network; the last two are of the browser's first tab, which may load late."""
 
 
 @contextmanager

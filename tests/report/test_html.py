@@ -267,3 +267,9 @@ def test_without_a_browser_its_tests_fail_in_ci_and_are_skipped_elsewhere(
 def test_names_that_look_like_formulas_do_not_break_figures() -> None:
     text = page.html(hostile())
     assert "$\\frac{$" in Elements(text).words
+
+
+def test_a_plan_says_what_it_is_held_against() -> None:
+    for reference in ("bp", "smoothed"):
+        section = str(SECTIONS.get("plan")(page.make_context(ordinary(), reference=reference)))
+        assert f", held against {reference}.</p>" in section

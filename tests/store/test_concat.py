@@ -157,6 +157,18 @@ def test_a_plan_is_of_one_run(ds: xr.Dataset) -> None:
         gp.plan(ds, cosine=0.1)
 
 
+def test_a_seed_on_its_way_does_not_shorten_the_others() -> None:
+    """Its copies are in no statistic of its run either."""
+    done, begun = (make_run(np.random.default_rng(i), estimators={"lr": Truth()}) for i in (0, 1))
+    begun["status"][..., 4] = "partial"
+    for name in ("dot", "sqnorm", "block_sqnorm"):
+        begun[name] = begun[name].where((begun["seed"] < 4) | (begun["copies"] <= 48))
+    assert gp.stats.cosine(begun).sel(seed=4).isnull().all()
+    assert common_copies(gp.concat([done, begun], labels=[1, 2])) == 320
+    begun["status"][:] = "partial"
+    assert common_copies(gp.concat([done, begun], labels=[1, 2])) == 48
+
+
 def test_common_copies_are_those_that_all_have_reached(ds: xr.Dataset) -> None:
     assert common_copies(ds) == 24
     assert common_copies(ds.sel(checkpoint=[100])) == 32

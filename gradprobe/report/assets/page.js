@@ -158,8 +158,11 @@
   }
 
   function latex(table) {
-    const signs = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}" };
-    const field = (text) => text.replace(/[\\~^&%$#_{}]/g, (c) => signs[c] ?? "\\" + c).replace(/\s+/g, " ");
+    const signs = {
+      "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
+      "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}",
+    };
+    const field = (text) => text.replace(/[\\~^<>|&%$#_{}]/g, (c) => signs[c] ?? "\\" + c).replace(/\s+/g, " ");
     const heads = $$("thead th", table);
     const line = (cells) => cells.map(field).join(" & ") + " \\\\";
     return [

@@ -34,7 +34,8 @@ def plan(context: Context) -> Markup | None:
         if method is not None:
             shown[1] = context.method(method)
         rows.append(Row(list(zip(shown, map(_value, values), strict=True)), row.layer, None))
-    parts = [tag("p", found.heading), sheet(context, "plan", columns, rows)]
+    heading = f"{found.heading}, held against {context.reference}."
+    parts = [tag("p", heading), sheet(context, "plan", columns, rows)]
     return joined([*parts, _rivals(context, found), sentences([found.bound, *found.notes], "said quiet")])
 
 
