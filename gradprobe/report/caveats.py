@@ -95,6 +95,10 @@ def _surrogate(ds: xr.Dataset, reference: str, table: pd.DataFrame) -> list[str]
             f"Backprop is itself a surrogate in {some(scored)}: a low ceiling says that the two differ, not which is "
             "wrong."
         )
+    if reference == "dataset" and (table["kind"] == c.BIAS).any():
+        found.append(
+            "A ceiling held against the data's gradient lacks, too, what this batch's own gradient lacks."
+        )
     biased = ((table["kind"] == c.BIAS) & ~table["exact"]).any()
     if biased and reference == "bp" and "smoothed" not in ds["reference"].values:
         found.append(

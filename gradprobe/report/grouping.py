@@ -12,7 +12,6 @@ from gradprobe.report.wording import (
     WORDS,
     Row,
     cosine_after,
-    cosine_text,
     detail_text,
     listed,
     name_text,
@@ -118,8 +117,8 @@ def _claim(rows: Sequence[Row], target: float) -> str:
         return f"{subject} {verb}: {detail_text(rows[0], target)}"
     detail = cosine_after if rows[0]["kind"] == c.OPEN else partial(detail_text, target=target)
     each = [f"{name_text(row['method'])}: {detail(row)}" for row in rows[:MOST_NAMES]]
-    rest = [f"{name_text(row['method'])}: cosine {cosine_text(row)}" for row in rows[MOST_NAMES:]]
-    return ". ".join([f"{subject} {verb}", *each, *(["; ".join(rest)] if rest else [])])
+    rest = [f"{name_text(row['method'])}: {cosine_after(row)}" for row in rows[MOST_NAMES:]]
+    return ". ".join([f"{subject} {verb}", *each, *rest])
 
 
 def _verb(kind: str, plural: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 import time
 
 import numpy as np
@@ -16,6 +17,7 @@ import gradprobe as gp
 from gradprobe.report import kinds
 from gradprobe.report.claims import claims, laws_of
 from gradprobe.report.text import show
+from gradprobe.report.wording import needed_text
 from tests.synthetic import LAYERS, Truth, make_run, make_world
 
 N = 320
@@ -295,3 +297,42 @@ def test_surrogates_warnings_and_lost_copies_are_told() -> None:
     assert "lr: 3 copies had a loss that was not finite; they count as 0." in text
     ds = ds.isel(copies=[0, 4, 9, 19])
     assert "it was not tested whether the law holds" in "\n".join(gp.verdict(ds).sentences)
+
+
+def test_against_the_data_a_ceiling_is_said_to_be_the_batchs_too() -> None:
+    ds = make_run(np.random.default_rng(4), estimators={"lr": Truth(0.6, 5.0)})
+    data = gp.verdict(ds.assign_coords(reference=["dataset"]), reference="dataset").sentences
+    assert any("what this batch's own gradient lacks" in s for s in data)
+    assert not any("own gradient lacks" in s for s in gp.verdict(ds).sentences)
+
+
+def test_sentences_are_short_and_plain() -> None:
+    """No brackets in brackets, none but intervals; words are explained once; fewest copies first."""
+    truths = {m: truth for m, (truth, _) in TRUTH.items()} | {"better": Truth(0.99, 0.1 * N)}
+    ds = make_run(np.random.default_rng(9), layers=WIDE, estimators=truths, products=True)
+    found = gp.verdict(ds)
+    text = "\n".join(found.sentences)
+    assert not re.search(r"[()]", text.replace("reference=('bp', 'smoothed')", ""))
+    assert not re.search(r"\[[^]]*\[", text)
+    assert all(len(part) < 160 for s in found.sentences for part in re.split(r"[.;] ", s))
+    (words,) = [s for s in found.sentences if s.startswith("Words: ")]
+    assert "good is a cosine above 0.9" in words
+    assert found.sentences.index(words) == len(found.sentences) - 2
+    whole = found.table[found.table["over"] == "model"].set_index("method")
+    good = [m for m in whole.index[whole["kind"] == kinds.GOOD]]
+    (said,) = [s for s in found.sentences if s.startswith("In the whole model") and " good" in s]
+    assert sorted(good, key=whole["needed"].get) == sorted(good, key=said.index)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high"), [(816.0, 774.9, 861.0), (0.3, 0.1, 1.2), (99.6, 94.4, 104.9)]
+)
+def test_ends_of_copies_are_rounded_outwards(value: float, low: float, high: float) -> None:
+    row = {"needed": value, "needed_low": low, "needed_high": high, "copies": 50}
+    ends = re.search(r"\[(.+), (.+)\]", needed_text(row, 0.9))
+    assert ends
+    least, most = (float(x.replace(",", "")) for x in ends.groups())
+    assert least <= max(low, 1.0)
+    assert most >= high
+    bound = needed_text(row | {"needed": np.nan, "needed_high": np.inf, "needed_low": 825.0}, 0.9)
+    assert "more than 820 copies" in bound
