@@ -78,6 +78,21 @@ class Browser:
         """A command of the DevTools protocol."""
         return self.driver.execute_cdp_cmd(command, given)
 
+    @contextmanager
+    def busy(self) -> Iterator[list[float]]:
+        """Seconds of processor time that the page's main thread takes; the list holds them after the ``with``."""
+
+        def spent() -> float:
+            found = self.cdp("Performance.getMetrics")["metrics"]
+            return next(float(m["value"]) for m in found if m["name"] == "TaskDuration")
+
+        self.cdp("Performance.enable", timeDomain="threadTicks")
+        seconds: list[float] = []
+        before = spent()
+        yield seconds
+        seconds.append(spent() - before)
+        self.cdp("Performance.disable")
+
     def look(self, width: int = 1280, height: int = 900, dark: bool = False, media: str = "") -> None:
         """Size of the window, light or dark, screen or print."""
         feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}

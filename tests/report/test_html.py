@@ -17,7 +17,7 @@ from gradprobe.report import page, palette
 from gradprobe.report.markup import tag
 from gradprobe.report.sections import SECTIONS
 from tests.report import browser
-from tests.report.pages import HOSTILE, METHODS, hostile, ordinary
+from tests.report.pages import HOSTILE, METHODS, ordinary
 from tests.stats.batched import make_batches
 from tests.synthetic import Truth
 
@@ -63,18 +63,8 @@ class Elements(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def ds() -> xr.Dataset:
-    return ordinary()
-
-
-@pytest.fixture(scope="module")
-def text(ds: xr.Dataset) -> str:
-    return page.html(ds)
-
-
-@pytest.fixture(scope="module")
-def spoiled() -> Elements:
-    return Elements(page.html(hostile()))
+def spoiled(hostile_text: str) -> Elements:
+    return Elements(hostile_text)
 
 
 def test_nothing_is_loaded_from_anywhere(text: str) -> None:
@@ -138,9 +128,8 @@ def test_hostile_names_are_text_everywhere(spoiled: Elements) -> None:
     assert any(HOSTILE[1] in label for label in labels if label)
 
 
-def test_embedded_json_holds_the_names_and_cannot_end_its_script() -> None:
-    text = page.html(hostile())
-    inner = re.search(r'id="layers-known">(.*?)</script>', text, re.DOTALL)
+def test_embedded_json_holds_the_names_and_cannot_end_its_script(hostile_text: str) -> None:
+    inner = re.search(r'id="layers-known">(.*?)</script>', hostile_text, re.DOTALL)
     assert inner is not None
     assert "<" not in inner[1]
     assert [x["name"] for x in json.loads(inner[1])] == list(HOSTILE)
@@ -264,6 +253,5 @@ def test_without_a_browser_its_tests_fail_in_ci_and_are_skipped_elsewhere(
         pass
 
 
-def test_names_that_look_like_formulas_do_not_break_figures() -> None:
-    text = page.html(hostile())
-    assert "$\\frac{$" in Elements(text).words
+def test_names_that_look_like_formulas_do_not_break_figures(spoiled: Elements) -> None:
+    assert "$\\frac{$" in spoiled.words
