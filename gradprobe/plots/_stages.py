@@ -153,7 +153,7 @@ def _stages(
                 seeds=np.zeros(value.size, dtype=np.int64),
                 note=_note(states, np.isfinite(value)),
                 states=states,
-                labels=tuple(x.item() for x in ds[dim].values),
+                labels=tuple(ds[dim].values.tolist()),
             )
         )
     return found

@@ -18,6 +18,7 @@ from gradprobe.report.claims import claims, laws_of, sound, uneven
 from gradprobe.report.grouping import layer_sentences, model_sentences
 from gradprobe.report.wording import name_text, said
 from gradprobe.stats._numbers import check_cosine
+from gradprobe.store.along import is_comparison
 from gradprobe.store.assemble import attribute
 from gradprobe.store.paths import check_probed
 
@@ -117,6 +118,7 @@ def verdict(ds: xr.Dataset, reference: str = "bp", cosine: float = TARGET, exact
         alr in fc: open: cosine 0.810 [0.775, 0.844] after 100 copies, too few to tell
         noise from bias; 0.9 needs more than 820 copies, if any number is enough.
     """
+    ds = one_setting(ds) if is_comparison(ds) else ds
     check_probed(ds)
     ds = one_setting(ds)
     targets = c.Targets(check_cosine(cosine), check_cosine(exact, "exact"))

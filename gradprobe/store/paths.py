@@ -159,7 +159,7 @@ def check_single(ds: xr.Dataset) -> None:
         UsageError: There is a further dimension.
     """
     for dim in (d for d in FURTHER if d in ds.dims):
-        first = ds[dim].values[0].item()
+        first = ds[dim].values.tolist()[0]
         raise UsageError(
             f"these are results of {ds.sizes[dim]} runs along {dim!r}; choose one, ds.sel({dim}={first!r}), or draw "
             "them side by side with gp.plots.training(ds)."
