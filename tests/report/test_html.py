@@ -16,6 +16,7 @@ import gradprobe as gp
 from gradprobe.report import page, palette
 from gradprobe.report.markup import tag
 from gradprobe.report.sections import SECTIONS
+from gradprobe.report.text import cell
 from tests.report import browser
 from tests.report.pages import HOSTILE, METHODS, ordinary
 from tests.stats.batched import make_batches
@@ -186,6 +187,14 @@ def test_a_page_of_several_batches_says_which_it_shows_and_what_data_would_do() 
     table = re.search(r'data-name="data-or-copies".*?</table>', text, re.DOTALL)
     assert table is not None
     assert f'data-v="{share!r}"' in table[0]
+
+
+def test_rounding_is_not_shown_as_a_number(text: str, ds: xr.Dataset) -> None:
+    sta = float(gp.stats.stability(ds, over="model").sel(estimator="bp").mean())
+    assert 0 < sta < 1e-15  # of a curve that is 1 everywhere
+    assert f'data-v="{sta!r}">0.000<' in text
+    assert cell("Sta.", 1e-13) == "1.0e-13"
+    assert not re.search(r">[^<]*\de-1[4-9]<", text)
 
 
 def test_figures_follow_a_dark_page(text: str) -> None:
