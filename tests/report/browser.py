@@ -47,6 +47,8 @@ def chromium(folder: Path) -> Iterator[Browser]:
     options.add_experimental_option("prefs", {"download.default_directory": str(folder / "saved")})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
     try:
+        driver.get("about:blank")
+        driver.get_log("browser")  # what its first page complained of
         yield Browser(driver, folder)
     finally:
         driver.quit()
@@ -105,10 +107,10 @@ class Browser:
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """Addresses that were asked for since this was asked last."""
+        """Addresses that pages from the disk asked for since this was asked last; the browser's first page is none."""
         messages = (json.loads(e["message"])["message"] for e in self.driver.get_log("performance"))
         sent = (m["params"] for m in messages if m["method"] == "Network.requestWillBeSent")
-        return [str(params["request"]["url"]) for params in sent]
+        return [str(p["request"]["url"]) for p in sent if p["documentURL"].startswith("file:")]
 
     def pdf(self) -> bytes:
         """The page as it prints."""
