@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ OPTIONS = (
     "--disable-sync",
     "--hide-scrollbars",
 )
+PATIENCE = 120.0
+"""Seconds after which a page that does not load counts as broken."""
 OWN = ("file", "data", "blob", "about")
 """Schemes that need no network."""
 
@@ -68,9 +71,13 @@ class Browser:
         self.folder = folder
 
     def open(self, file: Path, state: str = "") -> None:
-        """Load a page anew, with a state in its address."""
+        """Load a page anew, with a state in its address, and wait until it is there: the driver may be early."""
         self.driver.get("about:blank")
         self.driver.get(file.as_uri() + state)
+        until = time.monotonic() + PATIENCE
+        while self.js("return document.readyState + location.protocol") != "completefile:":
+            assert time.monotonic() < until, f"{file.name} does not load"
+            time.sleep(0.02)
 
     def js(self, code: str, *given: Any) -> Any:
         """Run code in the page; what it returns."""
@@ -107,7 +114,7 @@ class Browser:
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """Addresses that pages from the disk asked for since this was asked last; the browser's first page is none."""
+        """Addresses that pages from the disk asked for since this was asked last; not those of the first page."""
         messages = (json.loads(e["message"])["message"] for e in self.driver.get_log("performance"))
         sent = (m["params"] for m in messages if m["method"] == "Network.requestWillBeSent")
         return [str(p["request"]["url"]) for p in sent if p["documentURL"].startswith("file:")]
