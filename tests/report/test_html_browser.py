@@ -252,11 +252,22 @@ def test_a_phone_has_no_horizontal_scroll_and_one_column(
     assert browser.js(left) == 3
 
 
+def test_everything_that_is_used_or_looked_at_has_a_name(browser: Browser) -> None:
+    unnamed = """
+    const named = e => e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length;
+    const all = document.querySelectorAll('a, button, input, summary, svg.figure, [tabindex], thead th');
+    return [all.length, ...[...all].filter(e => !named(e)).map(e => e.outerHTML)]
+    """
+    count, *without = browser.js(unnamed)
+    assert count > 50
+    assert without == []
+
+
 def test_a_dark_page_is_legible(browser: Browser) -> None:
     browser.look(dark=True)
     color = """
-    const [selector, name] = arguments;
-    const text = getComputedStyle(document.querySelector(selector))[name];
+    const [selector, name, part] = arguments;
+    const text = getComputedStyle(document.querySelector(selector), part)[name];
     const found = text.match(/[\\d.]+/g).slice(0, 3).map(x => text.startsWith('color(') ? 255 * x : Number(x));
     return '#' + found.map(x => Math.round(x).toString(16).padStart(2, '0')).join('')
     """
@@ -271,6 +282,7 @@ def test_a_dark_page_is_legible(browser: Browser) -> None:
         ("svg .law path", "stroke"),
     ):
         assert palette.contrast(browser.js(color, selector, name), ground) >= 4.5, selector
+    assert palette.contrast(browser.js(color, "#filter", "color", "::placeholder"), ground) >= 4.5
     for place in range(4):
         assert palette.contrast(browser.js(color, f".mark.m{place}", "color"), ground) >= palette.LEAST
         line = browser.js(color, f"svg .mean.m{place} path", "stroke")
