@@ -225,7 +225,7 @@ def report(
 
 @app.command("list")
 def list_() -> None:
-    """List what is registered: estimators, models, data, functions, noise, rules, checks, statistics, figures."""
+    """List everything registered, from estimators to sections of the report."""
     from rich.console import Console
     from rich.table import Table
 
@@ -235,6 +235,7 @@ def list_() -> None:
     from gradprobe.layers import RULES
     from gradprobe.plots import PLOTS
     from gradprobe.problems import DATASETS, FUNCTIONS, MODELS, NETWORKS, SOURCES
+    from gradprobe.report.sections import SECTIONS
     from gradprobe.stats import STATISTICS
 
     table = Table("kind", "name", "what it is", box=None)
@@ -250,6 +251,7 @@ def list_() -> None:
         CHECKS,
         STATISTICS,
         PLOTS,
+        SECTIONS,
     ):
         for entry in registry:
             table.add_row(registry.kind, entry.name, entry.summary)

@@ -20,7 +20,14 @@ from gradprobe.problems import FUNCTIONS
 torch.set_num_threads(1)
 
 
-SHARED = ("test_law.py", "test_kill.py", "test_doctests.py")
+SHARED = (
+    "test_law.py",
+    "test_kill.py",
+    "test_doctests.py",
+    "test_html.py",
+    "test_html_browser.py",
+    "test_kernel.py",
+)
 """Files whose tests share something that takes long to make."""
 
 

@@ -105,7 +105,9 @@ def run(code: str) -> str:
 
 
 def test_import_is_light() -> None:
-    heavy = "('torch', 'matplotlib', 'seaborn', 'scipy', 'statsmodels', 'xarray', 'pandas')"
+    heavy = (
+        "('torch', 'matplotlib', 'seaborn', 'scipy', 'statsmodels', 'xarray', 'pandas', 'IPython', 'jinja2')"
+    )
     code = f"import sys, gradprobe, gradprobe.cli; print([m for m in {heavy} if m in sys.modules])"
     assert run(code) == "[]"
 
@@ -121,9 +123,11 @@ def test_results_open_without_torch(tmp_path: Path) -> None:
     code = (
         f"{NO_TORCH}import gradprobe as gp;"
         f"ds = gp.open_run({str(tmp_path / 'run')!r});"
-        "law = gp.stats.alignment(ds); gp.plots.similarity(ds); print(gp.stats.cosine(ds).sizes['seed'])"
+        "law = gp.stats.alignment(ds); gp.plots.similarity(ds); print(gp.stats.cosine(ds).sizes['seed']);"
+        "print(gp.verdict(ds).sentences[-1].split()[0]);"
+        f"print(gp.write_html(ds, {str(tmp_path / 'page.html')!r}).name)"
     )
-    assert run(code) == "3"
+    assert run(code).split() == ["3", "All", "page.html"]
 
 
 def test_every_public_name_exists() -> None:

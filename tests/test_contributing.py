@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from gradprobe.core.registry import Registry
+from tests.commands import command
 from tests.pages import ROOT
 from tests.test_architecture import LEVELS
 
@@ -40,19 +41,27 @@ def test_the_table_of_levels_is_the_code() -> None:
     assert f"a test -->\n{levels()}\n<!-- end of levels" in TEXT, levels()
 
 
-def registries() -> list[str]:
-    """Folders that a registry of gradprobe reads."""
-    found = set()
+def registries() -> list[Registry]:
+    """All of gradprobe's."""
+    found = {}
     for file in sorted(PACKAGE.rglob("__init__.py")):
         if "Registry(" in file.read_text(encoding="utf-8"):
             unit = importlib.import_module(".".join(file.parent.relative_to(ROOT).parts))
-            found |= {value.package for value in vars(unit).values() if isinstance(value, Registry)}
-    return sorted(found)
+            found |= {value.package: value for value in vars(unit).values() if isinstance(value, Registry)}
+    return [found[package] for package in sorted(found)]
 
 
-@pytest.mark.parametrize("package", registries())
-def test_every_folder_of_a_registry_is_in_the_table_of_files(package: str) -> None:
-    assert f"`{package.replace('.', '/')}/`" in TEXT
+@pytest.mark.parametrize("registry", registries(), ids=lambda registry: registry.package)
+def test_every_folder_of_a_registry_is_in_the_table_of_files(registry: Registry) -> None:
+    assert f"`{registry.package.replace('.', '/')}/`" in TEXT
+
+
+def test_everything_that_is_registered_is_listed() -> None:
+    """As the table of files says: by kind and name."""
+    rows = [" ".join(line.split()) for line in command("list").stdout.splitlines()]
+    for registry in registries():
+        for name in registry.names():
+            assert any(row.startswith(f"{registry.kind} {name} ") for row in rows), (registry.kind, name)
 
 
 def test_the_figure_of_the_data_flow_names_what_is_there() -> None:

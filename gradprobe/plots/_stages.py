@@ -16,9 +16,6 @@ from gradprobe.store.along import further
 
 Array = npt.NDArray[np.float64]
 
-VALUED = ("measured", "resolved", "bounded", "too few seeds", "exact")
-"""States in which a value may be drawn; where it is NaN there are bounds alone."""
-
 
 @dataclass(frozen=True)
 class Stages(Curve):

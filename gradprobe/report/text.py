@@ -16,6 +16,8 @@ from gradprobe.report.plain_words import verdict
 from gradprobe.report.tables import Range, by_layer, notes, summary
 
 MOST_ROWS = 60
+ROUNDING = 1e-14
+"""What is smaller is rounding of float64, and written as zero."""
 
 
 def show(ds: xr.Dataset, console: Console, copies: Range = None, reference: str = "bp") -> None:
@@ -117,4 +119,4 @@ def cell(name: str, value: Any) -> str:
         return "inf"
     if name in ("half-power", "half_copies", "price"):
         return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-    return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.1e}"
+    return f"{value:.3f}" if abs(value) >= 0.01 or abs(value) < ROUNDING else f"{value:.1e}"

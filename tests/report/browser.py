@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ OPTIONS = (
     "--disable-sync",
     "--hide-scrollbars",
 )
+PATIENCE = 120.0
+"""Seconds after which a page that does not load counts as broken."""
 OWN = ("file", "data", "blob", "about", "chrome", "chrome-untrusted")
 """Schemes that need no network; the last two are of the browser's first tab, which may load late."""
 
@@ -47,6 +50,8 @@ def chromium(folder: Path) -> Iterator[Browser]:
     options.add_experimental_option("prefs", {"download.default_directory": str(folder / "saved")})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
     try:
+        driver.get("about:blank")
+        driver.get_log("browser")  # what its first page complained of
         yield Browser(driver, folder)
     finally:
         driver.quit()
@@ -66,9 +71,13 @@ class Browser:
         self.folder = folder
 
     def open(self, file: Path, state: str = "") -> None:
-        """Load a page anew, with a state in its address."""
+        """Load a page anew, with a state in its address, and wait until it is there: the driver may be early."""
         self.driver.get("about:blank")
         self.driver.get(file.as_uri() + state)
+        until = time.monotonic() + PATIENCE
+        while self.js("return document.readyState + location.protocol") != "completefile:":
+            assert time.monotonic() < until, f"{file.name} does not load"
+            time.sleep(0.02)
 
     def js(self, code: str, *given: Any) -> Any:
         """Run code in the page; what it returns."""
@@ -77,6 +86,21 @@ class Browser:
     def cdp(self, command: str, **given: Any) -> Any:
         """A command of the DevTools protocol."""
         return self.driver.execute_cdp_cmd(command, given)
+
+    @contextmanager
+    def busy(self) -> Iterator[list[float]]:
+        """Seconds of processor time that the page's main thread takes; the list holds them after the ``with``."""
+
+        def spent() -> float:
+            found = self.cdp("Performance.getMetrics")["metrics"]
+            return next(float(m["value"]) for m in found if m["name"] == "TaskDuration")
+
+        self.cdp("Performance.enable", timeDomain="threadTicks")
+        seconds: list[float] = []
+        before = spent()
+        yield seconds
+        seconds.append(spent() - before)
+        self.cdp("Performance.disable")
 
     def look(self, width: int = 1280, height: int = 900, dark: bool = False, media: str = "") -> None:
         """Size of the window, light or dark, screen or print."""
@@ -90,10 +114,10 @@ class Browser:
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """Addresses that were asked for since this was asked last."""
+        """Addresses that pages from the disk asked for since this was asked last; not those of the first page."""
         messages = (json.loads(e["message"])["message"] for e in self.driver.get_log("performance"))
         sent = (m["params"] for m in messages if m["method"] == "Network.requestWillBeSent")
-        return [str(params["request"]["url"]) for params in sent]
+        return [str(p["request"]["url"]) for p in sent if p["documentURL"].startswith("file:")]
 
     def pdf(self) -> bytes:
         """The page as it prints."""

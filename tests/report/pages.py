@@ -64,4 +64,5 @@ def large(layers: int = 100, methods: int = 8) -> xr.Dataset:
     rng = np.random.default_rng(1)
     names = {f"encoder.block{i}.conv{i % 3}": 24 for i in range(layers)}
     truths = {f"m{i}": Truth(rho=1.0 if i % 2 else 0.8, kappa=50.0 * (i + 1)) for i in range(methods)}
-    return make_run(rng, layers=names, estimators=truths, blocks=50, block=10, noisy_blocks=10, products=True)
+    sizes = {"seeds": 3, "blocks": 50, "block": 10, "noisy_blocks": 10}
+    return make_run(rng, layers=names, estimators=truths, products=True, **sizes)

@@ -16,8 +16,9 @@ import gradprobe as gp
 from gradprobe.report import page, palette
 from gradprobe.report.markup import tag
 from gradprobe.report.sections import SECTIONS
+from gradprobe.report.text import cell
 from tests.report import browser
-from tests.report.pages import HOSTILE, METHODS, hostile, ordinary
+from tests.report.pages import HOSTILE, METHODS, ordinary
 from tests.stats.batched import make_batches
 from tests.synthetic import Truth
 
@@ -63,18 +64,8 @@ class Elements(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def ds() -> xr.Dataset:
-    return ordinary()
-
-
-@pytest.fixture(scope="module")
-def text(ds: xr.Dataset) -> str:
-    return page.html(ds)
-
-
-@pytest.fixture(scope="module")
-def spoiled() -> Elements:
-    return Elements(page.html(hostile()))
+def spoiled(hostile_text: str) -> Elements:
+    return Elements(hostile_text)
 
 
 def test_nothing_is_loaded_from_anywhere(text: str) -> None:
@@ -138,9 +129,8 @@ def test_hostile_names_are_text_everywhere(spoiled: Elements) -> None:
     assert any(HOSTILE[1] in label for label in labels if label)
 
 
-def test_embedded_json_holds_the_names_and_cannot_end_its_script() -> None:
-    text = page.html(hostile())
-    inner = re.search(r'id="layers-known">(.*?)</script>', text, re.DOTALL)
+def test_embedded_json_holds_the_names_and_cannot_end_its_script(hostile_text: str) -> None:
+    inner = re.search(r'id="layers-known">(.*?)</script>', hostile_text, re.DOTALL)
     assert inner is not None
     assert "<" not in inner[1]
     assert [x["name"] for x in json.loads(inner[1])] == list(HOSTILE)
@@ -197,6 +187,14 @@ def test_a_page_of_several_batches_says_which_it_shows_and_what_data_would_do() 
     table = re.search(r'data-name="data-or-copies".*?</table>', text, re.DOTALL)
     assert table is not None
     assert f'data-v="{share!r}"' in table[0]
+
+
+def test_rounding_is_not_shown_as_a_number(text: str, ds: xr.Dataset) -> None:
+    sta = float(gp.stats.stability(ds, over="model").sel(estimator="bp").mean())
+    assert 0 < sta < 1e-15  # of a curve that is 1 everywhere
+    assert f'data-v="{sta!r}">0.000<' in text
+    assert cell("Sta.", 1e-13) == "1.0e-13"
+    assert not re.search(r">[^<]*\de-1[4-9]<", text)
 
 
 def test_figures_follow_a_dark_page(text: str) -> None:
@@ -264,9 +262,8 @@ def test_without_a_browser_its_tests_fail_in_ci_and_are_skipped_elsewhere(
         pass
 
 
-def test_names_that_look_like_formulas_do_not_break_figures() -> None:
-    text = page.html(hostile())
-    assert "$\\frac{$" in Elements(text).words
+def test_names_that_look_like_formulas_do_not_break_figures(spoiled: Elements) -> None:
+    assert "$\\frac{$" in spoiled.words
 
 
 def test_a_plan_says_what_it_is_held_against() -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import gradprobe as gp
 from gradprobe.report import palette
 from tests.report.browser import OWN, Browser, chromium
-from tests.report.pages import HOSTILE, METHODS, hostile, large, ordinary
+from tests.report.pages import HOSTILE, METHODS, large
 
 SHOWN = """
 const cards = [...document.querySelectorAll('.card')].filter(c => c.offsetParent);
@@ -44,10 +45,11 @@ setTimeout(() => done(window.copied.pop() ?? document.querySelector('textarea.co
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pages(tmp_path_factory: pytest.TempPathFactory, text: str, hostile_text: str) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    made = {"plain": ordinary(), "hostile": hostile()}
-    return {name: gp.write_html(ds, folder / f"{name}.html") for name, ds in made.items()}
+    for name, content in {"plain": text, "hostile": hostile_text}.items():
+        (folder / f"{name}.html").write_text(content, encoding="utf-8", errors="replace")
+    return {file.stem: file for file in folder.iterdir()}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def test_it_loads_without_complaint_or_network(browser: Browser, pages: dict[str
 
 
 @pytest.mark.parametrize(
-    ("text", "count", "left"),
+    ("asked", "count", "left"),
     [
         ("", "3 layers", ["conv1", "conv2", "fc"]),
         ("conv*", "2 of 3 layers", ["conv1", "conv2"]),
@@ -101,9 +103,9 @@ def test_it_loads_without_complaint_or_network(browser: Browser, pages: dict[str
     ],
 )
 def test_filter_acts_on_cards_maps_and_tables(
-    browser: Browser, text: str, count: str, left: list[str]
+    browser: Browser, asked: str, count: str, left: list[str]
 ) -> None:
-    assert browser.js(FILTER, text) == count
+    assert browser.js(FILTER, asked) == count
     assert browser.js(SHOWN) == left
     assert {row[0] for row in browser.js(ROWS)} == {"whole model", "mean over layers", *left}
     heat = "return [...document.querySelectorAll('.heat tbody tr')].filter(r => r.offsetParent).length"
@@ -122,8 +124,9 @@ def test_methods_are_hidden_everywhere(browser: Browser) -> None:
     assert browser.js(seen, "svg .m1") > 0
 
 
-def test_a_method_that_equals_a_hidden_one_gets_its_band(browser: Browser, tmp_path: Path) -> None:
-    ds = ordinary()
+def test_a_method_that_equals_a_hidden_one_gets_its_band(
+    browser: Browser, ds: xr.Dataset, tmp_path: Path
+) -> None:
     twin = ds.isel(estimator=[0, 1]).assign_coords(estimator=["lr", "twin"])
     for name, values in ds.data_vars.items():
         if "estimator" in values.dims:
@@ -177,7 +180,7 @@ def test_sorting_by_click_and_keyboard(browser: Browser) -> None:
     )
 
 
-def test_copies_hold_what_is_shown_in_full(browser: Browser) -> None:
+def test_copies_hold_what_is_shown_in_full(browser: Browser, ds: xr.Dataset) -> None:
     browser.js(CLIPBOARD, False)
     browser.js(FILTER, "fc")
     browser.js("document.querySelector('.choice.m2 input').click()")
@@ -187,7 +190,7 @@ def test_copies_hold_what_is_shown_in_full(browser: Browser) -> None:
     assert {r["layer"] for r in rows} == {"whole model", "mean over layers", "fc"}
     values = [float(r["Acc."]) for r in rows]
     assert values == sorted(values)
-    want = float(gp.stats.accuracy(ordinary()).mean("seed").sel(estimator="alr", layer="fc"))
+    want = float(gp.stats.accuracy(ds).mean("seed").sel(estimator="alr", layer="fc"))
     assert want in values
     table = copy(browser, "latex")
     assert table.startswith("\\begin{tabular}{llrrrr")
@@ -227,10 +230,10 @@ def test_a_refused_clipboard_gives_selected_text(browser: Browser) -> None:
 def test_saving_gives_a_file(browser: Browser) -> None:
     browser.js("document.querySelector('.tools[data-for=accuracy] [data-do=save]').click()")
     file = browser.folder / "saved" / "accuracy.csv"
-    for _ in range(100):
+    for _ in range(600):
         if file.exists():
             break
-        time.sleep(0.05)
+        time.sleep(0.1)
     assert file.read_text(encoding="utf-8").startswith("layer,method,Acc.")
 
 
@@ -250,11 +253,22 @@ def test_a_phone_has_no_horizontal_scroll_and_one_column(
     assert browser.js(left) == 3
 
 
+def test_everything_that_is_used_or_looked_at_has_a_name(browser: Browser) -> None:
+    unnamed = """
+    const named = e => e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length;
+    const all = document.querySelectorAll('a, button, input, summary, svg.figure, [tabindex], thead th');
+    return [all.length, ...[...all].filter(e => !named(e)).map(e => e.outerHTML)]
+    """
+    count, *without = browser.js(unnamed)
+    assert count > 50
+    assert without == []
+
+
 def test_a_dark_page_is_legible(browser: Browser) -> None:
     browser.look(dark=True)
     color = """
-    const [selector, name] = arguments;
-    const text = getComputedStyle(document.querySelector(selector))[name];
+    const [selector, name, part] = arguments;
+    const text = getComputedStyle(document.querySelector(selector), part)[name];
     const found = text.match(/[\\d.]+/g).slice(0, 3).map(x => text.startsWith('color(') ? 255 * x : Number(x));
     return '#' + found.map(x => Math.round(x).toString(16).padStart(2, '0')).join('')
     """
@@ -269,6 +283,7 @@ def test_a_dark_page_is_legible(browser: Browser) -> None:
         ("svg .law path", "stroke"),
     ):
         assert palette.contrast(browser.js(color, selector, name), ground) >= 4.5, selector
+    assert palette.contrast(browser.js(color, "#filter", "color", "::placeholder"), ground) >= 4.5
     for place in range(4):
         assert palette.contrast(browser.js(color, f".mark.m{place}", "color"), ground) >= palette.LEAST
         line = browser.js(color, f"svg .mean.m{place} path", "stroke")
@@ -307,22 +322,18 @@ def test_it_reads_without_javascript(browser: Browser, pages: dict[str, Path]) -
 
 
 def test_a_hundred_layers_and_eight_methods_stay_quick(browser: Browser, tmp_path: Path) -> None:
+    """In seconds of the page's own processor time: what else the machine does is not in it."""
     file = gp.write_html(large(), tmp_path / "large.html")
     assert file.stat().st_size < 15e6
-    browser.open(file)
-    loaded = browser.js("const [n] = performance.getEntriesByType('navigation'); return n.loadEventEnd")
-    assert loaded < 8000  # a second or two on a machine that does nothing else
-    step = """
-    const start = performance.now();
-    const box = document.querySelector('#filter');
-    box.value = arguments[0];
-    box.dispatchEvent(new Event('input'));
-    document.body.offsetHeight;
-    return [performance.now() - start, document.querySelector('#count').textContent]
-    """
-    took, count = browser.js(step, "block12")
-    assert count == "1 of 100 layers"
-    assert took < 2000
-    took, count = browser.js(step, "")
-    assert count == "100 layers"
-    assert took < 4000
+    with browser.busy() as loaded:
+        browser.open(file)
+        browser.js("document.body.offsetHeight")
+    assert 0 < loaded[0] < 8  # 0.6 when this was written
+    for asked, count in (("block12", "1 of 100 layers"), ("", "100 layers")):
+        with browser.busy() as filtered:
+            assert browser.js(FILTER, asked) == count
+            browser.js("document.body.offsetHeight")
+        assert 0 < filtered[0] < 4, asked  # 0.2
+    with browser.busy() as hidden:
+        browser.js("document.querySelector('.choice.m1 input').click(); document.body.offsetHeight")
+    assert 0 < hidden[0] < 4

@@ -51,7 +51,7 @@ def _rivals(context: Context, found: Any) -> Markup | None:
     budget = found.plan.goal == "budget"
     what = "cosine" if budget else "cost"
     columns = [Column("one method in all layers", False), Column(f"{what}, equal copies")]
-    columns += [Column(f"{what}, its best shares"), Column("plan against it"), Column("", False)]
+    columns += [Column(f"{what}, its best shares"), Column("plan against it"), Column("note", False)]
     rows = []
     for row in found.rivals.to_dict("records"):
         method = row["method"]
