@@ -43,7 +43,8 @@ def explore(run: xr.Dataset | str | Path, *, reference: str | None = None) -> Ex
         raise UsageError(
             f"explore needs what gp.probe or gp.open_run returns, or the path of a run, not {described(run)}."
         )
-    check_probed(first_of(ds)[0] if "sqnorm" in ds else ds)
+    if "sqnorm" in ds or "kind" in ds.attrs:
+        check_probed(first_of(ds)[0] if "sqnorm" in ds else ds)
     if not is_run(ds):
         raise UsageError(
             "explore needs a whole run, and these results have lost some of its parts; open the run again with "

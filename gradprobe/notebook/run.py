@@ -19,6 +19,7 @@ from gradprobe.report.plain_words import EXACT, TARGET
 from gradprobe.stats._intervals import mean_se
 from gradprobe.stats._moments import moments
 from gradprobe.stats.cosine_similarity import cosine_values
+from gradprobe.store.along import named
 from gradprobe.store.assemble import attribute
 
 MODEL = "whole model"
@@ -60,7 +61,7 @@ def facts(ds: xr.Dataset) -> list[str]:
     size, refs = ds.attrs.get("batch_size"), ", ".join(map(str, ds["reference"].values))
     further = [f"{ds.sizes[d]} along {d}" for d in ds["sqnorm"].dims if d not in OWN_DIMS]
     return [
-        str(ds.attrs.get("problem", "run")),
+        named(ds) or "run",
         f"batch of {size}" if size else "",
         f"{many['estimator']} method{'s' * (many['estimator'] != 1)}",
         f"{layers} layer{'s' * (layers != 1)}",

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from gradprobe.core.provenance import environment
 from gradprobe.plots._style import PaperFigure
 from gradprobe.store.assemble import attribute
-from gradprobe.store.files import write_atomically
+from gradprobe.store.files import cannot_write, write_atomically
 
 _NESTED = ("identity", "configuration", "environment", "refused", "unused_layers")
 _LEFT_OUT = ("layers", "path", "doctor_table")  # long, and where it happened to lie
@@ -60,7 +60,10 @@ def save(figure: Figure, stem: str | Path, made_from: Mapping[str, Any]) -> list
         given = given.with_suffix("")
     contents = {kind: _rendered(figure, kind) for kind in _METADATA}
     contents["json"] = json.dumps(plain(made_from), allow_nan=False, ensure_ascii=False).encode()
-    given.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        given.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(given, error) from error
     files = [given.parent / f"{given.name}.{ending}" for ending in contents]
     for file, content in zip(files, contents.values(), strict=True):
         write_atomically(file, content)

@@ -21,7 +21,7 @@ from gradprobe.report.palette import colors_of
 from gradprobe.report.plain_words import verdict
 from gradprobe.report.tables import Range
 from gradprobe.stats import STATISTICS
-from gradprobe.store.along import further, is_comparison, last_run
+from gradprobe.store.along import further, is_comparison, last_run, named
 from gradprobe.store.assemble import attribute
 
 GLYPHS = ("●■▲◆▼✚✖◀▶⬟⬢✱", "○□△◇▽✚✖◁▷⬠⬡✱")
@@ -69,9 +69,9 @@ class Context:
         """What the page is about: the problem, or model, data and how many runs side by side."""
         if not self.which:
             return one_line(self.ds.attrs.get("problem", "a run"))
-        dim, known = further(self.whole), attribute(self.whole, "configuration") or {}
-        parts = [known.get("model"), known.get("data"), f"{self.whole.sizes[dim]} runs by {dim}"]
-        return one_line(", ".join(str(part) for part in parts if part))
+        dim = further(self.whole)
+        parts = [named(self.whole), f"{self.whole.sizes[dim]} runs by {dim}"]
+        return one_line(", ".join(part for part in parts if part))
 
     @cached_property
     def layers(self) -> list[str]:

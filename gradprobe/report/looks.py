@@ -28,8 +28,8 @@ def doctor_table(ds: xr.Dataset) -> tuple[pd.DataFrame, pd.DataFrame] | None:
     seen = {check for cells in looks["layers"].values() for check in cells}
     known = [entry.name for entry in in_order() if entry.name in seen]
     checks = known + sorted(seen - set(known))
-    rows = [[cells.get(check, "") for check in checks] for cells in looks["layers"].values()]
-    layers = pd.DataFrame(
-        rows, columns=checks, index=pd.Index(list(looks["layers"]), name="layer"), dtype=str
-    )
+    names = [x["name"] for x in attribute(ds, "layers") or [] if x["name"] in looks["layers"]]
+    names += [name for name in looks["layers"] if name not in names]  # files keep them by name
+    rows = [[looks["layers"][name].get(check, "") for check in checks] for name in names]
+    layers = pd.DataFrame(rows, columns=checks, index=pd.Index(names, name="layer"), dtype=str)
     return problem, layers

@@ -56,7 +56,7 @@ class Verdict:
         Raises:
             UsageError: There is no such layer.
         """
-        mine = self.table[self.table["layer"] == layer]
+        mine = self.table[self.table["layer"] == str(layer)]
         if mine.empty:
             raise unknown("layer", layer, dict.fromkeys(self.table["layer"]))
         return tuple(mine["sentence"])

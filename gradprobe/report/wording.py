@@ -76,8 +76,9 @@ def listed(names: Sequence[object]) -> str:
 
 def size_text(row: Row) -> str:
     """``1,000 copies x 5 seeds``."""
-    seeds = int(row["seeds"])
-    return f"{int(row['copies']):,} copies x {seeds} seed{'s' * (seeds != 1)}"
+    copies, seeds = int(row["copies"]), int(row["seeds"])
+    each = "copy" if copies == 1 else "copies"
+    return f"{copies:,} {each} x {seeds} seed{'s' * (seeds != 1)}"
 
 
 WORDS = {

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -46,6 +47,16 @@ def is_comparison(ds: Any) -> TypeGuard[xr.Dataset]:
 def further(ds: xr.Dataset) -> str:
     """The further dimension of a comparison."""
     return next(dim for dim in FURTHER if dim in ds.dims)
+
+
+def named(ds: xr.Dataset) -> str:
+    """What results are of: the problem; of runs whose problems differ, model and data by the names of their files."""
+    problem = ds.attrs.get("problem")
+    if problem:
+        return str(problem)
+    known = json.loads(ds.attrs.get("configuration") or "{}")
+    parts = [str(known[key]) for key in ("model", "data") if known.get(key)]
+    return ", ".join(Path(part).name if Path(part).is_absolute() else part for part in parts)
 
 
 def apart(ds: xr.Dataset) -> list[tuple[Any, xr.Dataset]]:

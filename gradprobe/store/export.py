@@ -16,6 +16,7 @@ from gradprobe.store.files import TEMPORARY
 from gradprobe.store.schema import SCHEMA_VERSION
 
 _ORDER = "variable_order"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def export(ds: xr.Dataset, path: str | Path) -> Path:
@@ -62,6 +63,7 @@ def read_export(path: str | Path) -> xr.Dataset:
     """
     import json
 
+    _check_netcdf(Path(path))
     _need_netcdf()
     try:
         with xr.open_dataset(path, engine="h5netcdf") as stored:
@@ -89,6 +91,21 @@ def _with_products(ds: xr.Dataset) -> xr.Dataset:
     shape = [ds.sizes[d] for d in (*dims, "seed")]
     ds = ds.assign_coords(other_seed=("other_seed", ds["seed"].values))
     return ds.assign(seed_product=((*dims, "other_seed"), np.full(shape, np.nan)))
+
+
+def _check_netcdf(file: Path) -> None:
+    """Refuse a file that does not begin as netCDF-4 does, whether the extra is there or not."""
+    try:
+        with file.open("rb") as stream:
+            known = stream.read(len(_HDF5)) == _HDF5
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {file}: {error.strerror}; give a file that gp.export wrote."
+        ) from error
+    if not known:
+        raise UsageError(
+            f"{file} is not a file that gradprobe exported; give the folder of a run, or what gp.export wrote."
+        )
 
 
 def _need_netcdf() -> None:

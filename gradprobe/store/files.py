@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import uuid
@@ -40,6 +41,8 @@ def write_atomically(file: Path, content: bytes) -> None:
 
 def cannot_write(file: Path, error: OSError) -> UsageError:
     """The one sentence for a file that cannot be written."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        return UsageError(f"cannot write {file}: {error.strerror}; choose another place.")
     return UsageError(
         f"cannot write {file}: {error.strerror}; what was finished is kept, and the same call goes on once there is "
         "room (or choose another out=)."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -126,7 +127,7 @@ def read_info(path: Path) -> RunInfo:
     """
     file = path / RUN_FILE
     if not file.is_file():
-        raise UsageError(f"{path} is not a gradprobe run: it has no {RUN_FILE}.")
+        raise UsageError(f"{path} is not a gradprobe run: {_why_none(path)}.")
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         if data["schema_version"] > SCHEMA_VERSION:
@@ -139,6 +140,20 @@ def read_info(path: Path) -> RunInfo:
         raise
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{file} is damaged or was not written by gradprobe: {error!r}.") from error
+
+
+def _why_none(path: Path) -> str:
+    """Why there is no run at a path, and where one is, if one is near."""
+    wanted = "give the folder that --out or out= named"
+    inside = sorted(str(file.parent) for file in path.glob(f"*/{RUN_FILE}"))
+    if inside:
+        more = f" (one of {len(inside)} in it)" if len(inside) > 1 else ""
+        return f"it has no {RUN_FILE}; did you mean {inside[0]}{more}"
+    if path.exists():
+        return f"it has no {RUN_FILE}; {wanted}"
+    beside = {file.parent.name: file.parent for file in path.parent.glob(f"*/{RUN_FILE}")}
+    near = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.5)
+    return f"there is nothing of that name; {f'did you mean {beside[near[0]]}' if near else wanted}"
 
 
 def same_numbers(new: dict[str, Any], old: dict[str, Any]) -> bool:

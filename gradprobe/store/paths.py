@@ -132,7 +132,7 @@ def matched_fields(path: xr.Dataset, field: xr.Dataset) -> dict[str, str]:
 
 
 def check_probed(ds: xr.Dataset) -> None:
-    """Refuse what is no result of a probe of one batch: a path, a field, several batches or runs, a file name.
+    """Refuse what is no result of a probe of one batch: a path, a field, several batches or runs, a statistic.
 
     Raises:
         UsageError: It is one.
@@ -150,6 +150,10 @@ def check_probed(ds: xr.Dataset) -> None:
     kind = ds.attrs.get("kind")
     if kind in MAKERS:
         raise UsageError(f"this needs the results of gp.probe(...), not the {kind} of {MAKERS[kind]}(...).")
+    if "sqnorm" not in ds:
+        raise UsageError(
+            "this needs the results of gp.probe(...) or gp.open_run(...), not what a statistic made of them."
+        )
 
 
 def check_single(ds: xr.Dataset) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from gradprobe.checkup import CHECKS
 from gradprobe.report.context import Context
 from gradprobe.report.looks import doctor_table
 from gradprobe.report.markup import joined, sentences, tag
@@ -13,6 +14,8 @@ from gradprobe.report.markup import name as name_of
 from gradprobe.report.sections import register
 from gradprobe.report.sheets import scrolled
 from gradprobe.store.assemble import attribute
+
+NUMBERS = "Numbers are relative differences; ulp are the steps of rounding by which noise moves the loss."
 
 
 @register("doctor", summary="what doctor's quick look saw before the run", title="Doctor", order=30)
@@ -50,7 +53,9 @@ def _layers(context: Context, table: Any) -> Markup | None:
     if table.empty:
         return None
     known = set(context.layers)
-    head = tag("thead", tag("tr", *(tag("th", x, scope="col") for x in ("layer", *table.columns))))
+    means = {entry.name: entry.summary for entry in CHECKS}
+    heads = (tag("th", x, scope="col", title=means.get(x)) for x in ("layer", *table.columns))
+    head = tag("thead", tag("tr", *heads))
     rows = (
         tag(
             "tr",
@@ -61,4 +66,8 @@ def _layers(context: Context, table: Any) -> Markup | None:
         for name, cells in zip(table.index, table.values.tolist(), strict=True)
     )
     inner = scrolled(tag("table", head, tag("tbody", *rows)), "Doctor on each layer")
-    return tag("details", tag("summary", f"{len(table)} layers, one by one"), inner, open=len(table) <= 12)
+    words = "; ".join(f"{x}: {means[x]}" for x in table.columns if x in means)
+    about = tag("p", f"{words}. {NUMBERS}", class_="note")
+    return tag(
+        "details", tag("summary", f"{len(table)} layers, one by one"), about, inner, open=len(table) <= 12
+    )

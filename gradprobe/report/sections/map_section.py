@@ -48,8 +48,8 @@ def heatmap(context: Context) -> Markup | None:
     )
     about = (
         "The stronger the colour, the higher. Italic: bounded, only a lower end of the ceiling is known (≥). "
-        "Striped: unresolved, where there is only noise there is no number. Point at a cell for its 95 % interval "
-        "over seeds, for this batch."
+        "Striped: unresolved, where there is only noise there is no number. A ceiling slightly above 1 is noise. "
+        "Point at a cell for its 95 % interval over seeds, for this batch."
     )
     return joined([tag("div", *tables, class_="pair"), tag("p", about, class_="note")])
 

@@ -26,6 +26,8 @@ ABOUT = {
     "half-power low": "lower end of its 95 % interval over seeds",
     "half-power high": "upper end of its 95 % interval over seeds",
 }
+EXPLAINED = ("Acc.", "Sta.", "floor", "residual")
+"""Columns whose meaning stands above the table; that of the others stands above the heat maps."""
 
 
 @register("scores", summary="Acc. and Sta., to be sorted and copied", title="Acc. and Sta.", order=60)
@@ -47,7 +49,9 @@ def scores(context: Context) -> Markup | None:
         "not compare Sta. with fresh estimates. Empty: not resolved. Click a heading to sort; what is copied is what "
         "is shown, in its order."
     )
-    return joined([tag("p", about, class_="note"), sheet(context, "accuracy", columns, rows)])
+    meaning = "; ".join(f"{name}: {ABOUT[name]}" for name in EXPLAINED)
+    notes = (tag("p", f"{meaning}.", class_="note"), tag("p", about, class_="note"))
+    return joined([*notes, sheet(context, "accuracy", columns, rows)])
 
 
 def _row(context: Context, name: str, values: dict[Any, Any], layer: str | None) -> Row:
