@@ -200,8 +200,9 @@ class Plan:
             if self.goal == "cosine"
             else f"a budget of {self.wanted:g} {self.unit}{', the worst layer as good as can be' if each else ''}"
         )
+        cost = f"{self.cost:,.0f}" if self.cost >= 100 else f"{self.cost:.3g}"
         return (
-            f"Plan for {goal}: {self.cost:,.6g} {self.unit} an estimate; predicted cosine of the whole model "
+            f"Plan for {goal}: {cost} {self.unit} an estimate; predicted cosine of the whole model "
             f"{with_ends(self.cosine, self.low, self.high)}"
         )
 

@@ -7,7 +7,6 @@ import pandas as pd
 import xarray as xr
 
 from gradprobe.report import kinds as c
-from gradprobe.report.grouping import words
 from gradprobe.report.wording import MOST_NAMES, cosine_text, listed, name_text
 from gradprobe.stats._law import ENOUGH_BLOCKS, ENOUGH_SEEDS
 from gradprobe.store.assemble import attribute
@@ -39,15 +38,12 @@ def uneven_sentences(lost: pd.DataFrame, gains: xr.Dataset) -> list[str]:
     return found
 
 
-def caveats(
-    ds: xr.Dataset, reference: str, targets: c.Targets, table: pd.DataFrame, tests: xr.Dataset | None
-) -> list[str]:
-    """What a reader must know besides; the last two say what the words mean and what it is all of.
+def caveats(ds: xr.Dataset, reference: str, table: pd.DataFrame, tests: xr.Dataset | None) -> list[str]:
+    """What a reader must know besides; the last says what it is all of.
 
     Args:
         ds: Results of one batch.
         reference: What estimates are held against.
-        targets: What counts as good.
         table: All claims.
         tests: Result of :func:`gradprobe.report.claims.sound`.
     """
@@ -57,7 +53,6 @@ def caveats(
         *_surrogate(ds, reference, table),
         *_incomplete(ds, table),
         *_warned(ds),
-        *words(set(table["kind"]), bool(table["declared"].any()), targets.cosine, targets.exact),
         _scope(ds, reference, table),
     ]
 
@@ -146,7 +141,8 @@ def _scope(ds: xr.Dataset, reference: str, table: pd.DataFrame) -> str:
     if not (table["kind"].isin(c.CLAIMED) & ~table["exact"]).any():
         return said
     return (
-        f"{said} Brackets are 95 % intervals of single numbers over seeds. A claim of one kind is false in any layer "
+        f"{said} Cosines are read off the fitted law: tables of means over seeds may differ a little. Brackets are "
+        f"95 % intervals of single numbers over seeds. A claim of one kind is false in any layer "
         f"with a chance of {100 * c.ALPHA:g} % at most, and of the whole model with as much again."
     )
 

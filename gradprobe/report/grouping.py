@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from functools import partial
+from itertools import product
 
 from gradprobe.report import kinds as c
 from gradprobe.report.wording import (
@@ -41,13 +42,15 @@ BEST = {c.NEARLY: "nearly", c.GOOD: "needed", c.NOISE: "needed"}
 def model_sentences(rows: Sequence[Row], target: float) -> list[str]:
     """What is said of the whole model: together for all methods of which it has one kind, the best kind first.
 
+    Methods without noise come last: of backprop nobody asks how good it is.
+
     Args:
         rows: Claims of the model.
         target: The cosine that is asked for.
     """
     found = []
-    for kind in c.KINDS:
-        mine = [row for row in rows if row["kind"] == kind]
+    for stochastic, kind in product((True, False), c.KINDS):
+        mine = [row for row in rows if row["kind"] == kind and row["stochastic"] == stochastic]
         if mine and kind in c.CLAIMED:
             found.append(f"In the whole model {_claim(sorted(mine, key=_rank), target)}.")
         else:
@@ -76,8 +79,8 @@ def layer_sentences(rows: Sequence[Row], target: float) -> list[str]:
     return [f"Under {listed(said[text])}, {text}." for text in sorted(said, key=lambda t: worst[t])]
 
 
-def words(kinds: Collection[str], declared: bool, target: float, exact: float) -> list[str]:
-    """One line on what the words of all other sentences mean; none where none of them occurs.
+def meanings(kinds: Collection[str], declared: bool, target: float, exact: float) -> dict[str, str]:
+    """What the words of all other sentences mean, of those that occur.
 
     Args:
         kinds: Kinds that occur.
@@ -86,15 +89,14 @@ def words(kinds: Collection[str], declared: bool, target: float, exact: float) -
         exact: The cosine that is called nearly exact.
     """
     means = {
-        c.NEARLY: f"nearly exact is a cosine above {exact:g}",
-        c.GOOD: f"good is a cosine above {target:g}",
-        c.NOISE: f"noise-limited is one below {target:g} that more copies lift above it",
-        c.BIAS: f"bias-limited is one that no number of copies lifts to {target:g}",
-        c.OPEN: "left open is where the run does not tell",
+        c.NEARLY: f"a cosine above {exact:g}",
+        c.GOOD: f"a cosine above {target:g}",
+        c.NOISE: f"one below {target:g} that more copies lift above it",
+        c.BIAS: f"one that no number of copies lifts to {target:g}",
+        c.OPEN: "what is not beyond doubt over all layers and methods at once, though numbers may look so",
     }
-    used = [text for kind, text in means.items() if kind in kinds]
-    used += ["as declared: its mean is taken to be the smoothed gradient"] * declared
-    return [f"Words: {'; '.join(used)}."] if used else []
+    found = {WORDS[kind]: text for kind, text in means.items() if kind in kinds}
+    return found | ({"as declared": "a mean that is taken to be the smoothed gradient"} if declared else {})
 
 
 def _capital(clause: str) -> str:

@@ -118,10 +118,10 @@ class Evidence:
         known = np.isin(self.law["state"].values, KNOWN) & self.law["enough"].values
         return np.where(known & ~self.broken & ~self.exact, p, np.nan)
 
-    def _sure(self, p: npt.NDArray[np.float64]) -> Flags:
+    def _sure(self, p: npt.NDArray[np.float64], level: float = ALPHA) -> Flags:
         """Where a test is beyond doubt over all cells."""
         adjusted = holm_once(self._tried(p))
-        return np.asarray(self.exact | (np.nan_to_num(adjusted, nan=1.0) <= ALPHA))
+        return np.asarray(self.exact | (np.nan_to_num(adjusted, nan=1.0) <= level))
 
     def _there(self, p: npt.NDArray[np.float64]) -> Flags:
         """Where there is a cosine to speak of: of those shown, a twentieth at most is expected to be noise."""
@@ -133,9 +133,12 @@ class Evidence:
         return self._sure(need["p_reached"].values) & need["reached"].values & (self.now["_low"] > threshold)
 
     def _above(self, need: xr.Dataset) -> Flags:
-        """Where the ceiling is above the cosine that is asked for, so that some number of copies gets there."""
+        """Where the ceiling is above the cosine that is asked for, so that some number of copies gets there.
+
+        There are two ways to show it (the cells' own mean, and the declared one): each has half of the level.
+        """
         finite = np.isfinite(need["copies_high"].values)
-        return self._sure(need["p_ceiling"].values) & need["ceiling_above"].values & finite
+        return self._sure(need["p_ceiling"].values, ALPHA / 2) & need["ceiling_above"].values & finite
 
     def _biased(self) -> Flags:
         """Where the ceiling is below it."""

@@ -15,7 +15,7 @@ from gradprobe.core.errors import UsageError, unknown
 from gradprobe.report import kinds as c
 from gradprobe.report.caveats import caveats, uneven_sentences
 from gradprobe.report.claims import claims, laws_of, sound, uneven
-from gradprobe.report.grouping import layer_sentences, model_sentences
+from gradprobe.report.grouping import layer_sentences, meanings, model_sentences
 from gradprobe.report.wording import name_text, said
 from gradprobe.stats._numbers import check_cosine
 from gradprobe.store.along import is_comparison
@@ -43,11 +43,13 @@ class Verdict:
             stochastic kind state exact declared seeds copies``, ``cosine ceiling needed nearly encoding
             smoothing`` (each with ``_low`` and ``_high``; see :func:`gradprobe.report.claims.claims`) and
             ``sentence``.
+        words: What the words of the sentences mean, of those that occur.
         facts: problem, reference, cosine and exact.
     """
 
     sentences: tuple[str, ...]
     table: pd.DataFrame
+    words: dict[str, str] = field(default_factory=dict)
     facts: dict[str, object] = field(default_factory=dict)
 
     def of(self, layer: str) -> tuple[str, ...]:
@@ -61,16 +63,22 @@ class Verdict:
             raise unknown("layer", layer, dict.fromkeys(self.table["layer"]))
         return tuple(mine["sentence"])
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The sentences, and what their words mean in one more."""
+        means = "; ".join(f"{word} is {text}" for word, text in self.words.items())
+        return self.sentences + ((f"Words: {means}.",) if means else ())
+
     def __str__(self) -> str:
         width = min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)
         lines = [
             textwrap.fill(s, width, initial_indent="- ", subsequent_indent="  ", break_long_words=False)
-            for s in self.sentences
+            for s in self.lines
         ]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return f"<ul>{''.join(f'<li>{html.escape(s)}</li>' for s in self.sentences)}</ul>"
+        return f"<ul>{''.join(f'<li>{html.escape(s)}</li>' for s in self.lines)}</ul>"
 
 
 def verdict(ds: xr.Dataset, reference: str = "bp", cosine: float = TARGET, exact: float = EXACT) -> Verdict:
@@ -138,10 +146,11 @@ def verdict(ds: xr.Dataset, reference: str = "bp", cosine: float = TARGET, exact
         *model_sentences([row for row in rows if row["over"] == "model"], targets.cosine),
         *(uneven_sentences(uneven(ds, reference, laws["model"]), laws["layer"]) if laws else []),
         *layer_sentences([row for row in rows if row["over"] == "layer"], targets.cosine),
-        *caveats(ds, reference, targets, table, tests),
+        *caveats(ds, reference, table, tests),
     ]
     facts = {"problem": str(ds.attrs.get("problem", "")), "reference": reference}
-    return Verdict(tuple(sentences), table, facts | {"cosine": targets.cosine, "exact": targets.exact})
+    words = meanings(set(table["kind"]), bool(table["declared"].any()), targets.cosine, targets.exact)
+    return Verdict(tuple(sentences), table, words, facts | {"cosine": targets.cosine, "exact": targets.exact})
 
 
 def one_setting(ds: xr.Dataset) -> xr.Dataset:

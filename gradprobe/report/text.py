@@ -29,7 +29,7 @@ def show(ds: xr.Dataset, console: Console, copies: Range = None, reference: str 
         copies: Range of copies for Acc. and Sta.
         reference: What estimates are held against.
     """
-    for sentence in verdict(ds, reference).sentences:
+    for sentence in verdict(ds, reference).lines:
         console.print(f"- {sentence}", highlight=False, markup=False)
     console.print()
     shown = (int(ds["copies"][0]), int(ds["copies"][-1])) if copies is None else copies

@@ -9,13 +9,14 @@ it is computed anew or, for products, NaN.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from gradprobe.core.errors import UsageError
+from gradprobe.core.errors import UsageError, described
 from gradprobe.core.spec import digest
 from gradprobe.store.assemble import assemble
 from gradprobe.store.batches import BATCHES_FILE, begun, folder_of, join_batches, read_batches
@@ -275,6 +276,8 @@ def open_run(path: str | Path) -> xr.Dataset:
         >>> gp.open_run(folder / "run").equals(kept)
         True
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"open_run takes the folder of a run, or an exported file, not {described(path)}.")
     if Path(path).is_file():
         return read_export(path)
     found = read_batches(Path(path))

@@ -311,13 +311,13 @@ def test_sentences_are_short_and_plain() -> None:
     truths = {m: truth for m, (truth, _) in TRUTH.items()} | {"better": Truth(0.99, 0.1 * N)}
     ds = make_run(np.random.default_rng(9), layers=WIDE, estimators=truths, products=True)
     found = gp.verdict(ds)
-    text = "\n".join(found.sentences)
+    text = "\n".join(found.lines)
     assert not re.search(r"[()]", text.replace("reference=('bp', 'smoothed')", ""))
     assert not re.search(r"\[[^]]*\[", text)
-    assert all(len(part) < 160 for s in found.sentences for part in re.split(r"[.;] ", s))
-    (words,) = [s for s in found.sentences if s.startswith("Words: ")]
+    assert all(len(part) < 160 for s in found.lines for part in re.split(r"[.;] ", s))
+    (words,) = [s for s in found.lines if s.startswith("Words: ")]
     assert "good is a cosine above 0.9" in words
-    assert found.sentences.index(words) == len(found.sentences) - 2
+    assert found.lines == (*found.sentences, words)
     whole = found.table[found.table["over"] == "model"].set_index("method")
     good = [m for m in whole.index[whole["kind"] == kinds.GOOD]]
     (said,) = [s for s in found.sentences if s.startswith("In the whole model") and " good" in s]

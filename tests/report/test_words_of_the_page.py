@@ -9,6 +9,7 @@ import gradprobe as gp
 from gradprobe.notebook.run import facts
 from gradprobe.report import page
 from gradprobe.report.sections.scores_section import ABOUT, EXPLAINED
+from gradprobe.report.wording import WORDS
 from gradprobe.store.along import named
 from tests.report.pages import ordinary
 
@@ -27,7 +28,7 @@ def test_words_of_the_verdict_and_of_the_tables_are_explained() -> None:
         assert f"<dt>{word}</dt>" in lead
     found = set(gp.verdict(ds).table["kind"])
     for kind in ("nearly exact", "good", "bias-limited", "noise-limited", "open"):
-        assert (f"<dt>{kind}</dt>" in lead) == (kind in found)
+        assert (f"<dt>{WORDS[kind]}</dt>" in lead) == (kind in found)
     for name in EXPLAINED:
         assert f"{name}: {ABOUT[name]}" in section(text, "scores")
     assert "A ceiling slightly above 1 is noise." in section(text, "heatmap")

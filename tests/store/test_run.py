@@ -267,3 +267,9 @@ def test_other_json_is_one_sentence(text: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(gp.UsageError, match="damaged"):
         gp.open_run(tmp_path)
+
+
+@pytest.mark.parametrize("path", [None, 3, ["runs/a"]])
+def test_what_is_no_path_is_refused(path: object) -> None:
+    with pytest.raises(gp.UsageError, match="open_run takes the folder of a run"):
+        gp.open_run(path)
