@@ -203,9 +203,18 @@ def report(
     html: Annotated[
         bool, typer.Option("--html", help="Write report.html too: one page that needs no network.")
     ] = False,
+    cosine: Annotated[
+        float | None, typer.Option(help="What the plan on the page is to reach; 0.9 by default.")
+    ] = None,
 ) -> None:
     """Print Acc., Sta., floor, ceiling and half-power copies of a run, or of several; write tables and figures."""
     span, given = parse_range(copies), cast(Any, runs[0])
+    if cosine is not None and not html:
+        raise UsageError("--cosine is for the plan on the page; add --html, or ask gradprobe plan.")
+    if cosine is not None:
+        from gradprobe.stats._numbers import check_cosine
+
+        check_cosine(cosine, "--cosine")
     if len(runs) > 1:
         if theory:
             raise UsageError("--theory is drawn in the figure of one run; name one run, or leave it out.")
@@ -219,7 +228,9 @@ def report(
     if html:
         from gradprobe.report.page import write_html
 
-        file = write_html(given, folder / "report.html", reference=reference, copies=span)
+        file = write_html(
+            given, folder / "report.html", reference=reference, copies=span, cosine=cosine or 0.9
+        )
         typer.echo(f"wrote {file}")
 
 

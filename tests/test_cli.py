@@ -55,6 +55,17 @@ def test_report_prints_tables_and_writes_files(run: Path, tmp_path: Path) -> Non
     assert all(panel["theory"]["cosine"] for panel in record["panels"])
 
 
+def test_a_target_is_for_the_plan_on_the_page(run: Path, tmp_path: Path) -> None:
+    for words, said in (
+        (["--cosine", "0.5"], "add --html"),
+        (["--cosine", "2", "--html"], "between 0 and 1"),
+    ):
+        done = command("report", str(run), "--out", str(tmp_path / "report"), *words)
+        assert (done.returncode, "\n" in done.stderr.strip()) == (2, False)
+        assert said in done.stderr
+    assert not (tmp_path / "report").exists()
+
+
 @pytest.mark.parametrize("kind", ["run.json", "toml"])
 def test_the_resolved_configuration_runs_again(run: Path, kind: str, tmp_path: Path) -> None:
     config = run / "run.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import random
 import time
 import uuid
 from collections.abc import Callable
@@ -164,8 +165,10 @@ class Bar(Teller):
     """The bar of a terminal, or a plain line now and then where there is none."""
 
     def __enter__(self) -> Bar:
+        state = random.getstate()
         from rich.console import Console
 
+        random.setstate(state)  # rich draws from Python's generator when it is imported
         self._console, self._stack = Console(stderr=True), ExitStack()
         self._update = self._stack.enter_context(shown(self._console))
         return self

@@ -10,7 +10,7 @@ import xarray as xr
 
 from gradprobe.core.errors import UsageError, described, unknown
 from gradprobe.core.optional import needs
-from gradprobe.notebook.run import first_of, is_run
+from gradprobe.notebook.run import is_run, one_of
 from gradprobe.store.paths import check_probed
 from gradprobe.store.run import open_run
 
@@ -44,7 +44,7 @@ def explore(run: xr.Dataset | str | Path, *, reference: str | None = None) -> Ex
             f"explore needs what gp.probe or gp.open_run returns, or the path of a run, not {described(run)}."
         )
     if "sqnorm" in ds or "kind" in ds.attrs:
-        check_probed(first_of(ds)[0] if "sqnorm" in ds else ds)
+        check_probed(one_of(ds)[0] if "sqnorm" in ds else ds)
     if not is_run(ds):
         raise UsageError(
             "explore needs a whole run, and these results have lost some of its parts; open the run again with "

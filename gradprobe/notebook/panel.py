@@ -17,7 +17,7 @@ from gradprobe.core.markup import heading, paragraph, table, view
 from gradprobe.notebook.numbers import number, with_ends
 from gradprobe.notebook.picture import Picture
 from gradprobe.notebook.ranges import FEWEST, Ranges
-from gradprobe.notebook.run import MODEL, OWN_DIMS, facts, first_of, how_far
+from gradprobe.notebook.run import MODEL, OWN_DIMS, facts, how_far, one_of
 from gradprobe.plots._choice import choose_layers
 from gradprobe.plots._style import PaperFigure
 
@@ -51,7 +51,7 @@ class Explorer(widgets.VBox):
         self._kept: dict[Any, Any] = {}
         labels = [str(e) for e in ds["estimator"].values]
         grid = [int(n) for n in ds["copies"].values]
-        names = choose_layers(first_of(ds)[0], None)
+        names = choose_layers(one_of(ds)[0], None)
         self.layer = widgets.Dropdown(
             options=[(MODEL, None), *((name, name) for name in names)], value=None, description="Layer"
         )

@@ -34,7 +34,7 @@ def is_run(ds: xr.Dataset) -> bool:
 
 def run_parts(ds: xr.Dataset) -> list[str]:
     """Pieces of HTML, from the heading to the table."""
-    one, where = first_of(ds)
+    one, where = one_of(ds)
     reference = "bp" if "bp" in one["reference"].values else str(one["reference"].values[0])
     try:
         laws = laws_of(one, reference)
@@ -47,11 +47,15 @@ def run_parts(ds: xr.Dataset) -> list[str]:
     return [*parts, listing(in_words(one, reference, laws)), *quality(one, reference, laws)]
 
 
-def first_of(ds: xr.Dataset) -> tuple[xr.Dataset, str]:
-    """The first of runs side by side, and which one that is ("" for a single run)."""
+def one_of(ds: xr.Dataset) -> tuple[xr.Dataset, str]:
+    """One of runs side by side, and which one that is ("" for a single run).
+
+    As in reports: of several batches the first, of several checkpoints or sigmas the last.
+    """
     further = [str(d) for d in ds["sqnorm"].dims if d not in OWN_DIMS]
-    where = ", ".join(f"{d} {ds[d].values[0] if d in ds.coords else 0} of {ds.sizes[d]}" for d in further)
-    return ds.isel({d: 0 for d in further}), where
+    place = {d: 0 if d == "batch" else -1 for d in further}
+    names = {d: ds[d].values[place[d]] if d in ds.coords else place[d] % ds.sizes[d] for d in further}
+    return ds.isel(place), ", ".join(f"{d} {name} of {ds.sizes[d]}" for d, name in names.items())
 
 
 def facts(ds: xr.Dataset) -> list[str]:

@@ -109,10 +109,10 @@ def _incomplete(ds: xr.Dataset, table: pd.DataFrame) -> list[str]:
         for e, method in enumerate(ds["estimator"].values):
             mine = status[e] == word
             if mine.any() and not (word == "missing" and mine.all()):
-                layers, seeds = ds["layer"].values[mine.any(1)], int(mine.any(0).sum())
-                found.append(
-                    f"{name_text(method)}: {seeds} of {mine.shape[1]} seeds {text} in {some(dict.fromkeys(layers))}."
-                )
+                units = pd.DataFrame(mine, index=ds["layer"].values).groupby(level=0, sort=False).any()
+                where = some(units.index[units.any(axis=1)])
+                pairs = f"{int(units.values.sum())} of {units.size} pairs of layer and seed"
+                found.append(f"{name_text(method)}: {pairs} {text}, in {where}.")
     lost = np.asarray(ds["nonfinite"].max("copies").sum(("parameter", "seed")).values)
     for method, count in zip(ds["estimator"].values, lost, strict=True):
         if count > 0:

@@ -201,7 +201,7 @@ def test_incomplete_runs_get_true_sentences() -> None:
     text = "\n".join(found.sentences)
     for said in (
         "The run was stopped",
-        "es: 2 of 5 seeds failed in conv1, conv2 and fc",
+        "es: 6 of 15 pairs of layer and seed failed, in conv1, conv2 and fc",
         "Under aes, nothing was computed in all 3 layers",
         "It does not serve conv1",
         "a layer that a method does not serve counts as 0",
