@@ -211,10 +211,11 @@ def report(
     span, given = parse_range(copies), cast(Any, runs[0])
     if cosine is not None and not html:
         raise UsageError("--cosine is for the plan on the page; add --html, or ask gradprobe plan.")
+    aim = {}
     if cosine is not None:
         from gradprobe.stats._numbers import check_cosine
 
-        check_cosine(cosine, "--cosine")
+        aim["cosine"] = check_cosine(cosine, "--cosine")
     if len(runs) > 1:
         if theory:
             raise UsageError("--theory is drawn in the figure of one run; name one run, or leave it out.")
@@ -228,9 +229,7 @@ def report(
     if html:
         from gradprobe.report.page import write_html
 
-        file = write_html(
-            given, folder / "report.html", reference=reference, copies=span, cosine=cosine or 0.9
-        )
+        file = write_html(given, folder / "report.html", reference=reference, copies=span, **aim)
         typer.echo(f"wrote {file}")
 
 

@@ -137,8 +137,12 @@ class Explorer(widgets.VBox):
             found, index=pd.Index([str(e) for e in self._ds["estimator"].values], name="method")
         ).loc[chosen]
         self._numbers.value = self._written(first, last)
-        make = lambda: Picture(self._one(), layer, chosen, reference)  # noqa: E731  # it is called at once
-        picture = self._once("picture", layer, tuple(chosen), make=make)
+        picture = self._once(
+            "picture",
+            layer,
+            tuple(chosen),
+            make=lambda: Picture(self._one(), layer, chosen, reference),
+        )
         where = MODEL if layer is None else f"layer {layer}"
         self._panel.value = picture.html(
             first, last, f"Cosine with {reference} against copies, {where}, {first} to {last} copies marked."

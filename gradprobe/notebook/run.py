@@ -14,8 +14,7 @@ from gradprobe.notebook.numbers import number, with_ends
 from gradprobe.plots._choice import choose_layers
 from gradprobe.report.claims import claims, laws_of, sound
 from gradprobe.report.grouping import model_sentences
-from gradprobe.report.kinds import Targets
-from gradprobe.report.plain_words import EXACT, TARGET
+from gradprobe.report.kinds import EXACT, TARGET, Targets
 from gradprobe.stats._intervals import mean_se
 from gradprobe.stats._moments import moments
 from gradprobe.stats.cosine_similarity import cosine_values

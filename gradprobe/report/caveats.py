@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -147,7 +149,7 @@ def _scope(ds: xr.Dataset, reference: str, table: pd.DataFrame) -> str:
     )
 
 
-def some(names: object) -> str:
+def some(names: Iterable[object]) -> str:
     """Names, or how many there are."""
-    known = list(names)  # type: ignore[call-overload]  # any iterable of names
+    known = list(names)
     return listed(known) if len(known) <= MOST_NAMES else f"{len(known)} layers"

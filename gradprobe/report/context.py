@@ -16,7 +16,8 @@ from gradprobe.plots._choice import choose_layers
 from gradprobe.plots._panels import law_is_there, rank_of
 from gradprobe.plots._style import PaperFigure
 from gradprobe.report.drawings import svg, svgs
-from gradprobe.report.markup import tag
+from gradprobe.report.elements import tag
+from gradprobe.report.kinds import TARGET
 from gradprobe.report.palette import colors_of
 from gradprobe.report.plain_words import verdict
 from gradprobe.report.tables import Range
@@ -54,7 +55,7 @@ class Context:
     ds: xr.Dataset
     reference: str = "bp"
     copies: Range = None
-    cosine: float = 0.9
+    cosine: float = TARGET
 
     @cached_property
     def which(self) -> str:

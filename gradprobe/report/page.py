@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from gradprobe.core.errors import UsageError, described, one_of
 from gradprobe.report.context import Context, one_run
-from gradprobe.report.markup import tag
+from gradprobe.report.elements import tag
+from gradprobe.report.kinds import TARGET
 from gradprobe.report.palette import palette
 from gradprobe.report.sections import SECTIONS
 from gradprobe.report.tables import FEWEST, Range
@@ -31,7 +32,7 @@ def write_html(
     *,
     reference: str = "bp",
     copies: Range = None,
-    cosine: float = 0.9,
+    cosine: float = TARGET,
 ) -> Path:
     """Write the report of a run as one HTML file.
 
@@ -59,7 +60,7 @@ def write_html(
     return path
 
 
-def html(ds: xr.Dataset, *, reference: str = "bp", copies: Range = None, cosine: float = 0.9) -> str:
+def html(ds: xr.Dataset, *, reference: str = "bp", copies: Range = None, cosine: float = TARGET) -> str:
     """The text of the page; arguments as for :func:`write_html`.
 
     Raises:
@@ -81,7 +82,7 @@ def html(ds: xr.Dataset, *, reference: str = "bp", copies: Range = None, cosine:
     return page
 
 
-def make_context(ds: Any, *, reference: str = "bp", copies: Range = None, cosine: float = 0.9) -> Context:
+def make_context(ds: Any, *, reference: str = "bp", copies: Range = None, cosine: float = TARGET) -> Context:
     """What sections are made of, checked; arguments as for :func:`write_html`.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import shutil
 import textwrap
 from dataclasses import dataclass, field
@@ -12,22 +11,17 @@ import pandas as pd
 import xarray as xr
 
 from gradprobe.core.errors import UsageError, unknown
+from gradprobe.core.markup import listing, view
 from gradprobe.report import kinds as c
 from gradprobe.report.caveats import caveats, uneven_sentences
 from gradprobe.report.claims import claims, laws_of, sound, uneven
 from gradprobe.report.grouping import layer_sentences, meanings, model_sentences
+from gradprobe.report.kinds import EXACT, TARGET
 from gradprobe.report.wording import name_text, said
 from gradprobe.stats._numbers import check_cosine
 from gradprobe.store.along import is_comparison
 from gradprobe.store.assemble import attribute
 from gradprobe.store.paths import check_probed
-
-TARGET = 0.9
-"""Cosine that is asked for: an angle of 26 degrees, at which a step of the right length lowers a linear loss by nine
-tenths of what the gradient's own step would."""
-
-EXACT = 0.95
-"""Cosine from which on a direction is called nearly exact: an angle of 18 degrees, a tenth of its square lost."""
 
 DIMS = ("reference", "estimator", "parameter", "seed", "copies")
 WIDTH = 100
@@ -78,7 +72,7 @@ class Verdict:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return f"<ul>{''.join(f'<li>{html.escape(s)}</li>' for s in self.lines)}</ul>"
+        return view(listing(self.lines, most=len(self.lines)))
 
 
 def verdict(ds: xr.Dataset, reference: str = "bp", cosine: float = TARGET, exact: float = EXACT) -> Verdict:

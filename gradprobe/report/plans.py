@@ -10,6 +10,7 @@ import xarray as xr
 
 from gradprobe.core.copyplan import LayerPlan, Plan, with_ends
 from gradprobe.core.errors import UsageError
+from gradprobe.report.kinds import TARGET
 from gradprobe.stats.planning import plan as make_plan
 
 COLUMNS = ("layer", "method", "copies", "scale", "cost", "share", "cosine")
@@ -40,7 +41,7 @@ class PlanTable:
     why: str = ""
 
 
-def plan_table(ds: xr.Dataset, cosine: float = 0.9, reference: str = "bp") -> PlanTable:
+def plan_table(ds: xr.Dataset, cosine: float = TARGET, reference: str = "bp") -> PlanTable:
     """The cheapest mapping of methods to layers for a cosine of the whole model, as tables.
 
     Args:

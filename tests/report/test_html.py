@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 import gradprobe as gp
 from gradprobe.report import page, palette
-from gradprobe.report.markup import tag
+from gradprobe.report.elements import tag
 from gradprobe.report.sections import SECTIONS
 from gradprobe.report.text import cell
 from tests.report import browser

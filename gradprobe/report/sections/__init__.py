@@ -7,7 +7,7 @@ A section is a function of a :class:`~gradprobe.report.context.Context`::
         ...
 
 ``order`` is its place on the page, ``title`` its heading. It returns Markup (made with
-:mod:`gradprobe.report.markup` and :mod:`gradprobe.report.sheets`, which escape), or None where it has nothing to
+:mod:`gradprobe.report.elements` and :mod:`gradprobe.report.sheets`, which escape), or None where it has nothing to
 say: then the page has no such section. What the run lacks is raised as ``UsageError``: the page says its sentence
 in place of the section. A file must not have the name of its section.
 """

@@ -11,7 +11,7 @@ from gradprobe.plots._choice import Choice
 from gradprobe.plots._panels import Panel, layer_panels
 from gradprobe.plots._parts import LOOKS, WORDS, Group, groups, noise_and_bias
 from gradprobe.report.context import Context
-from gradprobe.report.markup import joined, tag
+from gradprobe.report.elements import joined, tag
 from gradprobe.report.sections import register
 
 BIAS = "bias of the encoding or of smoothing"

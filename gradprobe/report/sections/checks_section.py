@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from gradprobe.checkup import CHECKS
 from gradprobe.report.context import Context
+from gradprobe.report.elements import joined, sentences, tag
+from gradprobe.report.elements import name as name_of
 from gradprobe.report.looks import doctor_table
-from gradprobe.report.markup import joined, sentences, tag
-from gradprobe.report.markup import name as name_of
 from gradprobe.report.sections import register
 from gradprobe.report.sheets import scrolled
 from gradprobe.store.assemble import attribute

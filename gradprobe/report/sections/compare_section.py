@@ -10,8 +10,8 @@ from gradprobe.plots import PLOTS
 from gradprobe.report.batches import MODEL
 from gradprobe.report.comparison import LAW, Comparison, compare_runs
 from gradprobe.report.context import Context, one_line
-from gradprobe.report.markup import joined, sentences, tag
-from gradprobe.report.markup import name as name_of
+from gradprobe.report.elements import joined, sentences, tag
+from gradprobe.report.elements import name as name_of
 from gradprobe.report.plain_words import verdict
 from gradprobe.report.sections import register
 from gradprobe.report.sheets import Column, Row, sheet

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from gradprobe.report.batches import MODEL, data_table, knows_data
 from gradprobe.report.context import Context
-from gradprobe.report.markup import joined, name, tag
+from gradprobe.report.elements import joined, name, tag
 from gradprobe.report.sections import register
 from gradprobe.report.sheets import Column, Row, sheet
 from gradprobe.report.text import cell

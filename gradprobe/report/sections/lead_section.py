@@ -5,7 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from gradprobe.report.context import Context
-from gradprobe.report.markup import sentences, tag
+from gradprobe.report.elements import sentences, tag
 from gradprobe.report.sections import register
 
 MOST = 6

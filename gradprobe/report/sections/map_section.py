@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from gradprobe.core.errors import UsageError
 from gradprobe.report.context import Context
-from gradprobe.report.markup import joined, tag
-from gradprobe.report.markup import name as name_of
+from gradprobe.report.elements import joined, tag
+from gradprobe.report.elements import name as name_of
 from gradprobe.report.sections import register
 from gradprobe.report.sheets import scrolled
 from gradprobe.report.text import cell

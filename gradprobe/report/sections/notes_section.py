@@ -5,7 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from gradprobe.report.context import Context
-from gradprobe.report.markup import sentences
+from gradprobe.report.elements import sentences
 from gradprobe.report.sections import register
 from gradprobe.report.tables import notes as notes_of
 

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from gradprobe.report.context import Context
-from gradprobe.report.markup import joined, name, sentences, tag
+from gradprobe.report.elements import joined, name, sentences, tag
 from gradprobe.report.plans import cells, headers, plan_table
 from gradprobe.report.sections import register
 from gradprobe.report.sheets import Column, Row, sheet

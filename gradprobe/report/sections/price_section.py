@@ -8,7 +8,7 @@ from markupsafe import Markup
 from gradprobe.core.errors import UsageError
 from gradprobe.plots import PLOTS
 from gradprobe.report.context import Context
-from gradprobe.report.markup import sentences, tag
+from gradprobe.report.elements import sentences, tag
 from gradprobe.report.sections import register
 from gradprobe.report.text import cell
 from gradprobe.stats import STATISTICS

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from gradprobe.report.context import Context, one_line
-from gradprobe.report.markup import joined, tag
+from gradprobe.report.elements import joined, tag
 from gradprobe.report.sections import register
 from gradprobe.store.assemble import attribute
 

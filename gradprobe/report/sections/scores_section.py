@@ -7,8 +7,8 @@ from typing import Any
 from markupsafe import Markup
 
 from gradprobe.report.context import Context
-from gradprobe.report.markup import joined, tag
-from gradprobe.report.markup import name as name_of
+from gradprobe.report.elements import joined, tag
+from gradprobe.report.elements import name as name_of
 from gradprobe.report.sections import register
 from gradprobe.report.sheets import Column, Row, sheet
 from gradprobe.report.tables import per_layer, summary, whole_model

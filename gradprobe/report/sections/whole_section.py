@@ -9,7 +9,7 @@ from gradprobe.plots._choice import Choice
 from gradprobe.plots._panels import model_panel
 from gradprobe.plots.similarity_figure import REFERENCES, caption
 from gradprobe.report.context import Context
-from gradprobe.report.markup import tag
+from gradprobe.report.elements import tag
 from gradprobe.report.sections import register
 
 SIZE = (5.6, 2.5)
