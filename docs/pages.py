@@ -199,6 +199,7 @@ def _methods() -> str:
         )
         target = entry.meta.get("target", "")
         parts.append(f"Its mean is {TARGETS.get(target, target)}.")
+        parts += [f"{key.title()}: {entry.meta[key]}." for key in ("formula", "source") if key in entry.meta]
     return "\n\n".join(parts) + "\n"
 
 

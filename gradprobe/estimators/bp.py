@@ -12,7 +12,14 @@ from gradprobe.estimators import register
 from gradprobe.estimators.base import Block, Directions, Estimator, Layer, Problem, Streams
 
 
-@register("bp", summary="backpropagation on the loss without noise", color="#0072B2", target="exact")
+@register(
+    "bp",
+    summary="backpropagation on the loss without noise",
+    color="#0072B2",
+    target="exact",
+    formula="d/dtheta sum_b w_b L_b",
+    source="Rumelhart, Hinton, Williams 1986",
+)
 @dataclass(frozen=True)
 class BP(Estimator):
     """The gradient of ``sum_b w_b L_b`` by reverse-mode differentiation (Rumelhart, Hinton, Williams 1986).

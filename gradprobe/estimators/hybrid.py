@@ -18,6 +18,8 @@ from gradprobe.estimators.perturbation import ES, LR, Perturbation
     summary="ES in the first two layers with matrix weights, LR in the others",
     color="#000000",
     target="smoothed",
+    formula="es in the first two layers with matrix weights, lr in the others",
+    source="ALR, arXiv 2403.12320, section 5",
 )
 @dataclass(frozen=True)
 class Hybrid(Estimator):
@@ -73,6 +75,8 @@ class Hybrid(Estimator):
     summary="hybrid with signs: AES in the first two layers with matrix weights, ALR in the others",
     color="#56B4E9",
     target="surrogate",
+    formula="aes in the first two layers with matrix weights, alr in the others",
+    source="ALR, arXiv 2403.12320, section 5",
 )
 @dataclass(frozen=True)
 class AHybrid(Hybrid):

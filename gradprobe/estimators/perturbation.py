@@ -77,6 +77,8 @@ class Perturbation(Estimator):
     summary="likelihood ratio: noise on a layer's output, loss x score, pulled back through the layer",
     color="#E69F00",
     target="smoothed",
+    formula="sum_b w_b (L_b - c_b) J_b^T eps_b / sigma",
+    source="ALR, arXiv 2403.12320, eq. 1-2; ULR, arXiv 2305.08960",
 )
 @dataclass(frozen=True)
 class LR(Perturbation):
@@ -88,6 +90,8 @@ class LR(Perturbation):
     summary="LR with signs: of the noise and of the layer's input, without 1/sigma",
     color="#009E73",
     target="surrogate",
+    formula="sum_b w_b (L_b - c_b) sign(J_b)^T sign(eps_b)",
+    source="ALR, arXiv 2403.12320, eq. 3",
 )
 @dataclass(frozen=True)
 class ALR(Perturbation):
@@ -101,6 +105,8 @@ class ALR(Perturbation):
     summary="evolution strategies: noise on a layer's weights, loss x score",
     color="#D55E00",
     target="smoothed",
+    formula="(L - c) eps / sigma",
+    source="Salimans et al., arXiv 1703.03864; ALR, arXiv 2403.12320, section 5",
 )
 @dataclass(frozen=True)
 class ES(Perturbation):
@@ -115,6 +121,8 @@ class ES(Perturbation):
     summary="ES with the sign of the noise, without 1/sigma",
     color="#CC79A7",
     target="surrogate",
+    formula="(L - c) sign(eps)",
+    source="ALR, arXiv 2403.12320, section 5",
 )
 @dataclass(frozen=True)
 class AES(Perturbation):

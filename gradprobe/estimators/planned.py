@@ -37,6 +37,8 @@ DEFAULT: Entry = ("lr", 1, 1.0)
     summary="a plan (gradprobe plan): its own method, copies and scale for each layer; a copy is a whole estimate",
     color="#44AA99",
     target="smoothed",
+    formula="in layer l: scale_l x mean of n_l copies of its method",
+    source="gradprobe plan",
 )
 @dataclass(frozen=True)
 class Planned(Estimator):
