@@ -1,4 +1,7 @@
-"""``name(option=value, ...)``: parsing what users write, and the one canonical way to write it back."""
+"""``name(option=value, ...)``: parsing what users write, and the one canonical way to write it back.
+
+A value may be of that form itself, as in ``es(noise=low-rank(rank=4))``: it is the canonical string of what it says.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def parse(text: str) -> Spec:
 
     Args:
         text: A name, optionally followed by options in brackets. Values are Python literals; a bare word is
-            a string.
+            a string, and so is a name with options of its own.
 
     Returns:
         Name and options.
@@ -45,13 +48,10 @@ def parse(text: str) -> Spec:
         call = ast.parse(f"f({rest}", mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: brackets without end
         raise wrong from None
-    if not isinstance(call, ast.Call) or call.args:
-        raise wrong
-    keys = [k.arg for k in call.keywords]
-    if None in keys or len(set(keys)) < len(keys):
+    if not isinstance(call, ast.Call):
         raise wrong
     try:
-        return Spec(name.strip(), {str(k.arg): _value(k.value) for k in call.keywords})
+        return Spec(name.strip(), _options(call))
     except ValueError:
         raise wrong from None
 
@@ -86,17 +86,32 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def _options(call: ast.Call) -> dict[str, Any]:
+    """Keyword arguments of a call.
+
+    Raises:
+        ValueError: It has others, or one twice.
+    """
+    keys = [k.arg for k in call.keywords]
+    if call.args or None in keys or len(set(keys)) < len(keys):
+        raise ValueError
+    return {str(k.arg): _value(k.value) for k in call.keywords}
+
+
 def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.Name):
         return node.id
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and isinstance(node.right, ast.Name):
-        return f"{_value(node.left)}-{node.right.id}"  # a word with a hyphen
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return label(node.func.id, _options(node))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
+        if isinstance(node.right, (ast.Name, ast.Call)):
+            return f"{_value(node.left)}-{_value(node.right)}"  # a word with a hyphen
     return ast.literal_eval(node)
 
 
 def _text(value: Any) -> str:
     if isinstance(value, str):
-        return value if value.replace("-", "_").isidentifier() and not iskeyword(value) else repr(value)
+        return value if _is_word(value) or _is_canonical(value) else repr(value)
     if isinstance(value, bool) or value is None:
         return str(value)
     if isinstance(value, (int, float)):
@@ -104,3 +119,16 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k!r}: {_text(value[k])}" for k in sorted(value)) + "}"
     return repr(value)
+
+
+def _is_word(text: str) -> bool:
+    return text.replace("-", "_").isidentifier() and not iskeyword(text)
+
+
+def _is_canonical(text: str) -> bool:
+    """Whether it is a name with options, written the canonical way, so that it needs no quotes."""
+    head, bracket, _ = text.partition("(")
+    try:
+        return bool(bracket) and _is_word(head) and str(parse(text)) == text
+    except UsageError:
+        return False

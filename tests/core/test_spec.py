@@ -16,6 +16,9 @@ from gradprobe.core.spec import Spec, canonical_json, digest, label, parse, spli
         ("lr(antithetic=True)", {"antithetic": True}),
         ("lr(sigma={'conv*': 0.1, 'fc': 0.01})", {"sigma": {"conv*": 0.1, "fc": 0.01}}),
         ("lr(encode='sign-noise')", {"encode": "sign-noise"}),
+        ("lr(noise=low-rank(rank=4))", {"noise": "low-rank(rank=4)"}),
+        ("lr(noise='low-rank(rank=4)')", {"noise": "low-rank(rank=4)"}),
+        ("lr(a=b(y=c-d(z=1.0), x=2), sigma=0.1)", {"a": "b(x=2, y=c-d(z=1))", "sigma": 0.1}),
     ],
 )
 def test_parse(text: str, options: dict) -> None:
@@ -23,7 +26,9 @@ def test_parse(text: str, options: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["lr(", "lr(0.1)", "lr(sigma=)", "lr(sigma=0.1))", "lr(sigma=f(2))", "lr(**{})", "lr(a=1, a=2)"]
+    "text",
+    ["lr(", "lr(0.1)", "lr(sigma=)", "lr(sigma=0.1))", "lr(sigma=f(2))", "lr(**{})", "lr(a=1, a=2)"]
+    + ["lr(a=f(b=1, b=2))", "lr(a=f(**{}))", "lr(a=f(b=1)(c=2))", "lr(a=f.g(b=1))", "lr(a=b-1)", "lr(a=b+c)"],
 )
 def test_parse_refuses(text: str) -> None:
     with pytest.raises(UsageError, match="write it as name"):
@@ -45,6 +50,15 @@ def test_label_is_canonical_and_parses_back() -> None:
     assert text == label("lr", dict(reversed(options.items())))
     assert parse(text) == Spec("lr", options)
     assert label("lr", {"sigma": 1e-3}) == label("lr", {"sigma": 0.001}) == "lr(sigma=0.001)"
+
+
+def test_options_of_options_are_canonical_and_parse_back() -> None:
+    """However they are written, quoted or not; text that only looks like options stays quoted."""
+    ways = ["es(noise=low-rank( rank = 4 ))", "es(noise='low-rank(rank=4)')", "es(noise=low-rank(rank=4.0))"]
+    assert {str(parse(text)) for text in ways} == {"es(noise=low-rank(rank=4))"}
+    for value in ("low-rank(rank = 4)", "f(2)", "f(b=2, a=1)", "f()", "f(", "a b(c=1)", "for(c=1)"):
+        assert parse(label("es", {"noise": value})) == Spec("es", {"noise": value})
+    assert split("es(noise=low-rank(rank=4), sigma=1),lr") == ["es(noise=low-rank(rank=4), sigma=1)", "lr"]
 
 
 def test_split_leaves_brackets_alone() -> None:
