@@ -50,7 +50,11 @@ class Interception:
 
 @contextmanager
 def intercept(
-    model: nn.Module, layers: Mapping[str, str], edit: Edit, capture: Callable[[Call], bool] | None = None
+    model: nn.Module,
+    layers: Mapping[str, str],
+    edit: Edit,
+    capture: Callable[[Call], bool] | None = None,
+    enter: Callable[[Call], Call] | None = None,
 ) -> Iterator[Interception]:
     """Hook modules of a model and take the hooks off again, whatever happens.
 
@@ -59,6 +63,8 @@ def intercept(
         layers: Module path -> name of the layer whose calls are counted together.
         edit: Called with the call and its output; what it returns replaces the output.
         capture: Which calls keep (a copy of) their arguments.
+        enter: Given the call with its arguments (no copies), returns one whose arguments take their place. Then
+            ``edit`` sees what the module itself puts out, before hooks of the user's own.
 
     Yields:
         The counter of calls.
@@ -67,13 +73,19 @@ def intercept(
     handles = []
 
     def before(path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
             name = layers[path]
             call = Call(name, state.counts.get(name, 0), path)
             state.counts[name] = call.number + 1
             if capture is not None and capture(call):
                 call = replace(call, args=copied(args), kwargs=copied(kwargs))
+            if enter is None:
+                state.open.setdefault(path, []).append(call)
+                return None
+            call = replace(call, args=args, kwargs=kwargs)
             state.open.setdefault(path, []).append(call)
+            entered = enter(call)
+            return entered.args, dict(entered.kwargs or {})
 
         return hook
 
@@ -87,7 +99,8 @@ def intercept(
         for path in layers:
             module = model.get_submodule(path)
             handles.append(module.register_forward_pre_hook(before(path), with_kwargs=True))
-            handles.append(module.register_forward_hook(after(path), with_kwargs=True))
+            first = enter is not None
+            handles.append(module.register_forward_hook(after(path), with_kwargs=True, prepend=first))
         yield state
     finally:
         for handle in handles:

@@ -86,6 +86,7 @@ class Runnable(Protocol):
         parameters: Mapping[str, torch.Tensor],
         leaves: Sequence[torch.Tensor],
         sample: int | None = None,
+        objective: Callable[[Any], torch.Tensor] | None = None,
     ) -> list[torch.Tensor | None]:
         """Gradient of the objective by backprop."""
         ...

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from gradprobe.estimators import register
+from gradprobe.estimators._slopes import slopes
 from gradprobe.estimators.base import Block, Directions, Estimator, Layer, Problem, Streams
 
 
@@ -39,11 +38,4 @@ class BP(Estimator):
         self, problem: Problem, layers: Sequence[Layer], block: Block, streams: Streams
     ) -> Directions:
         """The gradient of the clean loss for the layers' parameters; 0 where the loss does not depend on them."""
-        values = problem.parameters
-        names = [name for layer in layers for name in layer.parameters]
-        leaves = {name: values[name].clone().requires_grad_() for name in names}
-        found = problem.gradient(leaves, list(leaves.values()))
-        return {
-            name: torch.zeros_like(values[name]) if g is None else g
-            for name, g in zip(names, found, strict=True)
-        }
+        return slopes(problem, layers)

@@ -27,6 +27,8 @@ from gradprobe.layers.generic import Apart, SignOfInput, Tensors
 class ConvRule(SignOfInput):
     """Signs are taken at each position, before the sum over positions that makes the weight's gradient."""
 
+    matrices = ("weight",)
+
     def pull_back(
         self,
         module: nn.Module,

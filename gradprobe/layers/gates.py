@@ -21,6 +21,7 @@ class GatesRule(Generic):
     """Weights get cotangent x input and cotangent x hidden state, biases the cotangent; signs are of both inputs."""
 
     encodes = True
+    matrices = ("weight_ih", "weight_hh")
 
     def encoded(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]

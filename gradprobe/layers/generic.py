@@ -52,10 +52,13 @@ class Generic:
     Attributes:
         encodes: Whether the rule knows the signs of the layer's Jacobian.
         absorbs: Whether parameters of its submodules belong to the layer too.
+        matrices: Local names of the parameters that multiply the inputs, where the output is linear in the inputs
+            but for a bias; empty where it is not, or that is not known.
     """
 
     encodes = False
     absorbs = False
+    matrices: tuple[str, ...] = ()
 
     def pull_back(
         self,
@@ -129,6 +132,24 @@ class Generic:
 
         return torch.func.vmap(one, in_dims=(1 + axis, *call.axes))(call.cotangents, *given)
 
+    def with_matrices(
+        self, module: nn.Module, values: Tensors, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> torch.Tensor:
+        """The (first) output of a call with other :attr:`matrices`, without hooks; no gradient reaches parameters.
+
+        Args:
+            module: The module.
+            values: Local name of each matrix -> what takes its place.
+            args: Positional arguments of the call.
+            kwargs: Keyword arguments of the call.
+        """
+        inside = {name: p.detach() for name, p in module.named_parameters()} | dict(values)
+        placed = {f"module.{name}": value for name, value in inside.items()}
+        output = functional_call(_Unhooked(module), placed, args, dict(kwargs), tie_weights=False)
+        found = first_tensor(output)
+        assert found is not None
+        return found
+
     def encoded(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
@@ -141,6 +162,18 @@ class Generic:
 
 def _called(module: nn.Module, inside: Tensors, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     return functional_call(module, dict(inside), args, dict(kwargs), tie_weights=False)
+
+
+class _Unhooked(nn.Module):
+    """A module's forward alone."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What it puts out, before hooks."""
+        return self.module.forward(*args, **kwargs)
 
 
 class SignOfInput(Generic):

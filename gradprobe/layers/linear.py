@@ -21,6 +21,8 @@ from gradprobe.layers.generic import Apart, SignOfInput
 class LinearRule(SignOfInput):
     """``weight`` gets cotangent x input, ``bias`` the cotangent; signs are those of the input."""
 
+    matrices = ("weight",)
+
     def pull_back_apart(self, call: Apart) -> dict[str, torch.Tensor]:
         """As :meth:`Generic.pull_back_apart`; where the call is plain, one product for each sample."""
         module, args = call.module, call.args

@@ -20,6 +20,7 @@ from gradprobe.problems import fingerprint
 from gradprobe.problems.device import find_device
 from gradprobe.problems.losses import Loss, find_loss, picked
 from gradprobe.problems.preflight import check_lengths, check_loss, examine, same_state
+from gradprobe.problems.seen import Seen
 from gradprobe.problems.state import Kept, Watch, standing_in
 from gradprobe.problems.twin import PRECISIONS, Swapped, make_twin, places, shared_tensors, unwrapped, widen
 from gradprobe.problems.unrolling import is_recurrent, unrolled
@@ -368,6 +369,7 @@ class Problem:
         parameters: Mapping[str, torch.Tensor],
         leaves: Sequence[torch.Tensor],
         sample: int | None = None,
+        objective: Callable[[Seen], torch.Tensor] | None = None,
     ) -> list[torch.Tensor | None]:
         """Gradient of the objective by backprop.
 
@@ -375,15 +377,16 @@ class Problem:
             parameters: Values that replace the model's own, made of the leaves.
             leaves: What to differentiate with respect to.
             sample: Only this sample's term ``w_b L_b`` (``loss_per="sample"`` only).
+            objective: What is differentiated instead, made of what the forward gave: for methods that cut the graph
+                by hooks and put something else in its place.
 
         Returns:
             A dense gradient for each leaf; None where the loss does not depend on it.
         """
 
         def backward() -> list[torch.Tensor | None]:
-            losses = self._evaluate(1, sample)
-            total = self.total(losses) if sample is None else (losses * self._weight(sample)).sum()
-            return _slopes(total, leaves)
+            seen = self._see(sample)
+            return _slopes(seen.total if objective is None else objective(seen), leaves)
 
         with torch.enable_grad():
             return self._within(parameters, backward)
@@ -489,7 +492,22 @@ class Problem:
             if place.startswith(start)
         }
 
+    def _see(self, sample: int | None) -> Seen:
+        """One forward, and what is made of it; of all samples, or of one."""
+        inputs, target = self._data(1, sample)
+        output = self._output(inputs)
+        losses = self._loss(output, map_tensors(self._own, target))
+        total = self.total(losses) if sample is None else (losses * self._weight(sample)).sum()
+        return Seen(total, losses, output, inputs, target)
+
     def _evaluate(self, repeats: int, sample: int | None, layout: str = "") -> torch.Tensor:
+        losses = self._losses(*self._data(repeats, sample, layout))
+        if self.loss_per == "sample":
+            return losses
+        return losses if losses.ndim == 0 else self.total(losses)
+
+    def _data(self, repeats: int, sample: int | None, layout: str = "") -> tuple[Any, Any]:
+        """Inputs and target of a forward, which is counted."""
         self.samples_run += repeats * (self.batch_size if sample is None else 1)
         data = (self.inputs, self.target)
         if repeats > 1:
@@ -498,10 +516,7 @@ class Problem:
             data = self.rows.alone(data, sample)
         if layout == "channels_last":
             data = (map_tensors(_channels_last, data[0]), data[1])
-        losses = self._losses(*data)
-        if self.loss_per == "sample":
-            return losses
-        return losses if losses.ndim == 0 else self.total(losses)
+        return data
 
     def __copy__(self) -> Problem:
         other = object.__new__(type(self))
@@ -525,9 +540,13 @@ class Problem:
         self._loss = find_loss(self.loss)
 
     def _losses(self, inputs: Any, target: Any) -> torch.Tensor:
-        args, kwargs = _arguments(map_tensors(self._own, inputs))  # a model may change its input in place
-        output = picked(self.twin(*args, **kwargs), self.output, named=isinstance(self.loss, str))
+        output = self._output(inputs)
         return self._loss(output, map_tensors(self._own, target))
+
+    def _output(self, inputs: Any) -> Any:
+        """What the loss is given."""
+        args, kwargs = _arguments(map_tensors(self._own, inputs))  # a model may change its input in place
+        return picked(self.twin(*args, **kwargs), self.output, named=isinstance(self.loss, str))
 
     def _as_run(self, value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """A value for a parameter that is run in a wider precision than its own, in that."""
