@@ -20,6 +20,7 @@ _WHERE = {
     "find_function": "gradprobe.problems.landscape",
     "descend": "gradprobe.trajectory.descent",
     "field": "gradprobe.trajectory.mean_field",
+    "audit": "gradprobe.audits.run",
     "doctor": "gradprobe.probes.consult",
     "estimate": "gradprobe.probes.estimate",
     "probe": "gradprobe.probes.run",
@@ -43,6 +44,7 @@ __all__ = [*_WHERE, *_MODULES]
 
 if TYPE_CHECKING:
     from gradprobe import plots, stats
+    from gradprobe.audits.run import audit
     from gradprobe.core.copyplan import Plan
     from gradprobe.core.errors import UsageError
     from gradprobe.estimators import register as register_estimator

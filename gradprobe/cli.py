@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from gradprobe import cli_compare, cli_doctor, cli_plan, cli_trajectory
+from gradprobe import cli_audit, cli_compare, cli_doctor, cli_plan, cli_trajectory
 from gradprobe.cli_options import (
     PROBLEM_KEYS,
     AllowGlobal,
@@ -46,6 +46,7 @@ app = typer.Typer(
     help="How good are gradients that were estimated without backpropagation?",
 )
 
+app.command("audit")(cli_audit.audit)
 app.command("doctor")(cli_doctor.doctor)
 app.command("plan")(cli_plan.plan)
 app.command("trajectory")(cli_trajectory.trajectory)

@@ -1,0 +1,54 @@
+"""Global generators of random numbers: seeded for one call, and what the call did with them."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+GENERATORS = ("torch", "numpy", "random")
+
+
+def seed_all(key: int) -> None:
+    """Seed torch (on every device), NumPy and Python from one key of 128 bits."""
+    torch.manual_seed(key & (2**63 - 1))
+    np.random.seed((key >> 64) & (2**32 - 1))  # noqa: NPY002 - what the audited code may draw from
+    random.seed(key)
+
+
+def states() -> dict[str, str]:
+    """Digest of the state of each global generator, by name."""
+    of_numpy = np.random.get_state()  # noqa: NPY002 - likewise
+    raw = (torch.get_rng_state().numpy().tobytes(), pickle.dumps(of_numpy), pickle.dumps(random.getstate()))
+    return {name: hashlib.sha256(x).hexdigest() for name, x in zip(GENERATORS, raw, strict=True)}
+
+
+class _Listening(TorchDispatchMode):
+    """Notes which of torch's random operations run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            self.heard.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def random_operations(call: Callable[[], object]) -> tuple[str, ...]:
+    """Names of torch's random operations that a call runs, such as ``randn``; () also where that cannot be seen."""
+    with _Listening() as mode:
+        try:
+            call()
+        except Exception:  # noqa: BLE001 - some transforms refuse a dispatch mode; then nothing is known
+            return ()
+    return tuple(sorted(mode.heard))

@@ -1,0 +1,190 @@
+"""Sentences on direction and scale, from what was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gradprobe.audits.measured import Part, Triple
+from gradprobe.audits.result import spread
+from gradprobe.audits.scale import off, spelled, within
+
+WRONG, DOUBTFUL = 0.9, 0.99
+"""Cosines with the gradient below which a direction is wrong, or worth a warning: smoothing alone seldom goes below
+0.9, and a sigma for which it does can be told."""
+LITTLE = 0.5
+"""A ceiling of which not even this much was shown is worth a warning."""
+MOST = 4
+"""Layers of one kind that get a sentence of their own."""
+
+
+@dataclass
+class Said:
+    """Sentences of an audit."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is judged.
+
+    Attributes:
+        parts: The model and its layers, as measured against backprop.
+        smoothed: Name of a part -> gain and largest cosine against the smoothed gradient; empty without sigma.
+        factors: Factors that have a name.
+        swapped: Layer -> another parameter's name that its direction is the gradient of.
+        exact: Whether there is no noise.
+        surrogate: Whether the function means to follow a field of its own.
+        told: Whether sigma was told.
+    """
+
+    parts: Sequence[Part]
+    smoothed: Mapping[str, tuple[Triple, float]]
+    factors: Mapping[str, float]
+    swapped: Mapping[str, str]
+    exact: bool
+    surrogate: bool
+    told: bool
+
+    def gain(self, part: Part) -> Triple:
+        """The gain that counts: along the smoothed gradient where that is what the function follows."""
+        return self.smoothed[part.name][0] if self._is_smoothed(part) else part.gain
+
+    def most(self, part: Part) -> float:
+        """The largest cosine that fits, likewise."""
+        return self.smoothed[part.name][1] if self._is_smoothed(part) else part.most
+
+    def _is_smoothed(self, part: Part) -> bool:
+        own = self.smoothed.get(part.name)
+        return own is not None and own[1] >= part.most
+
+
+def judge_scale(case: Case, said: Said) -> None:
+    """Whether lengths along the gradient are right, and what they look like where they are not."""
+    model, layers = case.parts[0], case.parts[1:]
+    low, high = case.gain(model)[1:]
+    apart = [x for x in layers if _apart(case.gain(x), (low, high))]
+    faulty = [x for x in apart if off(*case.gain(x)[1:])]
+    into = said.warnings if case.surrogate else said.problems
+    if faulty:
+        into.extend(_of_layer(case, x) for x in faulty[:MOST])
+        if len(faulty) > MOST:
+            into.append(f"the scale of {len(faulty) - MOST} more layers is wrong in the same way.")
+    elif off(low, high):
+        into.append(_of_model(case, model))
+    else:
+        _unfaulted(case, model, said)
+
+
+def _unfaulted(case: Case, model: Part, said: Said) -> None:
+    value, low, high = case.gain(model)
+    others = [n for n in within(low, high, case.factors) if n != "1"]
+    if low <= 0 <= high or others:
+        could = ", ".join(spelled(n, case.factors) for n in others)
+        also = f", so that {could} would fit as well as 1" if others else ""
+        said.problems.append(
+            f"its scale is not shown: the length along the gradient is {spread(value, low, high)} times the "
+            f"gradient's{also}; audit it with more calls (repeats=) or less noise in each."
+        )
+    else:
+        said.findings.append(
+            f"scale: its length along the gradient is {spread(value, low, high)} times the gradient's."
+        )
+
+
+def _apart(gain: Triple, model: tuple[float, float]) -> bool:
+    """Whether a layer's gain is not the model's."""
+    return off(gain[1], gain[2], model)
+
+
+def _of_layer(case: Case, part: Part) -> str:
+    gain = case.gain(part)
+    text = f"in layer {part.name!r} {_length(gain)}{_looks(gain, case)}"
+    if part.name in case.swapped:
+        text += f"; what is there is the gradient of {case.swapped[part.name]!r}: the order or the names are wrong"
+    return f"{text}."
+
+
+def _of_model(case: Case, model: Part) -> str:
+    return f"{_length(case.gain(model))}{_looks(case.gain(model), case)}."
+
+
+def _length(gain: Triple) -> str:
+    if gain[1] <= 0 <= gain[2]:
+        return f"there is nothing of the gradient in it ({spread(*gain)} times its length)"
+    turned = "its sign is turned: " if gain[0] < 0 else ""
+    return f"{turned}its length along the gradient is {spread(*gain)} times the gradient's"
+
+
+def _looks(gain: Triple, case: Case) -> str:
+    """What a wrong length looks like."""
+    if gain[1] <= 0 <= gain[2]:
+        return ""
+    names = within(gain[1], gain[2], case.factors)
+    if len(names) == 1:
+        return f", which looks like {spelled(names[0], case.factors)}"
+    if names:
+        return f", which could be any of {', '.join(spelled(n, case.factors) for n in names)}"
+    plain = ", ".join(n for n in case.factors if not n.startswith("-"))
+    hint = "" if case.told else "; tell sigma= and samples= to have them compared"
+    return f", which is none of {plain}{hint}"
+
+
+def judge_direction(case: Case, said: Said) -> None:
+    """Whether the mean points along the gradient."""
+    model, layers = case.parts[0], case.parts[1:]
+    into = said.warnings if case.surrogate else said.problems
+    hint = (
+        ""
+        if case.told
+        else "; if its noise is large, tell sigma= so that the smoothed gradient is looked at too"
+    )
+    wrong = [x for x in layers if case.most(x) < WRONG and x.name not in case.swapped]
+    for x in wrong[:MOST]:
+        into.append(f"in layer {x.name!r} its mean is not the gradient: {_at_most(case, x)}{hint}.")
+    if len(wrong) > MOST:
+        into.append(f"in {len(wrong) - MOST} more layers its mean is not the gradient.")
+    uneven = any(_apart(case.gain(x), case.gain(model)[1:]) for x in layers)
+    if not wrong and not uneven and case.most(model) < WRONG:
+        into.append(f"its mean is not the gradient: {_at_most(case, model)}{hint}.")
+    elif not wrong and not case.swapped:
+        _nearly(case, model, said)
+
+
+def _nearly(case: Case, model: Part, said: Said) -> None:
+    """Directions that are not far off: little doubted, or little shown."""
+    doubted = [x for x in case.parts if case.most(x) < DOUBTFUL]
+    if doubted and not all(_apart(case.gain(x), case.gain(model)[1:]) for x in doubted):
+        x = doubted[-1]
+        where = "" if x is model else f" in layer {x.name!r}"
+        more = "" if case.told else "; a large sigma does that (tell it as sigma=)"
+        said.warnings.append(
+            f"its mean{where} departs from the gradient by more than noise: {_at_most(case, x)}{more}."
+        )
+        return
+    _shown(case, model, said)
+
+
+def _shown(case: Case, model: Part, said: Said) -> None:
+    """How much of a right direction was shown; nothing where the sign is turned."""
+    value, low, high = model.ceiling
+    if case.gain(model)[2] < 0:
+        return
+    if case.exact or low >= LITTLE:
+        text = f"at least {low:.2f}" if math.isnan(value) else spread(value, low, high)
+        said.findings.append(f"direction: the cosine of its mean with the gradient is {text}.")
+    else:
+        said.warnings.append(
+            f"its direction is little shown: the cosine of its mean with the gradient is at least "
+            f"{max(low, -1):.2g}, and nothing speaks against 1; more calls (repeats=) show more."
+        )
+
+
+def _at_most(case: Case, part: Part) -> str:
+    if case.exact:
+        return f"its cosine with the gradient is {case.most(part):.3f}"
+    return f"its cosine with the gradient is at most {case.most(part):.3f}, however many calls are averaged"

@@ -1,0 +1,276 @@
+"""``audit``: is somebody's gradient code right, and what is it worth?"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from gradprobe.audits.audited import Audited
+from gradprobe.audits.bench import Bench, Called, Function
+from gradprobe.audits.judge import Case, Said, judge_direction, judge_scale
+from gradprobe.audits.judge_calls import judge_names, judge_noise, judge_seeds, judge_traces
+from gradprobe.audits.measured import measure
+from gradprobe.audits.others import along_smoothed, others, swapped
+from gradprobe.audits.result import Audit, spread
+from gradprobe.audits.returned import named
+from gradprobe.audits.scale import known_factors
+from gradprobe.audits.seen import Seen, look, look_again
+from gradprobe.audits.smoothed import smoothed_halves
+from gradprobe.core.errors import UsageError, described, one_of, positive, unknown, whole
+from gradprobe.core.hooks import untouched_globals
+from gradprobe.core.layer import Layer
+from gradprobe.core.told import Progress
+from gradprobe.probes.checks import check_problem, layers_of
+from gradprobe.probes.request import backprop
+from gradprobe.probes.run import probe
+from gradprobe.problems.problem import Problem
+
+LEAST_SEEDS = 3
+TARGETS = ("gradient", "surrogate")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the user said of the function, checked."""
+
+    sigma: float | None
+    samples: int | None
+    where: str
+    target: str
+    repeats: int
+    seeds: int
+    root_seed: int
+
+
+def audit(
+    function: Function,
+    problem: Problem | nn.Module,
+    *,
+    sigma: float | None = None,
+    samples: int | None = None,
+    where: str = "weights",
+    target: str = "gradient",
+    repeats: int = 20,
+    seeds: int = 5,
+    layers: str | Sequence[str] | None = None,
+    root_seed: int = 0,
+    name: str | None = None,
+    progress: Progress | bool | None = None,
+    **options: Any,
+) -> Audit:
+    """Audit code that gives gradients: its direction, its scale, its noise, its seeds, and what it leaves behind.
+
+    The function is called ``repeats * seeds`` times, and a few times more, on a copy of the module that is put back
+    before every call, with the global generators of torch, NumPy and Python seeded anew each time; neither module nor
+    generators of the user's change. Its mean is held against backprop by the moments and the statistics of
+    :func:`~gradprobe.probe`.
+
+    Args:
+        function: ``f(module, batch)``, batch = (inputs, target), returns {parameter name: direction} (also with
+            ``module.`` before the names), directions in the order of the parameters, one vector of all, or None and
+            leaves them in ``.grad``. It computes its own loss: the one that the problem has, with the mean over the
+            batch if that is what the problem's weights say.
+        problem: The problem, or a module; then ``options`` are those of :class:`Problem` (``batch``, ``loss``, ...).
+        sigma: Standard deviation of its noise, if it has one. Then the gradient of the loss smoothed by it is right
+            too, and a wrong length is compared with powers of sigma.
+        samples: Evaluations (or pairs) in one call, N, for names of wrong lengths alone.
+        where: What the noise of ``sigma`` is on: ``"weights"`` (default) or ``"activations"``, of all layers at once.
+        target: ``"gradient"`` (default), or ``"surrogate"`` for a method that means to follow a field of its own
+            (feedback alignment): direction and scale are then told and not held against it.
+        repeats: Calls for each seed. The default, with five seeds, is the size from which the statistics' intervals
+            were checked; a hundred calls with one Gaussian sample each tell the scale to 0.4, enough to tell 1 from 2
+            and from 1/2, and calls with more samples tell it better.
+        seeds: Independent repetitions; at least three.
+        layers: Names, globs or class names of the layers to judge; all by default.
+        root_seed: Root of all seeds.
+        name: What to call the function; its own name by default.
+        progress: As in :func:`~gradprobe.probe`.
+        **options: Options of the problem, where a module is given.
+
+    Returns:
+        ``.ok``, ``.problems`` (direction, scale, seeds, names, NaN), ``.warnings`` (noise, traces, what was little
+        shown), ``.findings`` and ``.evidence``. Tests of length and direction have a false-alarm rate of at most
+        0.5 % each, for the model and over its layers: 2 % in all, for calls whose mean is near normal.
+
+    Raises:
+        UsageError: The function fails or returns what is no direction, or something unknown was asked for.
+
+    Example:
+        >>> def backprop(module, batch):
+        ...     inputs, target = batch
+        ...     torch.nn.functional.cross_entropy(module(inputs), target).backward()
+        >>> print(gp.audit(backprop, problem))
+        backprop on resnet5: nothing wrong found (1 call measured)
+        ...
+    """
+    if not callable(function):
+        raise UsageError(f"an audit needs a function f(module, batch), not {described(function)}.")
+    told = _told(sigma, samples, where, target, repeats, seeds, root_seed)
+    problem = _problem(problem, options)
+    called = str(name or getattr(function, "__name__", type(function).__name__))
+    with untouched_globals(), problem.frozen():
+        problem.refresh()
+        chosen = layers_of(problem, layers)
+        bench = Bench(function, problem)
+        seen = look(bench, told.root_seed)
+        if bad := _nonfinite(seen.first):
+            said = Said([f"it returns NaN or infinite values for {named(bad)}, and was not measured."])
+            return _result(called, problem, said, {"calls": 0, "parts": {}})
+        return _measured(called, problem, bench, seen, chosen, told, progress)
+
+
+def _measured(
+    name: str,
+    problem: Problem,
+    bench: Bench,
+    seen: Seen,
+    layers: Sequence[Layer],
+    told: Told,
+    progress: Progress | bool | None,
+) -> Audit:
+    """Call it as often as asked, and judge."""
+    gradient = {k: g for k, g in backprop(problem, layers).items()}
+    known = others(gradient)
+    smooth = (
+        {} if told.sigma is None else smoothed_halves(problem, layers, told.sigma, told.where, told.root_seed)
+    )
+    audited = Audited(bench, not seen.deterministic, known.directions | smooth)
+    ds = probe(
+        problem,
+        [audited],
+        copies=told.repeats,
+        block=1,
+        seeds=told.seeds,
+        layers=[x.name for x in layers],
+        root_seed=told.root_seed,
+        progress=progress,
+    )
+    look_again(bench, told.root_seed, seen)
+    exact = seen.deterministic
+    parts = measure(ds, exact)
+    if not parts:
+        raise UsageError(
+            "the gradient of these layers is zero, so there is nothing to hold the function against."
+        )
+    case = Case(
+        parts,
+        along_smoothed(audited, ds, layers, exact) if smooth else {},
+        known_factors(problem.samples, told.sigma, told.samples),
+        swapped(audited, known, gradient, layers, parts),
+        exact,
+        told.target == "surrogate",
+        told.sigma is not None,
+    )
+    said, ratio = _judged(case, audited, seen, gradient, ds)
+    evidence = {
+        "calls": len(audited.calls),
+        "seeds": told.seeds,
+        "passes": seen.first.passes,
+        "seconds": float(np.median([c.seconds for c in audited.calls])),
+        "generators": list(seen.first.drew),
+        "deterministic": exact,
+        "repeats": seen.repeats,
+        "nonfinite": audited.lost,
+        "noise_ratio": ratio,
+        "parts": {x.name: x.to_dict() for x in parts},
+        "smoothed": {k: {"gain": list(g), "most": m} for k, (g, m) in case.smoothed.items()},
+    }
+    return _result(name, problem, said, evidence)
+
+
+def _judged(
+    case: Case, audited: Audited, seen: Seen, gradient: Mapping[str, torch.Tensor], ds: xr.Dataset
+) -> tuple[Said, list[float] | None]:
+    """All sentences, and the ratio of the noise to that of antithetic ES."""
+    model, of_mean, said = case.parts[0], Said(), Said()
+    judge_direction(case, of_mean)
+    judge_scale(case, of_mean)
+    if audited.lost:
+        said.problems.append(f"{audited.lost} of {len(audited.calls)} calls returned NaN or infinite values.")
+    judge_names(seen.first, list(gradient), _dead(ds, gradient), said)
+    right = not of_mean.problems and not of_mean.warnings
+    shown = (
+        f"its cosine with the gradient is {model.ceiling[0]:.3f}, its length along it {spread(*model.gain)}"
+    )
+    fixed = judge_seeds(seen, right, shown, case.surrogate, said)
+    ratio = judge_noise(model, seen.first.passes, said)
+    judge_traces(seen, audited.calls, said)
+    if fixed:
+        return said, ratio
+    return (
+        Said(
+            of_mean.problems + said.problems,
+            of_mean.warnings + said.warnings,
+            of_mean.findings + said.findings,
+        ),
+        ratio,
+    )
+
+
+def _dead(ds: xr.Dataset, gradient: Mapping[str, torch.Tensor]) -> list[str]:
+    """Parameters whose direction is 0 in every call although their gradient is not."""
+    squares = ds["block_sqnorm"].isel(estimator=0).transpose("parameter", ...).values
+    return [
+        str(p)
+        for p, own in zip(ds["parameter"].values, squares, strict=True)
+        if float(np.nanmax(own, initial=0.0)) == 0 and bool(gradient[str(p)].any())
+    ]
+
+
+def _nonfinite(called: Called) -> list[str]:
+    return [n for n, d in called.directions.items() if not bool(d.isfinite().all())]
+
+
+def _result(name: str, problem: Problem, said: Said, evidence: dict[str, Any]) -> Audit:
+    return Audit(
+        name, problem.name, tuple(said.problems), tuple(said.warnings), tuple(said.findings), evidence
+    )
+
+
+def _told(
+    sigma: Any, samples: Any, where: Any, target: Any, repeats: Any, seeds: Any, root_seed: Any
+) -> Told:
+    """What the user said.
+
+    Raises:
+        UsageError: It makes no sense.
+    """
+    one_of("where", where, ("weights", "activations"))
+    one_of("target", target, TARGETS)
+    return Told(
+        None if sigma is None else positive("sigma", sigma),
+        None if samples is None else whole("samples", samples),
+        where,
+        target,
+        whole("repeats", repeats, 2),
+        whole("seeds", seeds, LEAST_SEEDS),
+        whole("root_seed", root_seed, 0),
+    )
+
+
+def _problem(problem: Any, options: Mapping[str, Any]) -> Problem:
+    """The problem, made of a module where one was given.
+
+    Raises:
+        UsageError: It cannot be made.
+    """
+    known = [k for k in inspect.signature(Problem).parameters if k != "module"]
+    own = [k for k in inspect.signature(audit).parameters if k not in ("function", "problem", "options")]
+    for key in options:
+        if key not in known:
+            raise unknown("option", key, [*own, *known])
+    if isinstance(problem, nn.Module):
+        if "batch" not in options:
+            raise UsageError("a module needs batch=(inputs, target) to be a problem.")
+        return Problem(problem, **options)
+    if options:
+        raise UsageError(f"{named(sorted(options))} belongs to a module; this problem has it already.")
+    check_problem(problem)
+    return problem
