@@ -103,12 +103,14 @@ def audit(
         UsageError: The function fails or returns what is no direction, or something unknown was asked for.
 
     Example:
-        >>> def backprop(module, batch):
-        ...     inputs, target = batch
-        ...     torch.nn.functional.cross_entropy(module(inputs), target).backward()
-        >>> print(gp.audit(backprop, problem))
-        backprop on resnet5: nothing wrong found (1 call measured)
-        ...
+        >>> def summed(module, batch):
+        ...     loss = torch.nn.functional.cross_entropy(module(batch[0]), batch[1], reduction="sum")
+        ...     loss.backward()
+        >>> found = gp.audit(summed, problem)
+        >>> found.ok
+        False
+        >>> print(found.problems[0])
+        its length along the gradient is 8 times the gradient's, which looks like B = 8.
     """
     if not callable(function):
         raise UsageError(f"an audit needs a function f(module, batch), not {described(function)}.")
