@@ -24,6 +24,7 @@ class Layer:
         credit: Which loss its activation noise is credited with: each sample's own ("sample") or the copy's
             ("copy").
         axis: Axis of the samples in its outputs, where each sample is credited with its own loss.
+        level_of: Name of the layer whose noise it is a level of (:mod:`gradprobe.core.level`); "" for a layer.
         note: What a reader should know about it.
         modules: Module path in the twin -> {parameter name inside that module: name in the user's module}.
         outputs: Shape of the output that takes the noise, for each call.
@@ -45,6 +46,7 @@ class Layer:
     contains: tuple[str, ...] = ()
     matrices_before: int = 0
     axis: int = 0
+    level_of: str = ""
 
     @property
     def numel(self) -> int:
@@ -53,7 +55,10 @@ class Layer:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
-        return asdict(self)
+        plain = asdict(self)
+        if not self.level_of:
+            del plain["level_of"]  # as in runs of earlier versions
+        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Layer:

@@ -11,6 +11,7 @@ from gradprobe.core import spec
 from gradprobe.core.copyplan import Plan, is_there
 from gradprobe.core.errors import UsageError, described, unknown
 from gradprobe.core.layer import Layer
+from gradprobe.core.level import noisy
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.estimators import ESTIMATORS
@@ -54,11 +55,13 @@ class Estimator:
             smoothed by the draw's noise) or ``"surrogate"`` (a field of its own).
         whole: Whether one copy is a whole estimate already, so that few copies are usual.
         brief: Whether results call it by a digest, because its options are too long to read.
+        own_layers: Whether it serves layers of its own, which it :meth:`brings`, in place of the model's.
     """
 
     stochastic: ClassVar[bool] = True
     uses_backward: ClassVar[bool] = False
     whole: ClassVar[bool] = False
+    own_layers: ClassVar[bool] = False
 
     @property
     def brief(self) -> bool:
@@ -128,11 +131,16 @@ class Estimator:
         why = {x.name: refusal(problem, x, *assigned[x.name]) for x in layers if x.name in assigned}
         return {name: reason for name, reason in why.items() if reason}
 
+    def brings(self, problem: Problem, layers: Sequence[Layer]) -> list[Layer]:
+        """Layers of its own for layers of the model that are probed; other estimators refuse them."""
+        return []
+
     def draws(self, layers: Sequence[Layer]) -> list[tuple[Draw, list[Layer], int]]:
         """What one copy is made of: draws, each with layers that are noisy at once, and how often; [] if unknown."""
         from gradprobe.estimators.draws import noisy_together
 
-        return [(draw, unit, 1) for draw, unit in noisy_together(self.assignment(layers) or {}, layers)]
+        assigned = self.assignment(layers) or {}
+        return [(draw, noisy(unit), 1) for draw, unit in noisy_together(assigned, layers)]
 
     def forwards(self, layers: Sequence[Layer], copies: int) -> int:
         """Forward passes of the batch that ``copies`` copies need, the one clean pass included."""

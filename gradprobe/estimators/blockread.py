@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from gradprobe.core.layer import Layer
+from gradprobe.core.level import noisy
 from gradprobe.core.rows import Rows, along, fold
 from gradprobe.core.streams import Streams
 from gradprobe.engine.draw import Draw
@@ -48,7 +49,7 @@ class Reading:
     Attributes:
         problem: The problem.
         draw: The draw.
-        layers: The layers that are noisy together, in execution order.
+        layers: The layers that are served, in execution order; or the levels of their noise.
         readouts: How to read it.
         streams: Noise of the seed.
         per_sample: Whether what each sample contributes is read too.
@@ -60,6 +61,11 @@ class Reading:
     readouts: Sequence[ReadOut]
     streams: Streams
     per_sample: bool = False
+
+    @property
+    def noisy(self) -> list[Layer]:
+        """The layers that are noisy together."""
+        return noisy(self.layers)
 
 
 @dataclass(frozen=True)

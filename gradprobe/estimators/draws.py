@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gradprobe.core.errors import UsageError
 from gradprobe.core.layer import Layer
+from gradprobe.core.level import Level, noisy
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.engines import Engine
@@ -16,6 +17,7 @@ from gradprobe.engine.preflight import agrees, choose_engine, traced
 from gradprobe.engine.run import Outcome, run
 from gradprobe.estimators.apart import ApartRead
 from gradprobe.estimators.blockread import BlockRead, Directions, Read, Reading
+from gradprobe.estimators.levelread import LevelRead
 from gradprobe.problems.problem import Problem
 
 if TYPE_CHECKING:
@@ -47,8 +49,8 @@ def planned_read(
     with problem.frozen():
         for draw, unit in noisy_together(assigned, layers):
             readouts = list(dict.fromkeys(assigned[layer.name][1] for layer in unit))
-            most = _room_in_memory(problem, draw, unit, len(readouts), memory, sharers)
-            engine = _usual(problem, draw, unit, block.copies)
+            most = _room_in_memory(problem, draw, noisy(unit), len(readouts), memory, sharers)
+            engine = _usual(problem, draw, noisy(unit), block.copies)
             read = read_block(Reading(problem, draw, unit, readouts, streams), block, engine, most)
             lost = max(lost, read.nonfinite)
             for layer in unit:
@@ -146,14 +148,14 @@ def read_blocks(
 
 def _attempt(reading: Reading, blocks: Sequence[int], copies: int, how: Engine, room: int) -> Iterator[Read]:
     """Read blocks with ``room`` copies in one call."""
-    problem, draw, layers = reading.problem, reading.draw, reading.layers
+    problem, draw, layers = reading.problem, reading.draw, reading.noisy
     graph = traced(problem, draw, layers, how)
     twice = room < copies and any(readout.centre == "mean" for readout in reading.readouts)
 
     def outcome(parts: list[Part]) -> Outcome:
         return run(problem, draw, layers, parts, reading.streams, how, graph)
 
-    kind = ApartRead if reading.per_sample else BlockRead
+    kind = _kind(reading)
     begun: BlockRead | None = None
     for parts in calls(list(blocks), copies, draw.antithetic, room):
         known: list[Outcome] = []
@@ -171,26 +173,33 @@ def _attempt(reading: Reading, blocks: Sequence[int], copies: int, how: Engine, 
                 begun = None
 
 
+def _kind(reading: Reading) -> type[BlockRead]:
+    """How it is read: levels of noise, what each sample contributes, or directions alone."""
+    if any(isinstance(layer, Level) for layer in reading.layers):
+        return LevelRead
+    return ApartRead if reading.per_sample else BlockRead
+
+
 def _room(reading: Reading, how: Engine, copies: int) -> int:
     """Copies in one call: as the engine likes it, but see what must stay together."""
     room = how.copies or copies
     if any(readout.centre == "mean" for readout in reading.readouts):
         room = max(room, copies)
-    later_calls = len(reading.layers) > 1 or any(layer.calls > 1 for layer in reading.layers)
+    later_calls = len(reading.noisy) > 1 or any(layer.calls > 1 for layer in reading.noisy)
     return min(room, copies) if reading.draw.where == "activations" and later_calls else room
 
 
 def _too_large(reading: Reading) -> str:
-    need = bytes_per_copy(reading.problem, reading.draw, reading.layers) / 2**20
+    need = bytes_per_copy(reading.problem, reading.draw, reading.noisy) / 2**20
     return (
-        f"memory ran out with a single copy of layer {reading.layers[0].name!r}, which needs about {need:,.0f} "
+        f"memory ran out with a single copy of layer {reading.noisy[0].name!r}, which needs about {need:,.0f} "
         "MiB; use a smaller batch."
     )
 
 
 def _engine(reading: Reading, wish: Engine | str) -> Engine:
     """The engine that was asked for or chosen, if it serves this draw, else one that does."""
-    problem, draw, layers = reading.problem, reading.draw, reading.layers
+    problem, draw, layers = reading.problem, reading.draw, reading.noisy
     sigmas = tuple((layer.name, draw.sigma_of(layer.name)) for layer in layers)
     kind = (draw.where, draw.injection, draw.share)
 

@@ -28,6 +28,7 @@ class ConvRule(SignOfInput):
     """Signs are taken at each position, before the sum over positions that makes the weight's gradient."""
 
     matrices = ("weight",)
+    neurons = 1
 
     def pull_back(
         self,

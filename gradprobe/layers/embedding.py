@@ -16,6 +16,7 @@ class EmbeddingRule(Generic):
     """A row of ``weight`` gets the sum of the cotangents of the places where it was looked up."""
 
     encodes = True
+    neurons = -1
 
     def encoded(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]

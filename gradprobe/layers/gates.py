@@ -22,6 +22,7 @@ class GatesRule(Generic):
 
     encodes = True
     matrices = ("weight_ih", "weight_hh")
+    neurons = -1
 
     def encoded(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]

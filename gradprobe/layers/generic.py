@@ -54,11 +54,13 @@ class Generic:
         absorbs: Whether parameters of its submodules belong to the layer too.
         matrices: Local names of the parameters that multiply the inputs, where the output is linear in the inputs
             but for a bias; empty where it is not, or that is not known.
+        neurons: Axis of the layer's neurons (units, channels) in its output; None where that is not known.
     """
 
     encodes = False
     absorbs = False
     matrices: tuple[str, ...] = ()
+    neurons: int | None = None
 
     def pull_back(
         self,

@@ -22,6 +22,7 @@ class LinearRule(SignOfInput):
     """``weight`` gets cotangent x input, ``bias`` the cotangent; signs are those of the input."""
 
     matrices = ("weight",)
+    neurons = -1
 
     def pull_back_apart(self, call: Apart) -> dict[str, torch.Tensor]:
         """As :meth:`Generic.pull_back_apart`; where the call is plain, one product for each sample."""

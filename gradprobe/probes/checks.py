@@ -130,19 +130,19 @@ def check_plan(problem: Problem, plan: Plan, settings: Settings, layers: Sequenc
         if task.draw is not None:
             task.draw.check_block(settings.block)
             task.draw.check_sigma([layer.name for layer in layers])
-            for layer in task.layers:
+            for layer in task.noisy:
                 task.draw.sigma_of(layer.name)
             for readout in task.readouts.values():
                 readout.check_block(settings.block, task.draw.antithetic)
             if "smoothed" in settings.references:
                 copies = settings.copies_behind(task.key.group)
                 reference_block(copies, settings.block, task.draw.antithetic)
-            if settings.per_sample:
+            if task.extras(settings.per_sample):
                 _check_apart(problem, task, settings.block)
             if settings.memory is not None:
                 room(problem, task, settings)
             if settings.engine not in ("auto", "loop"):
-                choose_engine(problem, task.draw, task.layers, settings.engine)
+                choose_engine(problem, task.draw, task.noisy, settings.engine)
 
 
 def _check_drawn(problem: Problem, task: Task, settings: Settings, names: list[str]) -> None:

@@ -22,6 +22,7 @@ from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw, Sigma
 from gradprobe.estimators.base import Given, Labelled, make_all
 from gradprobe.estimators.bp import BP
+from gradprobe.estimators.bringing import own_layers
 from gradprobe.probes.checks import check_problem, layers_of, unused_layers
 from gradprobe.problems.problem import Problem
 from gradprobe.store.looks import Looks
@@ -185,11 +186,12 @@ def _drawn(problem: Problem, layers: Sequence[Layer], made: Sequence[Labelled]) 
     units: dict[tuple[str, ...], Unit] = {}
     asked: Asked = {}
     for item in made:
-        for draw, unit, _ in item.estimator.draws(layers):
+        own = own_layers(item.estimator, problem, layers)
+        for draw, unit, _ in item.estimator.draws(own):
             for layer in unit:
                 asked.setdefault(layer.name, set()).add(draw.where)
-        refused = item.estimator.refusals(problem, layers)
-        served = [x for x in layers if x.name not in refused]
+        refused = item.estimator.refusals(problem, own)
+        served = [x for x in own if x.name not in refused]
         for draw, unit, _ in item.estimator.draws(served):
             draw.check_sigma([x.name for x in layers_of(problem)])
             units[str(draw), *(x.name for x in unit)] = draw, tuple(unit)

@@ -24,7 +24,7 @@ def with_shares(settings: Settings, problem: Problem, plan: Plan) -> Settings:
         problem: The problem; one forward of it is run, once.
         plan: What is computed.
     """
-    draws = [(task.draw, task.layers) for task in plan.tasks if task.draw is not None]
+    draws = [(task.draw, tuple(task.noisy)) for task in plan.tasks if task.draw is not None]
     draws += [(draw, tuple(unit)) for task in plan.tasks for draw, unit, _ in task.drawn]
     if not draws:
         return settings

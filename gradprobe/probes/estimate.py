@@ -12,8 +12,11 @@ from gradprobe.core import spec
 from gradprobe.core.copyplan import Plan
 from gradprobe.core.errors import UsageError, whole
 from gradprobe.core.hooks import untouched_globals
+from gradprobe.core.level import Level
 from gradprobe.core.streams import Block, Streams
+from gradprobe.engine.sites import dtype_of
 from gradprobe.estimators.base import Given, make
+from gradprobe.estimators.bringing import own_layers
 from gradprobe.probes.checks import DEFAULT_BLOCK, check_copies, check_problem, layers_of
 from gradprobe.problems.problem import Problem
 
@@ -45,8 +48,8 @@ def estimate(
         **options: Options of the estimator, such as ``sigma=0.1``.
 
     Returns:
-        Parameter name -> direction ``[*param]`` in the parameter's dtype. It has the sign of a gradient:
-        descend against it.
+        Parameter name (of ``noise-level``, level) -> direction ``[*param]`` in its dtype. It has the sign of a
+        gradient: descend against it.
 
     Raises:
         UsageError: Something unknown or impossible was asked for, a layer cannot be served, or no copy's loss
@@ -76,7 +79,7 @@ def estimate(
     check_problem(problem)
     with untouched_globals(), problem.frozen():
         problem.refresh()
-        chosen = layers_of(problem, layers)
+        chosen = own_layers(made.estimator, problem, layers_of(problem, layers))
         refused = made.estimator.refusals(problem, chosen)
         if refused:
             name, why = next(iter(refused.items()))
@@ -97,5 +100,6 @@ def estimate(
             raise UsageError(
                 f"no copy's loss was finite{where}; use a smaller sigma, or look at the model's outputs."
             )
-        values = problem.parameters
-        return {name: (total / count).to(values[name].dtype) for name, total in sums.items()}
+        types = {name: value.dtype for name, value in problem.parameters.items()}
+        types |= {p: dtype_of(problem, x.noisy) for x in chosen if isinstance(x, Level) for p in x.parameters}
+        return {name: (total / count).to(types[name]) for name, total in sums.items()}

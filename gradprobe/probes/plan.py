@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradprobe.core.layer import Layer
+from gradprobe.core.level import noisy
 from gradprobe.core.spec import digest
 from gradprobe.engine.draw import Draw
 from gradprobe.estimators.base import Estimator, Labelled
+from gradprobe.estimators.bringing import refused
 from gradprobe.estimators.draws import noisy_together
 from gradprobe.estimators.readout import ReadOut
 from gradprobe.problems.problem import Problem
@@ -25,7 +27,7 @@ class Task:
 
     Attributes:
         key: What it is stored under.
-        layers: The layers that it serves.
+        layers: The layers that it serves, or levels of the noise of some.
         draw: The draw, or None.
         readouts: Read-outs of the draw, by name.
         estimator: The estimator, if it is no read-out.
@@ -38,6 +40,11 @@ class Task:
     estimator: Estimator | None = None
 
     @property
+    def noisy(self) -> list[Layer]:
+        """The layers whose noise a draw puts in."""
+        return noisy(self.layers)
+
+    @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters of its layers."""
         return tuple(p for layer in self.layers for p in layer.parameters)
@@ -48,7 +55,8 @@ class Task:
 
     def extras(self, per_sample: bool) -> tuple[str, ...]:
         """Names of what is stored besides moments of directions."""
-        return SAMPLE_MOMENTS if per_sample and self.draw is not None else ()
+        levels = any(layer.level_of for layer in self.layers)
+        return SAMPLE_MOMENTS if per_sample and self.draw is not None and not levels else ()
 
     @property
     def drawn(self) -> list[tuple[Draw, list[Layer], int]]:
@@ -86,15 +94,15 @@ def make_plan(
     views: list[View] = []
     wanted: dict[tuple[str, str | None], Task] = {}
     for item in estimators:
-        refused = item.estimator.refusals(problem, layers)
-        served = [layer for layer in layers if layer.name not in refused]
+        refusals = refused(item.estimator, problem, layers)
+        served = [layer for layer in layers if layer.name not in refusals]
         sources = _sources(item, served, wanted)
         made = item.estimator
         views.append(
             View(
                 item.label,
                 sources,
-                refused,
+                refusals,
                 made.stochastic,
                 made.target,
                 item.color,

@@ -9,11 +9,14 @@ import numpy as np
 import torch
 
 from gradprobe.core.errors import UsageError
+from gradprobe.core.layer import Layer
+from gradprobe.core.level import noisy
 from gradprobe.core.streams import Block
 from gradprobe.engine.continuity import pathwise_holds
 from gradprobe.engine.engines import Engine
 from gradprobe.engine.memory import room_for
 from gradprobe.engine.pathwise import pathwise
+from gradprobe.engine.sites import dtype_of
 from gradprobe.estimators.apart import apart_bytes
 from gradprobe.estimators.blockread import Reading
 from gradprobe.estimators.draws import read_blocks
@@ -34,6 +37,18 @@ class Reference:
     direction: dict[str, torch.Tensor]
     block_sqnorm: np.ndarray
     blocks: int
+
+
+def with_levels(
+    problem: Problem, known: Known, levels: Sequence[Layer]
+) -> dict[str, dict[str, torch.Tensor]]:
+    """References without noise, with 0 for levels of noise: nothing noisy is in their losses."""
+    zeros = {
+        name: torch.zeros(shape, dtype=dtype_of(problem, noisy([level])[0]), device=problem.device)
+        for level in levels
+        for name, shape in zip(level.parameters, level.shapes, strict=True)
+    }
+    return {reference: dict(gradient) | zeros for reference, gradient in known.items()}
 
 
 def make_references(
@@ -82,7 +97,7 @@ def _smoothed(
         for index in range(blocks):
             yield pathwise(problem, task.draw, task.layers, Block(index, size), streams)
         return
-    chosen = settings.engines.get(engine_key(task.draw, task.layers))
+    chosen = settings.engines.get(engine_key(task.draw, task.noisy))
     engine = settings.engine if chosen is None else Engine.parse(chosen)
     reading = Reading(problem, task.draw, task.layers, [ReadOut()], streams)
     for read in read_blocks(reading, range(blocks), size, engine, room(problem, task, settings)):
@@ -111,7 +126,7 @@ def smoothed_ways(problem: Problem, plan: Plan, wish: str, known: Mapping[str, s
         if task.draw is None:
             continue
         if group not in found:
-            holds = wish == "pathwise" or (wish == "auto" and pathwise_holds(problem, task.draw, task.layers))
+            holds = wish == "pathwise" or (wish == "auto" and pathwise_holds(problem, task.draw, task.noisy))
             found[group] = "pathwise" if holds else "score"
         if wish not in ("auto", found[group]):
             raise UsageError(
@@ -130,10 +145,10 @@ def room(problem: Problem, task: Task, settings: Settings) -> int | None:
     if task.draw is None:
         return None
     directions, extra = len(task.readouts) + len(settings.references), 0
-    if settings.per_sample:
+    if task.extras(settings.per_sample):
         readouts = list(task.readouts.values())
-        extra = apart_bytes(problem, task.draw, task.layers, readouts, settings.block)
-    return room_for(problem, task.draw, task.layers, directions, settings.memory, settings.sharers, extra)
+        extra = apart_bytes(problem, task.draw, task.noisy, readouts, settings.block)
+    return room_for(problem, task.draw, task.noisy, directions, settings.memory, settings.sharers, extra)
 
 
 def reference_block(copies: int, block: int, paired: bool) -> int:

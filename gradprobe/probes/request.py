@@ -52,7 +52,7 @@ def run_info(
 
     Args:
         problem: The problem.
-        chosen: The layers that are probed.
+        chosen: The layers that are probed, and the levels of noise.
         known: References without noise.
         plan: What is computed.
         settings: What all units share.
@@ -79,7 +79,9 @@ def run_info(
         }
         | ({"per_sample": True} if settings.per_sample else {})
     )
-    squares = {name: float((g.double() ** 2).sum()) for name, g in known["bp"].items()}
+    levels = [layer for layer in chosen if layer.level_of]
+    weights = [p for layer in layers_of(problem) for p in layer.parameters]
+    squares = {name: float((known["bp"][name].double() ** 2).sum()) for name in weights}
     facts = {k: v for k, v in problem.facts.items() if k != "source"} | {
         "problem": problem.name,
         "loss_per": problem.loss_per,
@@ -91,9 +93,9 @@ def run_info(
     }
     if "dataset" in known:
         whole = known["dataset"]
-        facts["dataset_sqnorm"] = {name: float((g.double() ** 2).sum()) for name, g in whole.items()}
+        facts["dataset_sqnorm"] = {name: float((whole[name].double() ** 2).sum()) for name in weights}
         facts["dataset_dot"] = {
-            name: float((g.double() * whole[name]).sum()) for name, g in known["bp"].items()
+            name: float((known["bp"][name].double() * whole[name]).sum()) for name in weights
         }
     if settings.per_sample and problem.loss_per == "sample":
         facts["sample_loss"] = problem.clean_losses().tolist()
@@ -101,7 +103,7 @@ def run_info(
     return RunInfo(
         identity,
         configuration,
-        layers_of(problem),
+        [*layers_of(problem), *levels],
         names,
         plan.views,
         seeds,

@@ -21,6 +21,7 @@ from gradprobe.core.told import Progress, told
 from gradprobe.engine.memory import parse_memory, spare
 from gradprobe.engine.preflight import fastest
 from gradprobe.estimators.base import Given, Labelled, make_all
+from gradprobe.estimators.bringing import every_layer
 from gradprobe.probes.batches import probe_batches
 from gradprobe.probes.checks import (
     check_plan,
@@ -36,7 +37,7 @@ from gradprobe.probes.equivalents import with_shares
 from gradprobe.probes.interrupt import Stop, Stopped, on_signals
 from gradprobe.probes.keep import Groups, plan_products
 from gradprobe.probes.plan import OWN, Plan, Task, make_plan
-from gradprobe.probes.references import SMOOTHED_BY, Known, smoothed_ways
+from gradprobe.probes.references import SMOOTHED_BY, Known, smoothed_ways, with_levels
 from gradprobe.probes.request import backprop, run_info
 from gradprobe.probes.running import wanted
 from gradprobe.probes.settings import Settings, engine_key
@@ -179,13 +180,15 @@ def probe(
         chosen = layers_of(problem, layers)
         found = layers_of(problem)
         gradient = backprop(problem, found)
-        plan = make_plan(problem, chosen, made, numbers)
+        probed, levels = every_layer([item.estimator for item in made], problem, chosen)
+        plan = make_plan(problem, [*probed, *levels], made, numbers)
         store = RunStore(out)
-        held = store.references(asked)
+        held = store.references(references([*asked, "smoothed"]) if levels else asked)
         apart = store.per_sample(per_sample)
         todo = _missing(plan, block, copies, held, store, apart)
         whole_data = _whole(problem, found, held, dataset, store, progress)
         known = {"bp": gradient} | ({"dataset": whole_data.gradient} if whole_data is not None else {})
+        known = with_levels(problem, known, levels)
         settings = Settings(
             block,
             copies,
@@ -201,7 +204,7 @@ def probe(
         ways = _smoothed(problem, plan, smoothed_by, store) if "smoothed" in held else {}
         settings = replace(settings, scored=frozenset(k for k, way in ways.items() if way == "score"))
         check_plan(problem, plan, settings, found)
-        info = run_info(problem, chosen, known, plan, settings, numbers, layers)
+        info = run_info(problem, [*probed, *levels], known, plan, settings, numbers, layers)
         info.facts |= {} if whole_data is None else {"dataset": whole_data.facts}
         info.facts |= preflight(problem, made, chosen, gradient, size) if todo else {"doctor": []}
         info.configuration["keep"] = store.keep(keep)
@@ -275,9 +278,9 @@ def _engines(problem: Problem, plan: Plan, settings: Settings, known: Mapping[st
     if settings.engine != "auto" or settings.copies * seeds < WORTH_TIMING:
         return found
     for task in plan.tasks:
-        if task.draw is not None and (key := engine_key(task.draw, task.layers)) not in found:
+        if task.draw is not None and (key := engine_key(task.draw, task.noisy)) not in found:
             copies, most = settings.copies * seeds, room(problem, task, settings)
-            found[key] = str(fastest(problem, task.draw, task.layers, settings.block, copies, most))
+            found[key] = str(fastest(problem, task.draw, task.noisy, settings.block, copies, most))
     return found
 
 

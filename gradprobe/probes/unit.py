@@ -117,7 +117,7 @@ def _run(
 def _share(task: Task, settings: Settings) -> float:
     """Share of a forward that a copy of a task needs."""
     if task.draw is not None:
-        return settings.shares.get(engine_key(task.draw, task.layers), 1.0)
+        return settings.shares.get(engine_key(task.draw, task.noisy), 1.0)
     return sum(n * settings.shares.get(engine_key(draw, unit), 1.0) for draw, unit, n in task.drawn)
 
 
@@ -139,10 +139,11 @@ def _reads(problem: Problem, task: Task, blocks: range, settings: Settings) -> G
         yield from (_own(problem, task, Block(index, settings.block), streams, settings) for index in blocks)
         return
     readouts = list(task.readouts.values())
-    chosen = settings.engines.get(engine_key(task.draw, task.layers))
+    chosen = settings.engines.get(engine_key(task.draw, task.noisy))
     engine = settings.engine if chosen is None else Engine.parse(chosen)
     most = room(problem, task, settings)
-    reading = Reading(problem, task.draw, task.layers, readouts, streams, settings.per_sample)
+    apart = bool(task.extras(settings.per_sample))
+    reading = Reading(problem, task.draw, task.layers, readouts, streams, apart)
     yield from read_blocks(reading, blocks, settings.block, engine, most)
 
 

@@ -138,6 +138,8 @@ def _empty(
         "sigma": ("estimator", [v.sigma for v in views]),
         "method": ("estimator", [v.method for v in views]),
     }
+    if any(layer.level_of for layer in layers):
+        coords["level_of"] = ("parameter", [layer.level_of for layer in owners])
     ds = xr.Dataset(coords=coords)
     per_seed = ("estimator", "parameter", "seed")
     dims = {"dot": ("reference", *per_seed, "copies"), "sqnorm": (*per_seed, "copies")}

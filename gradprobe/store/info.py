@@ -74,10 +74,13 @@ class RunInfo:
         views = {v.label: v for v in older.views}
         for view in self.views:
             views[view.label] = view.joined(views[view.label]) if view.label in views else view
+        mine = {x.name for x in self.layers}
+        layers = [*self.layers, *(x for x in older.layers if x.level_of and x.name not in mine)]
         merged: dict[str, Any] = {
+            "layers": layers,
             "views": list(views.values()),
             "seeds": sorted({*older.seeds, *self.seeds}),
-            "selected": [x.name for x in self.layers if x.name in {*older.selected, *self.selected}],
+            "selected": [x.name for x in layers if x.name in {*older.selected, *self.selected}],
             "engines": self.engines | older.engines,
             "smoothed": self.smoothed | older.smoothed,
             "products": older.products | self.products,
@@ -89,7 +92,8 @@ class RunInfo:
             "reference": merged["references"],
         }
         if set(merged["selected"]) != set(self.selected):
-            configuration["layers"] = merged["selected"]
+            levels = {x.name for x in layers if x.level_of}
+            configuration["layers"] = [name for name in merged["selected"] if name not in levels]
         configuration["keep"] = max(self.keep, older.keep, key=KEEP.index)
         if older.configuration.get("per_sample"):
             configuration["per_sample"] = True
@@ -99,7 +103,6 @@ class RunInfo:
         return RunInfo(
             self.identity,
             configuration,
-            self.layers,
             facts=self.facts | {"doctor": self._warnings(older), "doctor_table": self._looks(older)},
             environment=older.environment,
             **merged,

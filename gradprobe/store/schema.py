@@ -39,12 +39,12 @@ backprop on the mean loss over the whole data (``attrs["dataset"]``: how many sa
 
 Coordinates: ``layer``, ``numel`` and ``order`` (execution order) on ``parameter``; ``color``, ``target``,
 ``stochastic``, ``summary``, ``sigma`` (standard deviation of its noise; NaN if it has none, or several) and
-``method`` (label without sigma) on ``estimator``. An estimator may end at fewer copies than another (NaN
-after). A deterministic estimator is stored once and broadcast on reading. A unit that is being computed, or
-was stopped, is "partial": the blocks that it has so far are there, NaN after. Statistics leave
-it out as long as it has fewer copies than every seed that is whole. Where a unit with more copies or
-references failed, the one that is there is shown; ``attrs["notes"]`` says why any failed, and
-``attrs["failed"]`` of which estimators.
+``method`` (label without sigma) on ``estimator``; where levels of noise were probed, ``level_of`` on ``parameter``:
+the layer whose noise it is the level of, "" for weights. An estimator may end at fewer copies than another (NaN
+after). A deterministic estimator is stored once and broadcast on reading. A unit that is being computed, or was
+stopped, is "partial": the blocks that it has so far are there, NaN after. Statistics leave it out as long as it has
+fewer copies than every seed that is whole. Where a unit with more copies or references failed, the one that is there
+is shown; ``attrs["notes"]`` says why any failed, and ``attrs["failed"]`` of which estimators.
 
 A copy of a draw is one of ``forwards``. Its ``equivalents`` are the multiply-adds that depend on its noise, relative
 to those of the whole forward: noise in a layer's output leaves only what follows the layer to be computed again. That

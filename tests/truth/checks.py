@@ -16,6 +16,7 @@ from gradprobe.engine.draw import Draw
 from gradprobe.engine.preflight import agrees
 from gradprobe.estimators.base import Estimator
 from gradprobe.estimators.blockread import Reading
+from gradprobe.estimators.bringing import own_layers
 from gradprobe.estimators.draws import read_block, read_blocks
 from gradprobe.estimators.perturbation import Perturbation
 from gradprobe.estimators.readout import ReadOut
@@ -42,9 +43,10 @@ def layers_of(problem: Problem) -> list[Layer]:
 
 
 def served(estimator: Estimator, problem: Problem, layers: Sequence[Layer]) -> list[Layer]:
-    """The layers that an estimator does not refuse."""
-    refused = estimator.refusals(problem, layers)
-    return [x for x in layers if x.name not in refused]
+    """The layers that an estimator does not refuse: of the model's, or of those that it brings for them."""
+    own = own_layers(estimator, problem, layers)
+    refused = estimator.refusals(problem, own)
+    return [x for x in own if x.name not in refused]
 
 
 def perturbation(draw: Draw, readout: ReadOut) -> Perturbation:

@@ -57,6 +57,8 @@ def read(
     streams: Streams,
 ) -> list[Directions]:
     """One block of a draw, read in several ways: what ``read_block`` should give."""
+    if any(x.level_of for x in layers):
+        return _levels(problem, draw, layers, readouts, block, streams)
     noise = all_noise(problem, draw, layers, block, streams)
     if draw.where == "weights":
         return _weights(problem, draw, layers, readouts, block.copies, noise)
@@ -302,6 +304,27 @@ def _cotangent(problem, layer, value, factor):
 def _weights(problem, draw, layers, readouts, copies, noise):
     names = {(x.name, number): p for x in layers for number, p in enumerate(x.parameters)}
     each = draw.share == "sample"
+    losses, kept = _kept(_moved(problem, draw, layers, copies, noise), draw)
+    clean = run(problem)[0].double()
+    found = [dict.fromkeys(names.values(), 0.0) for _ in readouts]
+    for k in kept:
+        for site, eps in noise.items():
+            for direction, readout in zip(found, readouts, strict=True):
+                factor = score(draw, readout, eps[k].double(), draw.sigma_of(site[0]))
+                value = _centred(readout, losses, clean, k, kept, draw)
+                if problem.loss_per == "copy":
+                    term = value * factor
+                else:
+                    own = [factor[b] if each else factor for b in range(len(value))]
+                    term = sum(problem.weights[b] * value[b] * own[b] for b in range(len(value)))
+                direction[names[site]] = direction[names[site]] + term / len(losses)
+    return found
+
+
+def _moved(problem, draw, layers, copies, noise):
+    """Losses of each copy under weight noise."""
+    names = {(x.name, number): p for x in layers for number, p in enumerate(x.parameters)}
+    each = draw.share == "sample"
 
     def shifted(k, b=None):
         return {
@@ -317,20 +340,102 @@ def _weights(problem, draw, layers, readouts, copies, noise):
             )
         else:
             raw.append(run(problem, (), None, shifted(k))[0])
+    return raw
+
+
+# --- levels of noise
+
+
+def _levels(problem, draw, levels, readouts, block, streams):
+    """E (L - c) (eps score - 1/sigma): loss by loss, entry by entry."""
+    layers = [x.base for x in levels]
+    noise = all_noise(problem, draw, layers, block, streams)
+    if draw.where == "weights":
+        raw = _moved(problem, draw, layers, block.copies, noise)
+    else:
+        raw = [run(problem, layers, _shift(draw, noise, k))[0] for k in range(block.copies)]
     losses, kept = _kept(raw, draw)
     clean = run(problem)[0].double()
-    found = [dict.fromkeys(names.values(), 0.0) for _ in readouts]
+    found = [{x.parameters[0]: 0.0 for x in levels} for _ in readouts]
     for k in kept:
-        for site, eps in noise.items():
-            for direction, readout in zip(found, readouts, strict=True):
-                factor = score(draw, readout, eps[k].double(), draw.sigma_of(site[0]))
-                value = _centred(readout, losses, clean, k, kept, draw)
-                if problem.loss_per == "copy":
-                    term = value * factor
-                else:
-                    own = [factor[b] if each else factor for b in range(len(value))]
-                    term = sum(problem.weights[b] * value[b] * own[b] for b in range(len(value)))
-                direction[names[site]] = direction[names[site]] + term / len(losses)
+        for level in levels:
+            for site in [site for site in noise if site[0] == level.base.name]:
+                eps, sigma = noise[site][k].double(), draw.sigma_of(level.base.name)
+                for direction, readout in zip(found, readouts, strict=True):
+                    factor = eps * score(draw, readout, eps, sigma) - 1 / sigma
+                    value = _centred(readout, losses, clean, k, kept, draw)
+                    if draw.where == "activations":
+                        factor = factor.expand(level.base.outputs[site[1]])
+                        terms = _cotangent(problem, level.base, value, factor)
+                    elif problem.loss_per == "copy":
+                        terms = value * factor
+                    else:
+                        each = draw.share == "sample"
+                        own = [factor[b] if each else factor for b in range(len(value))]
+                        terms = sum(problem.weights[b] * value[b] * own[b] for b in range(len(value)))
+                    name = level.parameters[0]
+                    direction[name] = direction[name] + _per_neuron(terms, level) / len(losses)
+    return found
+
+
+def _shift(draw, noise, k, more=0.0, at=None):
+    """Shift of every site, with ``more`` noise at one layer (``{layer: mask}``)."""
+    found = {}
+    for site, eps in noise.items():
+        sigma = draw.sigma_of(site[0]) + (more * at[site[0]] if at and site[0] in at else 0.0)
+        found[site] = sigma * eps[k].double()
+    return found
+
+
+def _per_neuron(terms, level):
+    if level.neurons is None:
+        return terms.sum()
+    return torch.stack([row.sum() for row in terms.unbind(level.neurons)])
+
+
+def level_slopes(
+    problem: Problem, draw: Draw, levels: Sequence[Layer], block: Block, streams: Streams, step: float = 1e-5
+) -> Directions:
+    """Mean over a block of dL/dsigma at fixed noise on activations, by differences: what ``pathwise`` should give."""
+    layers = [x.base for x in levels]
+    noise = all_noise(problem, draw, layers, block, streams)
+    found: Directions = {}
+    for level in levels:
+        size = len(level.base.outputs[0])
+        rows = range(level.shapes[0][0]) if level.neurons is not None else [None]
+        slopes = []
+        for row in rows:
+            mask = torch.ones([1] * size, dtype=torch.float64)
+            if row is not None:
+                shape = [level.shapes[0][0] if a == level.neurons else 1 for a in range(size)]
+                mask = (torch.arange(level.shapes[0][0]) == row).double().view(shape)
+            at = {level.base.name: mask}
+            totals = [
+                sign * problem.total(run(problem, layers, _shift(draw, noise, k, sign * step, at))[0])
+                for k in range(block.copies)
+                for sign in (1, -1)
+            ]
+            slopes.append(sum(totals) / (2 * step * block.copies))
+        found[level.parameters[0]] = torch.stack(slopes) if level.neurons is not None else slopes[0]
+    return found
+
+
+def level_of_quadratic(problem: Problem, draw: Draw, levels: Sequence[Layer]) -> Directions:
+    """sigma times the trace of the Hessian: dE/dsigma where the loss is quadratic in one layer's noise alone."""
+    found: Directions = {}
+    for level in levels:
+        slope, step = 0.0, 1e-3
+        for number, shape in enumerate(level.base.outputs):
+            for entry in range(math.prod(shape)):
+                unit = torch.zeros(math.prod(shape), dtype=torch.float64)
+                unit[entry] = step
+                shifts = [sign * unit.view(shape) for sign in (1, 0, -1)]
+                up, here, down = (
+                    float(problem.total(run(problem, [level.base], {(level.base.name, number): s})[0]))
+                    for s in shifts
+                )
+                slope += draw.sigma_of(level.base.name) * (up - 2 * here + down) / step**2
+        found[level.parameters[0]] = torch.tensor(slope, dtype=torch.float64)
     return found
 
 
