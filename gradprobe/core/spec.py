@@ -1,11 +1,13 @@
 """``name(option=value, ...)``: parsing what users write, and the one canonical way to write it back.
 
 A value may be of that form itself, as in ``es(noise=low-rank(rank=4))``: it is the canonical string of what it says.
+So may the first thing in the brackets, which then has no name: ``sign(lr(sigma=0.1), copies=100)``.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -18,13 +20,20 @@ from gradprobe.core.errors import UsageError
 
 @dataclass(frozen=True)
 class Spec:
-    """A registered name and the options given to it."""
+    """A registered name and the options given to it.
+
+    Attributes:
+        name: The name.
+        options: Value of each option.
+        argument: What stands before the options without a name: ``lr`` in ``sign(lr, copies=100)``; "" if nothing.
+    """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    argument: str = ""
 
     def __str__(self) -> str:
-        return label(self.name, self.options)
+        return label(self.name, self.options, self.argument)
 
 
 def parse(text: str) -> Spec:
@@ -32,10 +41,11 @@ def parse(text: str) -> Spec:
 
     Args:
         text: A name, optionally followed by options in brackets. Values are Python literals; a bare word is
-            a string, and so is a name with options of its own.
+            a string, and so is a word with options of its own, ``low-rank(rank=4)``, which is put in canonical
+            form. One such word may stand first without a name.
 
     Returns:
-        Name and options.
+        Name, options and argument.
 
     Raises:
         UsageError: The text is not of that form.
@@ -51,8 +61,8 @@ def parse(text: str) -> Spec:
     if not isinstance(call, ast.Call):
         raise wrong
     try:
-        return Spec(name.strip(), _options(call))
-    except ValueError:
+        return _spec(name.strip(), call)
+    except (ValueError, RecursionError):
         raise wrong from None
 
 
@@ -68,12 +78,11 @@ def split(text: str) -> list[str]:
     return [p.strip() for p in parts if p.strip()]
 
 
-def label(name: str, options: Mapping[str, Any]) -> str:
+def label(name: str, options: Mapping[str, Any], argument: str = "") -> str:
     """Canonical string of a name and options: keys sorted, numbers and words written one way only."""
-    if not options:
-        return name
-    inner = ", ".join(f"{key}={_text(options[key])}" for key in sorted(options))
-    return f"{name}({inner})"
+    first = [_text(argument)] if argument else []
+    inner = ", ".join([*first, *(f"{key}={_text(options[key])}" for key in sorted(options))])
+    return f"{name}({inner})" if inner else name
 
 
 def canonical_json(value: Any) -> str:
@@ -86,27 +95,40 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def _options(call: ast.Call) -> dict[str, Any]:
-    """Keyword arguments of a call.
+def _spec(name: str, call: ast.Call) -> Spec:
+    """What a call says.
 
     Raises:
-        ValueError: It has others, or one twice.
+        ValueError: It is not of the form ``name(word, option=value)``.
     """
     keys = [k.arg for k in call.keywords]
-    if call.args or None in keys or len(set(keys)) < len(keys):
-        raise ValueError
-    return {str(k.arg): _value(k.value) for k in call.keywords}
+    if None in keys or len(set(keys)) < len(keys) or len(call.args) > 1:
+        raise ValueError("options are name=value, each of them once")
+    first = [_value(node) for node in call.args]
+    if not all(isinstance(value, str) and value for value in first):
+        raise ValueError("only a word can stand without a name")
+    return Spec(name, {str(k.arg): _value(k.value) for k in call.keywords}, "".join(first))
 
 
 def _value(node: ast.expr) -> Any:
+    word = _word(node)
+    if word is None:
+        return ast.literal_eval(node)
+    return word if isinstance(word, str) else str(_spec(*word))
+
+
+def _word(node: ast.expr) -> str | tuple[str, ast.Call] | None:
+    """A word, which may have hyphens; with its call where it has options; None if it is something else."""
     if isinstance(node, ast.Name):
         return node.id
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        return label(node.func.id, _options(node))
+    if isinstance(node, ast.Call):
+        name = _word(node.func)
+        return (name, node) if isinstance(name, str) else None
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
-        if isinstance(node.right, (ast.Name, ast.Call)):
-            return f"{_value(node.left)}-{_value(node.right)}"  # a word with a hyphen
-    return ast.literal_eval(node)
+        left, right = _word(node.left), _word(node.right)
+        if isinstance(left, str) and right is not None:
+            return f"{left}-{right}" if isinstance(right, str) else (f"{left}-{right[0]}", right[1])
+    return None
 
 
 def _text(value: Any) -> str:
@@ -122,13 +144,17 @@ def _text(value: Any) -> str:
 
 
 def _is_word(text: str) -> bool:
+    """Whether a text can be written without quotes."""
     return text.replace("-", "_").isidentifier() and not iskeyword(text)
 
 
+@functools.lru_cache(maxsize=1024)  # of words within words each would be read again for every one around it
 def _is_canonical(text: str) -> bool:
-    """Whether it is a name with options, written the canonical way, so that it needs no quotes."""
-    head, bracket, _ = text.partition("(")
+    """Whether a text is a word with options, as they are written here."""
+    name, bracket, _ = text.partition("(")
+    if not bracket or not _is_word(name):
+        return False
     try:
-        return bool(bracket) and _is_word(head) and str(parse(text)) == text
+        return str(parse(text)) == text
     except UsageError:
         return False

@@ -34,7 +34,9 @@ MOMENTS = ("sample_sqnorm", "sample_product")
 """What a read has for each sample; the names of :mod:`gradprobe.store.schema`."""
 
 
-def apart_refusal(problem: Problem, layer: Layer, draw: Draw, block: int) -> str:
+def apart_refusal(
+    problem: Problem, layer: Layer, draw: Draw, block: int, readouts: Sequence[ReadOut] = ()
+) -> str:
     """Why contributions of samples to a layer cannot be told apart; empty if they can.
 
     Args:
@@ -42,7 +44,13 @@ def apart_refusal(problem: Problem, layer: Layer, draw: Draw, block: int) -> str
         layer: One of its layers.
         draw: The draw.
         block: Copies in a block.
+        readouts: How it is read.
     """
+    for readout in readouts:
+        if not readout.shaping.exact:
+            return (
+                f"centre={readout.centre} ties copies to each other, so halves of a block are not independent"
+            )
     if problem.loss_per != "sample":
         return "the loss is one number for the whole batch, and samples have none of their own"
     if draw.where == "activations" and layer.credit != "sample":

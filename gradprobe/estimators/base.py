@@ -56,12 +56,14 @@ class Estimator:
         whole: Whether one copy is a whole estimate already, so that few copies are usual.
         brief: Whether results call it by a digest, because its options are too long to read.
         own_layers: Whether it serves layers of its own, which it :meth:`brings`, in place of the model's.
+        argument: Name of the field that is an estimator and is written first, without a name; "" if there is none.
     """
 
     stochastic: ClassVar[bool] = True
     uses_backward: ClassVar[bool] = False
     whole: ClassVar[bool] = False
     own_layers: ClassVar[bool] = False
+    argument: ClassVar[str] = ""
 
     @property
     def brief(self) -> bool:
@@ -220,6 +222,8 @@ def make(given: Given, common: Mapping[str, Any] | None = None) -> Labelled:
             raise unknown(f"option of {wanted.name}", key, options)
     chosen = {k: v for k, v in (common or {}).items() if k in options and v is not None}
     chosen |= wanted.options
+    if wanted.argument:
+        chosen |= _member(wanted, factory, common)
     try:
         return _labelled(wanted.name, factory(**chosen), registered=True)
     except TypeError as error:
@@ -253,6 +257,20 @@ def make_all(given: Sequence[Given] | Given, **common: Any) -> list[Labelled]:
     return made
 
 
+def _member(wanted: spec.Spec, factory: type[Estimator], common: Mapping[str, Any] | None) -> dict[str, str]:
+    """The estimator that stands first in another's brackets; options of the run reach it.
+
+    Raises:
+        UsageError: The other takes none, or has it by name as well.
+    """
+    if not factory.argument:
+        raise UsageError(f"options of {wanted.name} are written name=value, and {wanted.argument!r} is none.")
+    if factory.argument in wanted.options:
+        raise UsageError(f"{wanted.name} is given {factory.argument} twice; leave one out.")
+    made = make(wanted.argument, common)
+    return {factory.argument: made.spec or made.label}
+
+
 def _several(text: str) -> list[str]:
     """What a string names: the file of a plan, whatever its name, or names separated by commas."""
     return [text] if text.strip().endswith(".json") and is_there(text.strip()) else spec.split(text)
@@ -269,7 +287,8 @@ def _labelled(name: str, estimator: Estimator, registered: bool) -> Labelled:
         if value != f.default:
             differing[f.name] = value
     entry = ESTIMATORS.entry(name) if registered else None
-    label, full = spec.label(name, differing), ""
+    member = differing.pop(estimator.argument, "")
+    label, full = spec.label(name, differing, member), ""
     if estimator.brief:
         label, full = f"{name}({spec.digest(label)[:8]})", label
     color = entry.meta.get("color") if entry else None

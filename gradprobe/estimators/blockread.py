@@ -133,7 +133,7 @@ class BlockRead:
     ) -> torch.Tensor:
         """Losses of a step minus their centre; ``steps`` are those of all steps, where the centre needs them."""
         paired = self.draw.antithetic
-        if readout.centre != "mean" or len(losses) == self.copies:
+        if not readout.shaping.whole or len(losses) == self.copies:
             return readout.centred(losses, clean, kept, paired)
         every = _in_order(steps, paired)
         centred = readout.centred(every, clean, kept_copies(every, paired), paired)

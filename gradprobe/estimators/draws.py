@@ -150,7 +150,7 @@ def _attempt(reading: Reading, blocks: Sequence[int], copies: int, how: Engine, 
     """Read blocks with ``room`` copies in one call."""
     problem, draw, layers = reading.problem, reading.draw, reading.noisy
     graph = traced(problem, draw, layers, how)
-    twice = room < copies and any(readout.centre == "mean" for readout in reading.readouts)
+    twice = room < copies and any(readout.shaping.whole for readout in reading.readouts)
 
     def outcome(parts: list[Part]) -> Outcome:
         return run(problem, draw, layers, parts, reading.streams, how, graph)
@@ -159,7 +159,7 @@ def _attempt(reading: Reading, blocks: Sequence[int], copies: int, how: Engine, 
     begun: BlockRead | None = None
     for parts in calls(list(blocks), copies, draw.antithetic, room):
         known: list[Outcome] = []
-        if begun is None and twice:  # the centre is the mean of losses that are yet to come
+        if begun is None and twice:  # the centre needs losses that are yet to come
             steps = calls([parts[0].block], copies, draw.antithetic, room)
             known = [outcome(step).only_losses() for step in steps]
         found = outcome(parts)
@@ -183,7 +183,7 @@ def _kind(reading: Reading) -> type[BlockRead]:
 def _room(reading: Reading, how: Engine, copies: int) -> int:
     """Copies in one call: as the engine likes it, but see what must stay together."""
     room = how.copies or copies
-    if any(readout.centre == "mean" for readout in reading.readouts):
+    if any(readout.shaping.whole for readout in reading.readouts):
         room = max(room, copies)
     later_calls = len(reading.noisy) > 1 or any(layer.calls > 1 for layer in reading.noisy)
     return min(room, copies) if reading.draw.where == "activations" and later_calls else room

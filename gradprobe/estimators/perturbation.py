@@ -32,7 +32,7 @@ class Perturbation(Estimator):
         antithetic: Pairs of copies with opposite noise.
         share: ``"sample"`` (own noise for each data point) or ``"batch"`` (one for all).
         sigma: Standard deviation of the noise: a number, or {layer glob: number}.
-        centre: ``"clean"``, ``"none"`` or ``"mean"``; see :class:`ReadOut`.
+        centre: ``"clean"``, ``"none"``, ``"mean"`` or ``"rank"``; see :class:`ReadOut`.
         encode: ``"exact"``, ``"sign"``, ``"sign-noise"`` or ``"sign-input"``; see :class:`ReadOut`.
     """
 
@@ -64,8 +64,9 @@ class Perturbation(Estimator):
 
     @property
     def target(self) -> str:
-        """``smoothed`` for an exact score, else ``surrogate``."""
-        return "smoothed" if self.encode == "exact" and NOISE.get(self.noise).exact else "surrogate"
+        """``smoothed`` for an exact score of losses as they are, else ``surrogate``."""
+        exact = self.encode == "exact" and NOISE.get(self.noise).exact and self.readout.shaping.exact
+        return "smoothed" if exact else "surrogate"
 
     def assignment(self, layers: Sequence[Layer]) -> Assignment:
         """The same draw and read-out for every layer."""

@@ -11,10 +11,10 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.spec import label
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.noise import Family
+from gradprobe.estimators.centres import CENTRES, Centre
 from gradprobe.layers import rule_for
 from gradprobe.problems.problem import Problem
 
-CENTRES = ("clean", "none", "mean")
 ENCODES = ("exact", "sign", "sign-noise", "sign-input")
 
 
@@ -23,9 +23,9 @@ class ReadOut:
     """Centre of the losses and encoding of the score.
 
     Attributes:
-        centre: What is subtracted from a copy's loss: ``"clean"`` (the loss without noise), ``"none"``, or
-            ``"mean"`` (of the block's other copies; the antithetic partner is left out too, so that the
-            centre is independent of the copy's noise).
+        centre: What a copy's loss is turned into, by the name of one of :data:`CENTRES`: less ``"clean"`` (the
+            loss without noise), ``"none"`` or ``"mean"`` (of the block's other copies; the antithetic partner is
+            left out too, so that the centre is independent of the copy's noise), or its ``"rank"`` in the block.
         encode: ``"exact"``: score x Jacobian. ``"sign"``: sign of the noise x sign of the Jacobian (ALR,
             eq. 3). ``"sign-noise"`` and ``"sign-input"`` encode one factor only. Wherever the noise is
             encoded there is no 1/sigma (eq. 3), so the length is about sigma sqrt(2/pi) times a gradient's.
@@ -35,11 +35,17 @@ class ReadOut:
     encode: str = "exact"
 
     def __post_init__(self) -> None:
-        one_of("centre", self.centre, CENTRES)
+        one_of("centre", self.centre, tuple(CENTRES.names()))
         one_of("encode", self.encode, ENCODES)
 
     def __str__(self) -> str:
         return label("readout", asdict(self))
+
+    @property
+    def shaping(self) -> Centre:
+        """What is done to the losses."""
+        centre: Centre = CENTRES.get(self.centre)()
+        return centre
 
     @property
     def encodes_noise(self) -> bool:
@@ -55,12 +61,12 @@ class ReadOut:
         """Refuse a block that is too small for the centre.
 
         Raises:
-            UsageError: ``centre="mean"`` and no other copies in the block.
+            UsageError: The centre needs other copies than there are.
         """
-        if self.centre == "mean" and copies <= (2 if paired else 1):
+        if copies < self.shaping.fewest(paired):
             raise UsageError(
-                f"centre=mean needs other copies in the block, and a block of {copies} has none; use a larger "
-                "block (more copies), or another centre."
+                f"centre={self.centre} needs other copies in the block, and a block of {copies} has none; use a "
+                "larger block (more copies), or another centre."
             )
 
     @property
@@ -79,7 +85,7 @@ class ReadOut:
     def centred(
         self, losses: torch.Tensor, clean: torch.Tensor, kept: torch.Tensor, paired: bool
     ) -> torch.Tensor:
-        """Losses minus the centre; 0 for copies that are left out.
+        """Centred losses; 0 for copies that are left out.
 
         Args:
             losses: ``[m]`` or ``[m, B]``.
@@ -91,16 +97,9 @@ class ReadOut:
             Same shape as ``losses``.
         """
         mask = kept.view(*kept.shape, *[1] * (losses.ndim - kept.ndim))
-        safe = torch.where(mask, losses, 0.0)
-        if self.centre == "clean":
-            return torch.where(mask, safe - clean, 0.0)
-        if self.centre == "none":
-            return safe
-        own = safe + safe.roll(len(safe) // 2, 0) if paired else safe
         self.check_block(len(losses), paired)
-        others = kept.sum(0) - (2 if paired else 1)
-        mean = (safe.sum(0) - own) / others.clamp(min=1)
-        return torch.where(mask & (others > 0), safe - mean, 0.0)
+        centred = self.shaping.centred(torch.where(mask, losses, 0.0), clean, mask, paired)
+        return torch.where(mask, centred, 0.0)
 
 
 def kept_copies(losses: torch.Tensor, paired: bool) -> torch.Tensor:

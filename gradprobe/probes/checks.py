@@ -159,7 +159,7 @@ def _check_apart(problem: Problem, task: Task, block: int) -> None:
     """Refuse a task whose samples cannot be told apart."""
     assert task.draw is not None
     for layer in task.layers:
-        why = apart_refusal(problem, layer, task.draw, block)
+        why = apart_refusal(problem, layer, task.draw, block, list(task.readouts.values()))
         if why:
             raise UsageError(
                 f"per_sample=True cannot tell the samples of layer {layer.name!r} apart: {why}; leave the layer out "

@@ -65,7 +65,7 @@ def estimate(
         raise UsageError(f"a plan has the options of its methods already; leave {next(iter(options))} out.")
     if options and isinstance(estimator, str):
         given = spec.parse(estimator)
-        estimator = spec.label(given.name, {**given.options, **options})
+        estimator = spec.label(given.name, {**given.options, **options}, given.argument)
     elif options:
         raise UsageError(f"give the options to the {type(estimator).__name__} itself, not to estimate.")
     made = make(estimator)

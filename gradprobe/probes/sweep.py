@@ -98,7 +98,7 @@ def _at(item: Any, sigma: float) -> str | Estimator:
         changed: Estimator = dataclasses.replace(item, sigma=sigma)
         return changed
     own = spec.parse(item)
-    return spec.label(own.name, {**own.options, "sigma": sigma})
+    return spec.label(own.name, {**own.options, "sigma": sigma}, own.argument)
 
 
 def _check(made: Labelled) -> None:

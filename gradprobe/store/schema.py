@@ -141,7 +141,7 @@ class View:
             own = spec.parse(self.label)
         except UsageError:
             return self.label
-        return spec.label(own.name, {k: v for k, v in own.options.items() if k != "sigma"})
+        return spec.label(own.name, {k: v for k, v in own.options.items() if k != "sigma"}, own.argument)
 
     def joined(self, older: View) -> View:
         """This view with the layers that only an older one of the same label serves."""

@@ -112,6 +112,8 @@ def shrinks(labelled: Labelled, function: Function) -> float:
     read = reading_of(function, labelled)
     if read is None or not read.readout.encodes_noise or not hasattr(read.family, "half"):
         return np.nan
+    if not read.readout.shaping.exact:
+        return np.nan
     nodes, weights = read.family.half(24)
     return read.sigma * float(weights @ nodes)
 

@@ -71,7 +71,8 @@ def mean_of(function: Function, labelled: Labelled, copies: int | None, streams:
         check_gradients(function)
         return gradient(function)
     read = reading_of(function, labelled)
-    if read is not None and copies is None and hasattr(read.family, "half") and function.at_once:
+    integrable = read is not None and hasattr(read.family, "half") and read.readout.shaping.exact
+    if read is not None and integrable and copies is None and function.at_once:
         return _integrated(function, read)
     return _sampled(function, labelled, copies or 1000, streams)
 

@@ -92,6 +92,10 @@ def find_optimizer(given: Any) -> tuple[str, Factory]:
         }
         if wanted.name.lower() not in known:
             raise unknown("optimizer", wanted.name, sorted(known))
+        if wanted.argument:
+            raise UsageError(
+                f"options of the optimizer are written name=value, and {wanted.argument!r} is none."
+            )
         if "lr" in wanted.options:
             raise UsageError("give the learning rate as lr=, not as an option of the optimizer.")
         base: Factory = known[wanted.name.lower()]

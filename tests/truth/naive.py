@@ -312,7 +312,10 @@ def _weights(problem, draw, layers, readouts, copies, noise):
             for direction, readout in zip(found, readouts, strict=True):
                 factor = score(draw, readout, eps[k].double(), draw.sigma_of(site[0]))
                 value = _centred(readout, losses, clean, k, kept, draw)
-                if problem.loss_per == "copy":
+                if readout.centre == "rank" and not each and problem.loss_per == "sample":
+                    totals = [(problem.weights * x).sum() for x in losses]
+                    term = _rank(totals, k, kept) * factor
+                elif problem.loss_per == "copy":
                     term = value * factor
                 else:
                     own = [factor[b] if each else factor for b in range(len(value))]
@@ -456,8 +459,19 @@ def _centred(readout, losses, clean, k, kept, draw):
         return losses[k]
     if readout.centre == "clean":
         return losses[k] - clean
+    if readout.centre == "rank":
+        return _rank(losses, k, kept)
     others = [j for j in kept if j not in (k, _partner(k, len(losses), draw))]
     return losses[k] - sum(losses[j] for j in others) / len(others)
+
+
+def _rank(losses, k, kept):
+    """Half of what share of the others is below less what share is above, loss by loss."""
+    found = torch.zeros_like(losses[k])
+    for j in kept:
+        if j != k:
+            found += ((losses[j] < losses[k]).double() - (losses[j] > losses[k]).double()) / 2
+    return found / max(len(kept) - 1, 1)
 
 
 # --- the reference: backprop under noise

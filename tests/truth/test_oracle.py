@@ -16,6 +16,7 @@ from gradprobe.engine.draw import Draw
 from gradprobe.engine.pathwise import pathwise
 from gradprobe.estimators import ESTIMATORS
 from gradprobe.estimators.base import make
+from gradprobe.estimators.centres import CENTRES
 from gradprobe.problems.problem import Problem
 from tests.problems_small import CATALOGUE, Lambda, build
 from tests.truth import naive
@@ -250,7 +251,7 @@ def test_copies_with_infinite_losses_count_as_zero(where, injection, antithetic)
     assert check_draw(problem, draw, layers, copies=8) > 0
 
 
-@pytest.mark.parametrize("centre", ["clean", "none", "mean"])
+@pytest.mark.parametrize("centre", CENTRES.names())
 @pytest.mark.parametrize("spec", ["lr", "alr", "es", "lr(injection=joint)"])
 def test_nothing_finite_gives_zero(spec, centre):
     """At a sigma of 1e6 no copy has an output below the limit of 1."""
