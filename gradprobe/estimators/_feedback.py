@@ -71,9 +71,6 @@ def fed_back(problem: Problem, layers: Sequence[Layer], feedback: Feedback) -> D
             known[name] = feedback(name, values[name]).to(values[name])
         return known[name]
 
-    def cut(call: Call) -> Call:
-        return _without_gradient(call)
-
     def add(call: Call, output: Any) -> Any:
         place, tensor = places[call.path], first_tensor(output)
         if tensor is None or not _has_gradient(call):
@@ -82,17 +79,21 @@ def fed_back(problem: Problem, layers: Sequence[Layer], feedback: Feedback) -> D
         back = place.rule.with_matrices(place.module, matrices, call.args, call.kwargs or {})
         return with_first_tensor(output, tensor + (back - back.detach()))
 
-    with torch.enable_grad(), intercept(problem.twin, _paths(places), add, enter=cut) as calls:
+    with (
+        torch.enable_grad(),
+        intercept(problem.twin, each_alone(places), add, enter=without_gradient) as calls,
+    ):
         calls.restart()
         return slopes(problem, layers)
 
 
-def _paths(places: Mapping[str, Place]) -> dict[str, str]:
-    """As :func:`intercept` takes them: each module by itself."""
+def each_alone(places: Mapping[str, Place]) -> dict[str, str]:
+    """The modules as :func:`intercept` takes them, each by itself."""
     return {path: path for path in places}
 
 
-def _without_gradient(call: Call) -> Call:
+def without_gradient(call: Call) -> Call:
+    """The call with arguments that are cut off from the graph."""
     return replace(
         call,
         args=map_tensors(torch.Tensor.detach, call.args),

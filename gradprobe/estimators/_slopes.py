@@ -41,6 +41,8 @@ def _found(
 ) -> tuple[list[str], list[torch.Tensor | None]]:
     values = problem.parameters
     names = [name for layer in layers for name in layer.parameters]
+    if not names:
+        return [], []
     held = names if objective is None else list(values)
     leaves = {name: values[name].clone() for name in held}
     for leaf in leaves.values():
