@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -67,6 +67,12 @@ class Runnable(Protocol):
         layout: str = "",
     ) -> torch.Tensor:
         """Losses of one forward."""
+        ...
+
+    def evaluate_each(
+        self, parameters: Mapping[str, torch.Tensor], steps: Iterable[None], layout: str = ""
+    ) -> torch.Tensor:
+        """Losses of one forward after another, with values that change in between."""
         ...
 
     def count(self, forwards: int) -> None:

@@ -23,6 +23,7 @@ def make_noise(
     layers: Sequence[Layer],
     copies: Block | Sequence[Part],
     streams: Streams,
+    partners: bool = True,
 ) -> dict[Site, torch.Tensor]:
     """Unit noise of some copies for every site, ``[n, *shape]``; depends on keys (and the device) alone.
 
@@ -32,6 +33,7 @@ def make_noise(
         layers: The layers that are noisy together.
         copies: Which copies: a block, or parts of blocks.
         streams: Noise of the seed.
+        partners: Whether antithetic partners, which have the negative of a noise that is there, have rows too.
     """
     if isinstance(copies, Block):
         draw.check_block(copies.copies)
@@ -42,16 +44,16 @@ def make_noise(
     noise = {}
     for layer in layers:
         for number, shape in enumerate(site_shapes(problem, draw, layer)):
-            n = sum(part.copies for part in copies)
+            n = sum(part.copies if partners else len(part.drawn) for part in copies)
             flat = torch.empty(n, math.prod(shape), dtype=torch.float32, device=device)
             rest = flat
             for part in copies:
                 key = streams.key(draw.noise, draw.where, layer.name, number, part.block)
                 drawn, rest = rest.split([len(part.drawn), len(rest) - len(part.drawn)])
                 fill_copies(family, key, part.drawn, drawn)
-                if part.paired:
-                    partners, rest = rest.split([len(drawn), len(rest) - len(drawn)])
-                    torch.neg(drawn, out=partners)
+                if part.paired and partners:
+                    negative, rest = rest.split([len(drawn), len(rest) - len(drawn)])
+                    torch.neg(drawn, out=negative)
             eps = laid_out(flat, n, shape)
             noise[layer.name, number] = eps.to(device=problem.device, dtype=dtype_of(problem, layer))
     return noise

@@ -7,7 +7,7 @@ the noise alone, so that what runs before the noisy layer runs once, and needs a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,8 +23,9 @@ from gradprobe.engine.draw import Draw
 from gradprobe.engine.drawing import in_layout, make_noise
 from gradprobe.engine.engines import Engine
 from gradprobe.engine.graph import Graph
+from gradprobe.engine.moving import drawn_once, moving
 from gradprobe.engine.noise import NOISE, Family
-from gradprobe.engine.parts import Part
+from gradprobe.engine.parts import Part, whole
 from gradprobe.engine.sites import (
     Forward,
     Segment,
@@ -44,11 +45,12 @@ class Outcome:
     Attributes:
         draw: The draw.
         noise: Site -> unit noise ``[n, *shape]`` in the model's dtype; axis 1 has length 1 if one noise
-            serves the batch.
+            serves the batch. ``[n/2, *shape]`` where antithetic pairs share it.
         losses: ``[n, B]``, or ``[n]`` where there is one loss for each copy; float64.
         apart: The samples' losses ``[n, B]`` where ``losses`` are their weighted sums (weight noise that the batch
             shares); None elsewhere.
         segments: Inputs of the calls whose input carries noise.
+        halved: Whether pairs share a row of the noise; see :class:`Forward`.
     """
 
     draw: Draw
@@ -56,6 +58,12 @@ class Outcome:
     losses: torch.Tensor
     segments: list[Segment]
     apart: torch.Tensor | None = None
+    halved: bool = False
+
+    def drawn(self, site: Site, at: slice) -> torch.Tensor:
+        """The noise of the copies at ``at``, which are one part: without their partners where pairs share it."""
+        noise = self.noise[site]
+        return noise[at.start // 2 : at.stop // 2] if self.halved else noise[at]
 
     def only_losses(self) -> Outcome:
         """Its losses alone, without noise and inputs."""
@@ -91,11 +99,13 @@ def run(
         Noise, losses and noisy inputs of the copies, in the order of the parts.
     """
     engine = Engine.parse(engine) if isinstance(engine, str) else engine
-    noise = in_layout(make_noise(problem, draw, layers, copies, streams), engine.layout)
-    forward = Forward(problem, draw, layers, noise, {(layers[0].name, 0)}, graph, engine.layout)
+    parts = [whole(copies, draw.antithetic)] if isinstance(copies, Block) else list(copies)
+    halves = drawn_once(draw, parts)
+    noise = in_layout(make_noise(problem, draw, layers, parts, streams, not halves), engine.layout)
+    forward = Forward(problem, draw, layers, noise, {(layers[0].name, 0)}, graph, engine.layout, halves)
     found, segments = _executed(forward, engine)
     losses = _charged(forward, found)
-    return Outcome(draw, noise, losses, segments, None if losses is found else found)
+    return Outcome(draw, noise, losses, segments, None if losses is found else found, bool(halves))
 
 
 def execute(forward: Forward, engine: Engine) -> tuple[torch.Tensor, list[Segment]]:
@@ -166,18 +176,13 @@ def _tile(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
 
 def _perturbed(forward: Forward) -> torch.Tensor:
     problem, draw, layers = forward.problem, forward.draw, forward.layers
-
-    def each() -> Iterator[dict[Site, torch.Tensor]]:
-        for k in range(forward.copies):
-            yield {site: eps[k] for site, eps in forward.noise.items()}
-
     if draw.share == "batch":
-        moved = (shifted(problem, draw, layers, eps) for eps in each())
-        return torch.stack([problem.evaluate(values, layout=forward.layout) for values in moved])
+        return problem.evaluate_each(*moving(forward), forward.layout)
 
     def sample(eps: dict[Site, torch.Tensor], b: int) -> torch.Tensor:
         own = {site: e[b] for site, e in eps.items()}
         return problem.evaluate(shifted(problem, draw, layers, own), sample=b)
 
     rows = range(problem.batch_size)
-    return torch.stack([torch.cat([sample(eps, b) for b in rows]) for eps in each()])
+    each = ({site: eps[k] for site, eps in forward.noise.items()} for k in range(forward.copies))
+    return torch.stack([torch.cat([sample(eps, b) for b in rows]) for eps in each])

@@ -49,6 +49,8 @@ class Forward:
         first: Calls whose input is clean.
         graph: The traced forward; None to run the model itself.
         layout: Memory layout of images.
+        halves: Of weight noise that antithetic pairs share, how many pairs each part of the copies has: first
+            those with the noise as it is, then those with its negative. Empty if every copy has a row.
     """
 
     problem: Runnable
@@ -58,11 +60,12 @@ class Forward:
     first: set[Site]
     graph: Graph | None = None
     layout: str = ""
+    halves: tuple[int, ...] = ()
 
     @property
     def copies(self) -> int:
         """How many copies."""
-        return len(next(iter(self.noise.values())))
+        return 2 * sum(self.halves) or len(next(iter(self.noise.values())))
 
     def later(self, call: Call) -> bool:
         """Whether the input of a call may carry noise."""

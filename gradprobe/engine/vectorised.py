@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from gradprobe.engine.graph import OneCopy, segment
+from gradprobe.engine.moving import each_noise, every_noise, stacked
 from gradprobe.engine.sites import Forward, Segment
 
 
@@ -19,24 +22,43 @@ def vectorised(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
     Returns:
         Losses ``[n, B]`` or ``[n]``, and one segment for each copy.
     """
+    if forward.graph is None and forward.draw.where == "weights":
+        return _moved(forward), []
     one = OneCopy(forward) if forward.graph is None else forward.graph
     function = one if isinstance(one, OneCopy) else one.run
-    with warnings.catch_warnings():
-        # torch says that an operation has no batching rule; whether that costs time is measured, not guessed
-        warnings.filterwarnings("ignore", message=".*performance drop.*", category=UserWarning)
-        losses, kept = torch.func.vmap(function, randomness="error")(*forward.noise.values())
+    with _quiet():
+        losses, kept = torch.func.vmap(function, randomness="error")(*every_noise(forward))
     if forward.graph is not None:
         forward.problem.count(forward.copies)
     each = [{site: [t[k] for t in found] for site, found in kept.items()} for k in range(forward.copies)]
     return losses, [segment(k, one.seen, mine) for k, mine in enumerate(each)]
 
 
+def _moved(forward: Forward) -> torch.Tensor:
+    """Losses of copies whose weights are made for all of them together."""
+    problem, layout, copies = forward.problem, forward.layout, forward.copies
+
+    def losses(values: dict[str, torch.Tensor]) -> torch.Tensor:
+        return problem.evaluate(values, copies=copies, layout=layout)
+
+    with _quiet():
+        return torch.func.vmap(losses, randomness="error")(stacked(forward))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Torch says that an operation has no batching rule; whether that costs time is measured, not guessed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*performance drop.*", category=UserWarning)
+        yield
+
+
 def one_by_one(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
     """The same by a loop over the copies of a graph."""
     assert forward.graph is not None
     losses, segments = [], []
-    for k in range(forward.copies):
-        found, kept = forward.graph.run(*(eps[k] for eps in forward.noise.values()))
+    for k, eps in enumerate(each_noise(forward)):
+        found, kept = forward.graph.run(*eps)
         losses.append(found)
         segments.append(segment(k, forward.graph.seen, kept))
     forward.problem.count(forward.copies)

@@ -114,7 +114,9 @@ class ApartRead(BlockRead):
             factor = centred * readout.scale(self.draw, layer.name)
             halves = torch.stack([factor * first, factor * ~first], 1)  # [m, 2, B]
             for number, name in enumerate(layer.parameters):
-                score = readout.score(step.outcome.family, step.outcome.noise[layer.name, number][step.at])
+                score = readout.score(step.outcome.family, step.outcome.drawn((layer.name, number), step.at))
+                if step.outcome.halved:
+                    score = torch.cat([score, -score])
                 key = (*readout.cotangent, name)
                 if self.draw.share == "batch":
                     self.shared.setdefault(("score", *key), []).append(score.reshape(len(score), -1))

@@ -144,9 +144,13 @@ class BlockRead:
         if self.draw.share == "sample":
             assert self.problem.weights is not None
             centred = centred * self.problem.weights
+        if step.outcome.halved:  # the score of the negative is the negative of the score
+            first, second = centred.chunk(2)
+            centred = first - second
         for layer in self.layers:
             for number, name in enumerate(layer.parameters):
-                score = readout.score(step.outcome.family, step.outcome.noise[layer.name, number][step.at])
+                noise = step.outcome.drawn((layer.name, number), step.at)
+                score = readout.score(step.outcome.family, noise)
                 factor = (centred * readout.scale(self.draw, layer.name)).to(score.dtype)
                 self._sum((*readout.cotangent, name), torch.tensordot(factor, score, dims=factor.ndim))
 

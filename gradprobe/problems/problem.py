@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -364,6 +364,27 @@ class Problem:
         self.samples_run += (copies - 1) * self.batch_size
         return self._within(parameters or {}, lambda: self._evaluate(repeats, sample, layout))
 
+    def evaluate_each(
+        self, parameters: Mapping[str, torch.Tensor], steps: Iterable[None], layout: str = ""
+    ) -> torch.Tensor:
+        """Losses of one forward after another, with values that change in between; see :meth:`evaluate`.
+
+        Putting values into a module takes longer than the forward of a small model: here that happens once.
+
+        Args:
+            parameters: Tensors that replace the model's own.
+            steps: Each step writes the values of one forward into them.
+            layout: As for :meth:`evaluate`.
+
+        Returns:
+            ``[n, B]``, or ``[n]`` for copies' losses.
+        """
+        if self.kept_apart:  # what a forward changes is put back after each
+            return torch.stack([self.evaluate(parameters, layout=layout).clone() for _ in steps])
+        return self._within(
+            parameters, lambda: torch.stack([self._evaluate(1, None, layout).clone() for _ in steps])
+        )
+
     def gradient(
         self,
         parameters: Mapping[str, torch.Tensor],
@@ -599,8 +620,12 @@ def _slopes(total: torch.Tensor, leaves: Sequence[torch.Tensor]) -> list[torch.T
 
 
 def _channels_last(t: torch.Tensor) -> torch.Tensor:
-    images = t.ndim == 4 and t.is_floating_point()
-    return t.contiguous(memory_format=torch.channels_last) if images else t
+    """Images with their channels last in memory, by their strides also where there is but one channel."""
+    if t.ndim != 4 or not t.is_floating_point():
+        return t
+    if t.shape[1] == 1:
+        return t.contiguous().view(len(t), *t.shape[2:], 1).permute(0, 3, 1, 2)
+    return t.contiguous(memory_format=torch.channels_last)
 
 
 def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

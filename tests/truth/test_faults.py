@@ -145,8 +145,8 @@ def noise_of(change):
     def plant(patch):
         true = engine.make_noise
 
-        def make_noise(problem, draw, layers, block, streams):
-            return change(true, problem, draw, layers, block, streams)
+        def make_noise(problem, draw, layers, parts, streams, partners):
+            return change(true, problem, draw, layers, parts, streams, partners)
 
         patch.setattr(engine, "make_noise", make_noise)
 
@@ -154,8 +154,8 @@ def noise_of(change):
 
 
 @noise_of
-def same_for_all_blocks(true, problem, draw, layers, parts, streams):
-    return true(problem, draw, layers, [dataclasses.replace(part, block=0) for part in parts], streams)
+def same_for_all_blocks(true, problem, draw, layers, parts, *rest):
+    return true(problem, draw, layers, [dataclasses.replace(part, block=0) for part in parts], *rest)
 
 
 @noise_of
@@ -182,9 +182,9 @@ def same_for_all_samples(true, *args):
 
 
 @noise_of
-def partners_not_opposite(true, problem, draw, layers, parts, streams):
+def partners_not_opposite(true, problem, draw, layers, parts, streams, partners):
     alone = [Part(part.block, range(part.copies)) for part in parts]
-    return true(problem, draw, layers, alone, streams)
+    return true(problem, draw, layers, alone, streams, partners)
 
 
 def clean_inputs(patch):
