@@ -13,6 +13,7 @@ import torch
 
 from gradprobe.core import hooks
 from gradprobe.core.streams import Streams
+from gradprobe.engine import moving
 from gradprobe.engine import run as engine
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.noise.gaussian import Gaussian
@@ -187,6 +188,11 @@ def partners_not_opposite(true, problem, draw, layers, parts, streams, partners)
     return true(problem, draw, layers, alone, streams, partners)
 
 
+def same_weights_for_partners(patch):
+    true = moving.signed_rows
+    patch.setattr(moving, "signed_rows", lambda forward: ((row, 1) for row, _ in true(forward)))
+
+
 def clean_inputs(patch):
     """Cotangents are pulled back at the input without noise."""
     true = draws.run
@@ -328,6 +334,7 @@ def loss_in_float16(patch):
 
 
 PAIRED = Draw(antithetic=True, sigma=0.3)
+PAIRED_WEIGHTS = Draw("weights", antithetic=True, share="batch", sigma=0.3)
 FAULTS = [
     ("sign flipped", score_times(-1), oracle("mlp", LAYERWISE)),
     ("sign flipped, mean", score_times(-1), mean(copies=256, sees=0.2)),
@@ -359,6 +366,7 @@ FAULTS = [
     ("one noise for all copies", same_for_all_copies, oracle("mlp", LAYERWISE)),
     ("one noise for all samples", same_for_all_samples, oracle("mlp", LAYERWISE)),
     ("partners not opposite", partners_not_opposite, oracle("mlp", PAIRED)),
+    ("partners with the same weights", same_weights_for_partners, oracle("mlp", PAIRED_WEIGHTS)),
     ("clean input, joint", clean_inputs, oracle("mlp", JOINT)),
     ("clean input, joint, mean", clean_inputs, mean(injection="joint")),
     ("clean input, later calls", clean_inputs, oracle("recurrent", LAYERWISE)),
