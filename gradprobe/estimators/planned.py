@@ -188,11 +188,18 @@ def _made(method: str) -> Labelled:
         UsageError: It is a plan, or unknown.
     """
     method = method.strip()
-    plan = method.endswith(".json") or parse(method).name == "planned"
-    found = None if plan else make(method)
+    found = None if _is_plan(method) else make(method)
     if found is None or isinstance(found.estimator, Planned):
         raise UsageError("a plan cannot hold a plan; name a method such as lr or es.")
     return found
+
+
+def _is_plan(method: str) -> bool:
+    """Whether it is written as a plan, or as something that is made of one."""
+    if method.endswith(".json"):
+        return True
+    written = parse(method)
+    return written.name == "planned" or bool(written.argument and _is_plan(written.argument))
 
 
 def _checked(layers: Any) -> dict[str, Entry]:
