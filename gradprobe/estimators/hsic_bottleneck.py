@@ -98,15 +98,14 @@ class HSICBottleneck(Estimator):
 
 def _obstacle(samples: Rows, seen: Seen, cut: Cut) -> str:
     """Why what arrives at a layer has no term; empty if it has."""
-    what = f"its objective is of what arrives at {cut.layer!r}"
-    if cut.axis is None:
-        return f"{what}, which has no row for each sample"
     if samples.size < 2:
-        return f"{what}, and HSIC compares samples: a batch of one has nothing to compare"
+        return "hsic compares the samples of a batch, and a batch of one has nothing to compare"
     if not _real(samples, seen.inputs):
-        return f"{what} and of the inputs, which are not real numbers with a row for each sample"
+        return "hsic compares inputs, and these are not real numbers with a row for each sample"
     if not _with_rows(samples, seen.target):
-        return f"{what} and of the targets, which have no row for each sample"
+        return "hsic compares targets, and these have no row for each sample"
+    if cut.axis is None:
+        return f"its objective is of what arrives at {cut.layer!r}, which has no row for each sample"
     return ""
 
 

@@ -217,6 +217,31 @@ def test_direct_feedback_reaches_every_step_of_a_recurrent_layer() -> None:
     check_rnn("dfa", lambda error: error @ v.T, lambda delta, error: error @ u.T)
 
 
+def test_a_residual_branch_adds_what_later_layers_get() -> None:
+    """z = tanh(W1 x), y = W3 (z + tanh(W2 z)): z gets B2 e from its own layer and B3 e past it."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.three = (nn.Linear(*s, bias=False) for s in ((2, 3), (3, 3), (3, 2)))
+
+        def forward(self, x):
+            z = torch.tanh(self.one(x))
+            return self.three(z + torch.tanh(self.two(z)))
+
+    x, y = np.linspace(-1, 1, 8).reshape(4, 2), np.linspace(0.3, -2, 8).reshape(4, 2)
+    problem = Problem(made(Net), (torch.tensor(x), torch.tensor(y)), "mse")
+    one, two, three = (problem.parameters[f"{name}.weight"].numpy() for name in ("one", "two", "three"))
+    z = np.tanh(x @ one.T)
+    t = np.tanh(z @ two.T)
+    e = 2 * ((z + t) @ three.T - y) / y.size
+    b2, b3 = (estimator_of("dfa").matrix(f"{name}.weight", 3, 2).numpy() for name in ("two", "three"))
+    got = directions("dfa", problem)
+    np.testing.assert_allclose(got["one.weight"], ((e @ (b2 + b3).T) * (1 - z**2)).T @ x, rtol=1e-12)
+    np.testing.assert_allclose(got["two.weight"], ((e @ b3.T) * (1 - t**2)).T @ z, rtol=1e-12)
+    np.testing.assert_allclose(got["three.weight"], e.T @ (z + t), rtol=1e-12)
+
+
 def test_direct_feedback_matrices_are_fixed_and_drawn_in_any_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their root mean square, of 60,000 uniform numbers, is within 1 % (its standard error is 0.2 %)."""
     first = estimator_of("dfa").matrix("a", 300, 200)
@@ -257,6 +282,27 @@ def test_the_order_of_the_samples_does_not_matter(problem_name: str, spec: str) 
     turned = problem.with_batch(batch)
     one, other = (estimator.directions(p, layers, Block(0, 4), SEED) for p in (problem, turned))
     assert_same(one, other, 1e-8 if spec == "hsic" else 1e-11)
+
+
+@pytest.mark.parametrize("spec", ["fa", "dfa"])
+def test_learning_turns_the_weights_until_the_feedback_fits(spec: str) -> None:
+    """Lillicrap et al. 2016, Fig. 1: a linear teacher, small weights; below 45 degrees once it has learned."""
+    generator = torch.Generator().manual_seed(0)
+    teacher, x, w1, w2 = (
+        torch.randn(s, generator=generator) for s in ((10, 30), (100, 30), (20, 30), (10, 20))
+    )
+    net = nn.Sequential(nn.Linear(30, 20, bias=False), nn.Linear(20, 10, bias=False))
+    problem = Problem(net, (x, x @ teacher.T / 30**0.5), "mse")
+    layers, values = layers_of(problem), {"0.weight": 0.01 * w1, "1.weight": 0.01 * w2}
+    cosines = []
+    for _ in range(150):
+        here = problem.at(values)
+        got, gradient = (estimator_of(s).directions(here, layers, Block(0, 1), SEED) for s in (spec, "bp"))
+        cosines.append(float(torch.cosine_similarity(*(g["0.weight"].flatten() for g in (got, gradient)), 0)))
+        values = {name: value - got[name] for name, value in values.items()}
+    assert abs(cosines[0]) < 0.4
+    assert cosines[-1] > 0.5**0.5
+    assert float(problem.at(values).clean_losses().mean()) < 0.01
 
 
 # --- the HSIC bottleneck
