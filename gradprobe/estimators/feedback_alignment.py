@@ -31,7 +31,8 @@ class FeedbackAlignment(Estimator):
     that of backprop for its delta, so what comes after the last such layer, and that layer, get the gradient itself.
     B is fixed and belongs to the parameter: the same in every call, every copy, every seed and every step of a
     training. The derivatives of what lies between (activations, norms, pooling, residual sums, the products inside
-    attention) are exact, and so are those of parameters that are no such matrix.
+    attention) are exact, and so are those of parameters that are no such matrix. Where a weight is made from others
+    (parametrizations), or inside a module that stays whole (MultiheadAttention), the error passes as in backprop.
 
     Its mean is a field of its own, which learning turns towards the gradient by aligning W with B. Deterministic:
     the same for every copy and seed, a flat line in copies.
