@@ -87,6 +87,10 @@ class Runnable(Protocol):
         """What is computed once while parameters and batch do not change."""
         ...
 
+    def once(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """What is computed once for good."""
+        ...
+
     def gradient(
         self,
         parameters: Mapping[str, torch.Tensor],

@@ -16,6 +16,7 @@ CHOICES = {
     "where": ("activations", "weights"),
     "injection": ("layerwise", "joint"),
     "share": ("sample", "batch"),
+    "measure": ("loss", "derivative"),
 }
 
 
@@ -31,6 +32,9 @@ class Draw:
         share: ``"sample"`` (own noise for each data point) or ``"batch"`` (one for all).
         sigma: Standard deviation of the noise, in the units of what it is added to: one number, or
             {layer glob: number} where an exact name wins over globs and longer globs over shorter ones.
+        measure: What is measured of a copy: ``"loss"`` (the losses under its noise) or ``"derivative"`` (their
+            derivative along its unit noise, at no noise: forward-mode differentiation). A derivative has no sigma
+            (it is 1), and that along the opposite noise is its negative, so there are no antithetic pairs.
     """
 
     where: str = "activations"
@@ -39,6 +43,7 @@ class Draw:
     antithetic: bool = False
     share: str = "sample"
     sigma: Sigma = 0.01
+    measure: str = "loss"
 
     def __post_init__(self) -> None:
         for option, allowed in CHOICES.items():
@@ -48,12 +53,32 @@ class Draw:
             raise UsageError(f"antithetic must be True or False, not {self.antithetic!r}.")
         for value in self.sigma.values() if isinstance(self.sigma, Mapping) else [self.sigma]:
             positive("sigma", value)
+        if self.derived and self.antithetic:
+            raise UsageError(
+                "a derivative along the opposite noise is its own negative, so an antithetic partner would add "
+                "nothing; leave antithetic out."
+            )
+        if self.derived and self.sigma != 1.0:
+            raise UsageError(f"a derivative is taken at no noise and has no sigma; give 1, not {self.sigma}.")
 
     def __str__(self) -> str:
-        return label("draw", {f.name: getattr(self, f.name) for f in fields(self)})
+        options = {f.name: getattr(self, f.name) for f in fields(self)}
+        if not self.derived:
+            del options["measure"]  # runs of before there were derivatives are found under the same name
+        return label("draw", options)
 
     def __hash__(self) -> int:
         return hash(str(self))
+
+    @property
+    def derived(self) -> bool:
+        """Whether derivatives are measured: then no layer ever sees a noisy input."""
+        return self.measure == "derivative"
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of a copy: one, or two for a derivative (values and their tangents)."""
+        return 2 if self.derived else 1
 
     def sigma_of(self, layer: str) -> float:
         """Standard deviation of the noise of a layer.

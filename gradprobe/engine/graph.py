@@ -15,8 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gradprobe.core.errors import UsageError
 from gradprobe.core.hooks import Call, intercept, map_tensors, tensors
 from gradprobe.core.layer import paths
+from gradprobe.engine.forward_mode import derivative, forward_mode
 from gradprobe.engine.memory import bytes_of, is_out_of_memory
-from gradprobe.engine.reuse import write_over
+from gradprobe.engine.reuse import without_copies, write_over
 from gradprobe.engine.sites import Forward, Segment, Site, add_noise, check_calls, noise_at, shifted
 
 NODE = 2_000
@@ -27,6 +28,8 @@ Kept = dict[Site, list[torch.Tensor]]
 
 class OneCopy:
     """Losses and noisy inputs of one copy, as a function of its noise at each site.
+
+    Of a draw that measures derivatives, these; there are no noisy inputs then.
 
     Args:
         forward: What to run.
@@ -39,6 +42,12 @@ class OneCopy:
 
     def __call__(self, *eps: torch.Tensor) -> tuple[torch.Tensor, Kept]:
         """Losses ``[B]`` or ``[]``, and the tensors that calls with a noisy input saw."""
+        if not self.forward.draw.derived:
+            return self._run(*eps)
+        with forward_mode():
+            return derivative(self._run, eps), {}
+
+    def _run(self, *eps: torch.Tensor) -> tuple[torch.Tensor, Kept]:
         problem, draw, layers = self.forward.problem, self.forward.draw, self.forward.layers
         copies, layout = self.forward.copies, self.forward.layout
         current, kept = dict(zip(self.sites, eps, strict=True)), Kept()
@@ -113,6 +122,8 @@ def _traced(one: OneCopy, example: list[torch.Tensor]) -> tuple[fx.GraphModule, 
                 with _one_fake_mode(), _Unread(), _FixedShapes():
                     found = make_fx(function)(*example)
                 found = _folded(found)
+                if one.forward.draw.derived:
+                    without_copies(found)
                 write_over(found)
                 return _bare(found)
         except Exception as error:  # whatever it is: this forward runs as it is then
@@ -174,7 +185,8 @@ def _folded(module: fx.GraphModule) -> fx.GraphModule:
         elif node.op == "get_attr":
             values[node] = _attribute(module, node.target)
         elif node.op == "call_function":
-            _refuse_changes(node, [a for a in node.all_input_nodes if late or a.op == "get_attr"])
+            read = [a for a in node.all_input_nodes if late or a.op == "get_attr"]
+            _refuse_changes(node, [a for a in read if not _is_scratch(a, node)])
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda source: values[source])
             values[node] = node.target(*args, **kwargs)
     for node, value in values.items():
@@ -189,6 +201,17 @@ def _folded(module: fx.GraphModule) -> fx.GraphModule:
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
+
+
+def _is_scratch(written: fx.Node, by: fx.Node) -> bool:
+    """Whether memory is new and nothing but operations in place has seen it before this one."""
+    while written.op == "call_function" and isinstance(written.target, torch._ops.OpOverload):
+        if any(user is not by for user in written.users):
+            return False
+        if not written.target._schema.is_mutable:
+            return all(value.alias_info is None for value in written.target._schema.returns)
+        written, by = written.all_input_nodes[0], written
+    return False
 
 
 def _bare(module: fx.GraphModule) -> tuple[fx.GraphModule, list[torch.Tensor]]:

@@ -68,14 +68,14 @@ def free_memory(device: torch.device) -> int:
 
 
 def bytes_per_copy(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> int:
-    """About what one copy needs: its noise three times over, and everything that one forward makes.
+    """About what one copy needs: its noise three times over, and everything that its forward passes make.
 
     A forward frees most of what it makes before it ends, so this is mostly too much; workspaces of single operations
     are not seen.
     """
     item = next(iter(problem.parameters.values())).dtype.itemsize
     noise = sum(math.prod(s) for layer in layers for s in site_shapes(problem, draw, layer))
-    return 3 * noise * item + bytes_of_forward(problem)
+    return 3 * noise * item + draw.passes * bytes_of_forward(problem)
 
 
 def bytes_of_forward(problem: Runnable) -> int:

@@ -1,4 +1,4 @@
-"""Operations of a traced forward that may write over their input: it is in the cache, new memory is not."""
+"""Memory of a traced forward: what may be written over, and what need not be copied."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ _aten = torch.ops.aten
 _NEW = (_aten.convolution.default, _aten.addmm.default, _aten.mm.default, _aten.bmm.default)
 """Operations without the tag "pointwise" whose result is always memory of its own."""
 
+_COPIES = {_aten.copy.default: 1, _aten._to_copy.default: 0}
+"""Operations that copy -> which of their arguments."""
+
 
 def write_over(module: fx.GraphModule) -> None:
     """Replace elementwise operations by their in-place variants where nothing can tell the difference.
 
     That is where the first argument is the result of an operation that made it, nothing else reads it, and the result
     has the same shape, type and memory layout. On convolutional networks on a CPU it saves about a tenth of a copy.
+
+    What is written over is in the cache, and new memory is not.
 
     Args:
         module: A traced forward; it is changed.
@@ -23,6 +28,34 @@ def write_over(module: fx.GraphModule) -> None:
     for node, variant in found.items():
         node.target = variant or node.target
     module.recompile()
+
+
+def without_copies(module: fx.GraphModule) -> None:
+    """Leave out copies that change neither shape nor type, where nothing is written in place.
+
+    Forward-mode rules copy a tangent whose memory layout is not that of its value, and ``vmap`` has no rule for it.
+
+    Args:
+        module: A traced forward; it is changed.
+    """
+    calls = [node for node in module.graph.nodes if node.op == "call_function"]
+    if any(isinstance(n.target, torch._ops.OpOverload) and n.target._schema.is_mutable for n in calls):
+        return
+    for node in calls:
+        if node.target in _COPIES and _alike(node, source := node.args[_COPIES[node.target]]):
+            node.replace_all_uses_with(source)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _alike(node: fx.Node, source: object) -> bool:
+    """Whether two tensors of a trace have the same shape and type."""
+    if not isinstance(source, fx.Node):
+        return False
+    one, other = (n.meta.get("val") for n in (node, source))
+    if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
+        return False
+    return (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
 
 
 def _in_place(function: object) -> torch._ops.OpOverload | None:

@@ -3,6 +3,9 @@
 Three engines give the same numbers up to rounding. ``loop`` runs one forward for each copy and is right for any
 model. ``tile`` folds the copies into the batch and needs per-sample losses and activation noise. ``vmap`` batches
 the noise alone, so that what runs before the noisy layer runs once, and needs a model that torch can vectorise.
+
+Where a draw measures derivatives, the noise is the tangent of a zero that is added, and "losses" are the losses'
+derivatives along it. They are linear in the noise: no centre is needed, and all inputs are clean.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.drawing import in_layout, make_noise
 from gradprobe.engine.engines import Engine
+from gradprobe.engine.forward_mode import tangents, with_tangents
 from gradprobe.engine.graph import Graph
 from gradprobe.engine.moving import drawn_once, moving
 from gradprobe.engine.noise import NOISE, Family
@@ -46,7 +50,8 @@ class Outcome:
         draw: The draw.
         noise: Site -> unit noise ``[n, *shape]`` in the model's dtype; axis 1 has length 1 if one noise
             serves the batch. ``[n/2, *shape]`` where antithetic pairs share it.
-        losses: ``[n, B]``, or ``[n]`` where there is one loss for each copy; float64.
+        losses: ``[n, B]``, or ``[n]`` where there is one loss for each copy; float64. Of a draw that measures
+            derivatives, these.
         apart: The samples' losses ``[n, B]`` where ``losses`` are their weighted sums (weight noise that the batch
             shares); None elsewhere.
         segments: Inputs of the calls whose input carries noise.
@@ -127,11 +132,22 @@ def _executed(forward: Forward, engine: Engine) -> tuple[torch.Tensor, list[Segm
             losses, segments = vectorised(forward)
         elif forward.graph is not None:
             losses, segments = one_by_one(forward)
-        elif forward.draw.where == "activations":
-            losses, segments = _tile(forward) if engine.name == "tile" else _loop(forward)
+        elif forward.draw.derived:
+            with with_tangents(forward) as dual:
+                losses, segments = _plainly(dual, engine)
+                losses = tangents(losses)
         else:
-            losses, segments = _perturbed(forward), []
+            losses, segments = _plainly(forward, engine)
+    if forward.draw.derived:
+        forward.problem.count((forward.draw.passes - 1) * forward.copies)
     return losses.double(), segments
+
+
+def _plainly(forward: Forward, engine: Engine) -> tuple[torch.Tensor, list[Segment]]:
+    """The same by the model itself, one copy after another or in tiles."""
+    if forward.draw.where == "weights":
+        return _perturbed(forward), []
+    return _tile(forward) if engine.name == "tile" else _loop(forward)
 
 
 def _loop(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
@@ -176,7 +192,7 @@ def _tile(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
 
 def _perturbed(forward: Forward) -> torch.Tensor:
     problem, draw, layers = forward.problem, forward.draw, forward.layers
-    if draw.share == "batch":
+    if draw.share == "batch" and not draw.derived:
         return problem.evaluate_each(*moving(forward), forward.layout)
 
     def sample(eps: dict[Site, torch.Tensor], b: int) -> torch.Tensor:
@@ -185,4 +201,7 @@ def _perturbed(forward: Forward) -> torch.Tensor:
 
     rows = range(problem.batch_size)
     each = ({site: eps[k] for site, eps in forward.noise.items()} for k in range(forward.copies))
+    if draw.share == "batch":
+        moved = (shifted(problem, draw, layers, eps) for eps in each)
+        return torch.stack([problem.evaluate(values, layout=forward.layout) for values in moved])
     return torch.stack([torch.cat([sample(eps, b) for b in rows]) for eps in each])

@@ -69,7 +69,7 @@ class Forward:
 
     def later(self, call: Call) -> bool:
         """Whether the input of a call may carry noise."""
-        return (call.layer, call.number) not in self.first
+        return not self.draw.derived and (call.layer, call.number) not in self.first
 
     def keep(self, segment: Segment, call: Call) -> None:
         """Keep what a call saw, if its input may carry noise."""

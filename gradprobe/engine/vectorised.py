@@ -22,7 +22,7 @@ def vectorised(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
     Returns:
         Losses ``[n, B]`` or ``[n]``, and one segment for each copy.
     """
-    if forward.graph is None and forward.draw.where == "weights":
+    if forward.graph is None and forward.draw.where == "weights" and not forward.draw.derived:
         return _moved(forward), []
     one = OneCopy(forward) if forward.graph is None else forward.graph
     function = one if isinstance(one, OneCopy) else one.run

@@ -146,7 +146,7 @@ class Estimator:
 
     def forwards(self, layers: Sequence[Layer], copies: int) -> int:
         """Forward passes of the batch that ``copies`` copies need, the one clean pass included."""
-        return 1 + copies * sum(often for _, _, often in self.draws(layers))
+        return 1 + copies * sum(often * draw.passes for draw, _, often in self.draws(layers))
 
     def check_block(self, layers: Sequence[Layer], copies: int) -> None:
         """Refuse a block that its draws and read-outs cannot fill, or a sigma that lacks one of the layers.

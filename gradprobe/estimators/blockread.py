@@ -211,7 +211,7 @@ class BlockRead:
                 site = (layer.name, number)
                 cotangent = self.sums.get((*readout.cotangent, site))
                 if cotangent is not None:
-                    inputs = clean_inputs(self.problem, self.layers, self.layout)[site]
+                    inputs = clean_inputs(self.problem, self.layers, self.layout, self.draw.derived)[site]
                     pulled = pull(self.problem, layer, inputs, cotangent, readout.encodes_input)
                     found |= {name: found[name] + value for name, value in pulled.items()}
         return found

@@ -62,21 +62,26 @@ def pull(problem: Problem, layer: Layer, inputs: Inputs, cotangent: torch.Tensor
     return {full: pulled[name] for name, full in names.items()}
 
 
-def clean_inputs(problem: Problem, layers: Sequence[Layer], layout: str) -> dict[Site, Inputs]:
-    """Inputs of each layer's first call in a forward without noise."""
+def clean_inputs(
+    problem: Problem, layers: Sequence[Layer], layout: str, every: bool = False
+) -> dict[Site, Inputs]:
+    """Inputs of each layer's first call in a forward without noise; of ``every`` call where all see clean inputs."""
+
+    def wanted(call: Call) -> bool:
+        return every or call.number == 0
 
     def compute() -> dict[Site, Any]:
         seen: dict[Site, Any] = {}
 
         def note(call: Call, output: Any) -> Any:
-            if call.number == 0:
-                seen[call.layer, 0] = (call.path, call.args, call.kwargs)
+            if wanted(call):
+                seen[call.layer, call.number] = (call.path, call.args, call.kwargs)
             return output
 
-        with torch.no_grad(), intercept(problem.twin, paths(layers), note, lambda c: c.number == 0) as calls:
+        with torch.no_grad(), intercept(problem.twin, paths(layers), note, wanted) as calls:
             calls.restart()
             problem.evaluate(layout=layout)
         return seen
 
     names = tuple(layer.name for layer in layers)
-    return problem.memo(("inputs", layout, names), compute, lambda seen: bytes_of(list(seen.values())))
+    return problem.memo(("inputs", layout, names, every), compute, lambda seen: bytes_of(list(seen.values())))

@@ -9,6 +9,7 @@ import torch
 from gradprobe.core.errors import UsageError, one_of
 from gradprobe.core.layer import Layer
 from gradprobe.core.spec import label
+from gradprobe.engine.derivable import not_derivable
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.noise import Family
 from gradprobe.estimators.centres import CENTRES, Centre
@@ -121,6 +122,12 @@ def refusal(problem: Problem, layer: Layer, draw: Draw, readout: ReadOut) -> str
         draw: The draw.
         readout: The read-out.
     """
+    why = _refusal(problem, layer, draw, readout)
+    return not_derivable(problem, draw, layer) if not why and draw.derived else why
+
+
+def _refusal(problem: Problem, layer: Layer, draw: Draw, readout: ReadOut) -> str:
+    """The same, for reasons that need no trial."""
     if draw.where == "weights":
         if draw.share == "sample" and not problem.separable:
             return "weights drawn for each sample need samples with losses of their own; use share=batch"

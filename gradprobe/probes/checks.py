@@ -134,7 +134,7 @@ def check_plan(problem: Problem, plan: Plan, settings: Settings, layers: Sequenc
                 task.draw.sigma_of(layer.name)
             for readout in task.readouts.values():
                 readout.check_block(settings.block, task.draw.antithetic)
-            if "smoothed" in settings.references:
+            if task.smooths and "smoothed" in settings.references:
                 copies = settings.copies_behind(task.key.group)
                 reference_block(copies, settings.block, task.draw.antithetic)
             if task.extras(settings.per_sample):

@@ -188,11 +188,13 @@ def _drawn(problem: Problem, layers: Sequence[Layer], made: Sequence[Labelled]) 
     for item in made:
         own = own_layers(item.estimator, problem, layers)
         for draw, unit, _ in item.estimator.draws(own):
-            for layer in unit:
+            for layer in unit if not draw.derived else ():  # nothing of a derivative is lost in rounding
                 asked.setdefault(layer.name, set()).add(draw.where)
         refused = item.estimator.refusals(problem, own)
         served = [x for x in own if x.name not in refused]
         for draw, unit, _ in item.estimator.draws(served):
+            if draw.derived:
+                continue
             draw.check_sigma([x.name for x in layers_of(problem)])
             units[str(draw), *(x.name for x in unit)] = draw, tuple(unit)
     return list(units.values()), asked

@@ -16,7 +16,8 @@ def with_shares(settings: Settings, problem: Problem, plan: Plan) -> Settings:
     """The settings with the share of a forward that a copy of each unit of a plan needs.
 
     It is the mathematics' cost: the multiply-adds that depend on the noise, relative to those of the whole forward
-    (see :func:`~gradprobe.engine.operations.count_operations`), whichever engine runs the copies. Where the forward
+    (see :func:`~gradprobe.engine.operations.count_operations`), whichever engine runs the copies; of a derivative
+    twice that, for values and tangents. Where the forward
     cannot be followed a copy counts as a whole forward, and the units say so.
 
     Args:
@@ -31,7 +32,8 @@ def with_shares(settings: Settings, problem: Problem, plan: Plan) -> Settings:
     found = problem.once("operations", lambda: _followed(problem))
     if isinstance(found, str):
         return replace(settings, unfollowed=found)
-    return replace(settings, shares={engine_key(d, layers): found.share(d, layers) for d, layers in draws})
+    shares = {engine_key(d, layers): d.passes * found.share(d, layers) for d, layers in draws}
+    return replace(settings, shares=shares)
 
 
 def _followed(problem: Problem) -> Operations | str:

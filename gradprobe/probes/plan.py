@@ -51,7 +51,12 @@ class Task:
 
     def held(self, references: Sequence[str]) -> tuple[str, ...]:
         """Those of the references that there are for it: what has no draw has nothing to smooth."""
-        return tuple(name for name in references if name != "smoothed" or self.draw is not None)
+        return tuple(name for name in references if name != "smoothed" or self.smooths)
+
+    @property
+    def smooths(self) -> bool:
+        """Whether its noise smooths the loss: that of a draw whose losses are measured, not their derivatives."""
+        return self.draw is not None and not self.draw.derived
 
     def extras(self, per_sample: bool) -> tuple[str, ...]:
         """Names of what is stored besides moments of directions."""

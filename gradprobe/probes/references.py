@@ -75,7 +75,7 @@ def make_references(
         squares = np.array([float((g * g).sum()) for g in own.values()])
         found[name] = Reference(own, squares, 1)
     held = task.held(settings.references)
-    if task.draw is not None and "smoothed" in held:
+    if task.draw is not None and task.smooths and "smoothed" in held:
         copies = settings.copies_behind(task.key.group)
         size = reference_block(copies, settings.block, task.draw.antithetic)
         moments = Moments(parameters, {})
@@ -123,7 +123,7 @@ def smoothed_ways(problem: Problem, plan: Plan, wish: str, known: Mapping[str, s
     found = dict(known)
     for task in plan.tasks:
         group = task.key.group
-        if task.draw is None:
+        if task.draw is None or not task.smooths:
             continue
         if group not in found:
             holds = wish == "pathwise" or (wish == "auto" and pathwise_holds(problem, task.draw, task.noisy))

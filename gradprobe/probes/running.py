@@ -22,7 +22,7 @@ Directions = Mapping[str, torch.Tensor]
 
 def wanted(task: Task, settings: Settings) -> Wanted:
     """What a kept state must be of, to be of use to a task."""
-    smoothed = "smoothed" in settings.references and task.draw is not None
+    smoothed = "smoothed" in settings.references and task.smooths
     return Wanted(
         key=task.key,
         readouts=tuple(task.readouts) or (OWN,),
@@ -140,7 +140,7 @@ class Running:
         lost = self.nonfinite + [0] * (count - self.blocks)
         known: dict[str, Any] = {
             "seconds": self.seconds + seconds,
-            "forwards": boundaries,
+            "forwards": boundaries * (1 if self.task.draw is None else self.task.draw.passes),
             "equivalents": self.share * boundaries,
             "nonfinite": np.cumsum(np.array(lost, dtype=np.float64)),
             **self._reference_arrays(),

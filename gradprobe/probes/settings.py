@@ -74,4 +74,5 @@ class Settings:
 
 def engine_key(draw: Draw, layers: Sequence[Layer]) -> str:
     """What an engine is chosen for: kind of draw, and the layers that are noisy together."""
-    return f"{draw.where} {draw.injection} {draw.share} | {', '.join(layer.name for layer in layers)}"
+    kind = f"{draw.where} {draw.injection} {draw.share}" + " derivative" * draw.derived
+    return f"{kind} | {', '.join(layer.name for layer in layers)}"

@@ -117,8 +117,10 @@ def _run(
 def _share(task: Task, settings: Settings) -> float:
     """Share of a forward that a copy of a task needs."""
     if task.draw is not None:
-        return settings.shares.get(engine_key(task.draw, task.noisy), 1.0)
-    return sum(n * settings.shares.get(engine_key(draw, unit), 1.0) for draw, unit, n in task.drawn)
+        return settings.shares.get(engine_key(task.draw, task.noisy), float(task.draw.passes))
+    return sum(
+        n * settings.shares.get(engine_key(draw, unit), float(draw.passes)) for draw, unit, n in task.drawn
+    )
 
 
 def _useless(running: Running, count: int) -> str:

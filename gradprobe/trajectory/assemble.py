@@ -104,7 +104,7 @@ def estimator_coordinates(estimators: Sequence[Labelled], function: Function) ->
 def sigma_of(labelled: Labelled, function: Function) -> float:
     """Standard deviation of an estimator's noise on a function; NaN without."""
     read = reading_of(function, labelled)
-    return np.nan if read is None else read.sigma
+    return np.nan if read is None or read.draw.derived else read.sigma
 
 
 def shrinks(labelled: Labelled, function: Function) -> float:

@@ -71,6 +71,10 @@ def mean_of(function: Function, labelled: Labelled, copies: int | None, streams:
         check_gradients(function)
         return gradient(function)
     read = reading_of(function, labelled)
+    if read is not None and read.draw.derived:
+        check_gradients(function, labelled.label)
+        exact = copies is None and labelled.estimator.target == "exact"
+        return gradient(function) if exact else _sampled(function, labelled, copies or 1000, streams)
     integrable = read is not None and hasattr(read.family, "half") and read.readout.shaping.exact
     if read is not None and integrable and copies is None and function.at_once:
         return _integrated(function, read)

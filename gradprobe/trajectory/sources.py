@@ -12,6 +12,7 @@ from gradprobe.core.errors import UsageError
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
+from gradprobe.engine.forward_mode import forward_mode
 from gradprobe.engine.noise import NOISE, Family
 from gradprobe.engine.tiles import TILE, fill_copies
 from gradprobe.estimators.base import Estimator, Labelled
@@ -166,18 +167,44 @@ class Draws:
         """One block of copies for each walker."""
         noise = self.noise.at(step)[self.unit]
         with torch.no_grad():
-            noisy = where_finite(self.function.values, positions[:, None] + self.reading.sigma * noise).T
+            if self.reading.draw.derived:
+                noisy = slopes(self.function, positions, noise).T
+            else:
+                noisy = where_finite(self.function.values, positions[:, None] + self.reading.sigma * noise).T
         return self.read(noise, noisy, losses)
 
     def read(
         self, noise: torch.Tensor, noisy: torch.Tensor, clean: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Directions ``[W, d]`` from unit noise ``[W, m, d]``, its losses ``[m, W]`` and those without ``[W]``."""
+        """Directions ``[W, d]`` from unit noise ``[W, m, d]``, its losses ``[m, W]`` and those without ``[W]``.
+
+        Of a draw that measures derivatives, they take the place of the losses.
+        """
         paired, readout = self.reading.draw.antithetic, self.reading.readout
         kept = whole_pairs(noisy.isfinite(), paired)
         centred = readout.centred(noisy, clean, kept, paired) * (self.reading.scale / len(noisy))
         score = readout.score(self.reading.family, noise)
         return torch.einsum("mw,wmd->wd", centred, score), (~kept).sum(0).double()
+
+
+def slopes(function: Function, positions: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Derivatives of a function along directions, by forward mode; NaN at points that are not finite.
+
+    Args:
+        function: The function.
+        positions: Points ``[W, d]``.
+        noise: Directions at each ``[W, m, d]``.
+
+    Returns:
+        ``[W, m]``.
+    """
+    finite = positions.isfinite().all(1)
+    found = positions.new_full(noise.shape[:2], torch.nan)
+    points = positions[finite][:, None].expand(-1, noise.shape[1], -1).contiguous()
+    if len(points):
+        with forward_mode():
+            found[finite] = torch.func.jvp(function.values, (points,), (noise[finite].to(points),))[1]
+    return found
 
 
 class OneByOne:
@@ -249,19 +276,21 @@ def make_source(
     read = reading_of(function, labelled)
     if read is None:
         return OneByOne(function, labelled, [streams[int(u)] for u in unit], copies)
+    if read.draw.derived:
+        check_gradients(function, labelled.label)
     return Draws(function, read, streams, copies, unit)
 
 
-def check_gradients(function: Function) -> None:
-    """Refuse backprop where it does not see the function.
+def check_gradients(function: Function, method: str = "bp") -> None:
+    """Refuse a method of derivatives where they do not see the function.
 
     Raises:
-        UsageError: Its gradients are not the function's.
+        UsageError: Torch's gradients are not the function's.
     """
     if not function.differentiable:
         raise UsageError(
             f"gradients do not pass through {function.name}: use torch operations in it (no math, numpy, .item() or "
-            "detach()), or leave bp out."
+            f"detach()), or leave {method} out."
         )
 
 

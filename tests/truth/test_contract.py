@@ -202,12 +202,19 @@ def test_a_function_of_the_parameters(name, problem_name):
 
 
 def test_declared_backward_is_the_truth(name):
-    """Between the layers stands a function that no backward pass can cross."""
+    """Between the layers stands a function that no backward pass can cross, though a forward derivative can."""
 
     class Wall(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
-            return torch.tanh(x)
+            y = torch.tanh(x)
+            ctx.save_for_forward(y)
+            return y
+
+        @staticmethod
+        def jvp(ctx, tangent):
+            (y,) = ctx.saved_tensors
+            return (1 - y**2) * tangent
 
         @staticmethod
         def backward(ctx, g):
@@ -239,7 +246,7 @@ def test_registered_facts_agree_with_the_class(name):
 
 
 def test_declared_target_on_a_quadratic(name):
-    """Where all smoothed gradients are the gradient. Exact: equal; smoothed: equal in the mean (1e-6, 0.4)."""
+    """Where all smoothed gradients are the gradient. Equal without noise; with noise in the mean (1e-6, 0.4)."""
     estimator = make(name, {"sigma": 0.3, "antithetic": True}).estimator
     problem, layers = known("linear")
     if estimator.own_layers:
@@ -247,7 +254,7 @@ def test_declared_target_on_a_quadratic(name):
         truth = naive.level_of_quadratic(problem, estimator.draw, layers)
     else:
         truth = naive.pathwise(problem, naive.silent(), layers, Block(0, 1), SEED)
-    if estimator.target == "exact":
+    if estimator.target == "exact" and not estimator.stochastic:
         assert_same(estimator.directions(problem, layers, Block(0, 2), SEED), truth, 1e-9)
-    elif estimator.target == "smoothed":
+    elif estimator.target != "surrogate":
         MeanTest(collect(estimator, problem, layers, 64, 64), flat(truth)).check(0.4)
