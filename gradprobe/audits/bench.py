@@ -118,6 +118,7 @@ class Bench:
         Raises:
             UsageError: It fails, or returns what is no direction.
         """
+        parameters = dict(self.module.named_parameters())
         with standing_in(self._listed), torch.enable_grad():
             try:
                 value = self.function(self.module, batch)
@@ -127,7 +128,7 @@ class Bench:
                 raise UsageError(
                     f"the function fails when it is called with the module and (inputs, target): {one_line(error)}."
                 ) from error
-            return collected(value, self.module)
+            return collected(value, self.module, parameters)
 
     def _renew(self) -> None:
         """Begin with a new copy of the module."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gradprobe.audits.measured import Part, Triple
 from gradprobe.audits.result import spread
-from gradprobe.audits.scale import off, spelled, within
+from gradprobe.audits.scale import NEAR, off, spelled, within
 
 WRONG, DOUBTFUL = 0.9, 0.99
 """Cosines with the gradient below which a direction is wrong, or worth a warning: smoothing alone seldom goes below
@@ -58,6 +58,12 @@ class Case:
         """The largest cosine that fits, likewise."""
         return self.smoothed[part.name][1] if self._is_smoothed(part) else part.most
 
+    @property
+    def uneven(self) -> bool:
+        """Whether a layer's length is another than the model's, so that no one factor explains them."""
+        room = NEAR * abs(self.gain(self.parts[0])[0])
+        return any(x.apart[1] > room or x.apart[2] < -room for x in self.parts[1:])
+
     def _is_smoothed(self, part: Part) -> bool:
         own = self.smoothed.get(part.name)
         return own is not None and own[1] >= part.most
@@ -67,10 +73,9 @@ def judge_scale(case: Case, said: Said) -> None:
     """Whether lengths along the gradient are right, and what they look like where they are not."""
     model, layers = case.parts[0], case.parts[1:]
     low, high = case.gain(model)[1:]
-    apart = [x for x in layers if _apart(case.gain(x), (low, high))]
-    faulty = [x for x in apart if off(*case.gain(x)[1:])]
+    faulty = [x for x in layers if off(*case.gain(x)[1:])]
     into = said.warnings if case.surrogate else said.problems
-    if faulty:
+    if faulty and case.uneven:
         into.extend(_of_layer(case, x) for x in faulty[:MOST])
         if len(faulty) > MOST:
             into.append(f"the scale of {len(faulty) - MOST} more layers is wrong in the same way.")
@@ -94,11 +99,6 @@ def _unfaulted(case: Case, model: Part, said: Said) -> None:
         said.findings.append(
             f"scale: its length along the gradient is {spread(value, low, high)} times the gradient's."
         )
-
-
-def _apart(gain: Triple, model: tuple[float, float]) -> bool:
-    """Whether a layer's gain is not the model's."""
-    return off(gain[1], gain[2], model)
 
 
 def _of_layer(case: Case, part: Part) -> str:
@@ -148,8 +148,7 @@ def judge_direction(case: Case, said: Said) -> None:
         into.append(f"in layer {x.name!r} its mean is not the gradient: {_at_most(case, x)}{hint}.")
     if len(wrong) > MOST:
         into.append(f"in {len(wrong) - MOST} more layers its mean is not the gradient.")
-    uneven = any(_apart(case.gain(x), case.gain(model)[1:]) for x in layers)
-    if not wrong and not uneven and case.most(model) < WRONG:
+    if not wrong and not case.uneven and case.most(model) < WRONG:
         into.append(f"its mean is not the gradient: {_at_most(case, model)}{hint}.")
     elif not wrong and not case.swapped:
         _nearly(case, model, said)
@@ -157,8 +156,8 @@ def judge_direction(case: Case, said: Said) -> None:
 
 def _nearly(case: Case, model: Part, said: Said) -> None:
     """Directions that are not far off: little doubted, or little shown."""
-    doubted = [x for x in case.parts if case.most(x) < DOUBTFUL]
-    if doubted and not all(_apart(case.gain(x), case.gain(model)[1:]) for x in doubted):
+    doubted = [x for x in case.parts if case.most(x) < DOUBTFUL and not (x is model and case.uneven)]
+    if doubted:
         x = doubted[-1]
         where = "" if x is model else f" in layer {x.name!r}"
         more = "" if case.told else "; a large sigma does that (tell it as sigma=)"

@@ -33,6 +33,7 @@ class Part:
         name: Name of the layer, or :data:`MODEL`.
         numel: Weights in it.
         gain: <mu, g>/|g|^2 with its interval over calls, at the audit's own level.
+        apart: Its gain less the model's, likewise, call by call.
         most: No cosine between mean direction and gradient above this fits, at that level.
         ceiling: Cosine with endlessly many copies, with its 95 % interval; see ``gp.stats.alignment``.
         half_copies: Calls at which cos^2 is half its ceiling's, likewise.
@@ -43,6 +44,7 @@ class Part:
     name: str
     numel: int
     gain: Triple
+    apart: Triple
     most: float
     ceiling: Triple
     half_copies: Triple
@@ -78,7 +80,8 @@ def measure(ds: xr.Dataset, exact: bool) -> list[Part]:
     """
     laws = [alignment(ds, over=over).isel(estimator=0) for over in ("model", "layer")]
     layers = moments(ds, "layer", "bp")
-    found = []
+    found: list[Part] = []
+    whole: Array | None = None
     for i, (m, law) in enumerate(zip((moments(ds, "model", "bp"), layers), laws, strict=True)):
         names = [str(n) for n in layers.coords["layer"]] if i else [MODEL]
         numel = [int(n) for n in layers.coords["numel"][1]]
@@ -88,7 +91,10 @@ def measure(ds: xr.Dataset, exact: bool) -> list[Part]:
             if own.square > 0:
                 one = law.isel(layer=at) if i else law
                 size = numel[at] if i else sum(numel)
-                found.append(_part(name, size, one, *judged(own, ALARM / there, exact)))
+                gains = own.along / own.square
+                whole = gains if whole is None else whole
+                apart = over_calls(gains - whole, ALARM / there, exact)
+                found.append(_part(name, size, one, apart, *judged(own, ALARM / there, exact)))
     return found
 
 
@@ -114,9 +120,7 @@ def judged(terms: Terms, level: float, exact: bool) -> tuple[Triple, float]:
         level: Share of false alarms.
         exact: Whether there is no noise.
     """
-    calls = terms.along.ravel() / terms.square
-    mean, se, count = (float(x) for x in mean_se(calls))
-    half = 0.0 if exact else float(t_quantile(1 - level / 2, np.array(count))) * se
+    gain = over_calls(terms.along / terms.square, level, exact)
     own = terms.along.mean(-1)
     beside = terms.products - own[:, None] * own[None, :] / terms.square
     if exact:
@@ -125,18 +129,25 @@ def judged(terms: Terms, level: float, exact: bool) -> tuple[Triple, float]:
         pseudo, _ = cross(beside, np.diagonal(beside), np.isfinite(own))
         value, error, seeds = mean_se(pseudo)
         least = float(value - t_quantile(1 - level, seeds) * error)
-    along = max(abs(mean - half), abs(mean + half)) ** 2 * terms.square
+    along = max(abs(gain[1]), abs(gain[2])) ** 2 * terms.square
     least = max(least, 0.0) if math.isfinite(least) else 0.0
     most = math.sqrt(along / (along + least)) if along + least > 0 else math.nan
-    return (mean, mean - half, mean + half), most
+    return gain, most
 
 
-def _part(name: str, numel: int, law: xr.Dataset, gain: Triple, most: float) -> Part:
+def over_calls(values: Array, level: float, exact: bool = False) -> Triple:
+    """Mean over all calls and its interval by Student's t, without width where there is no noise."""
+    mean, se, count = (float(x) for x in mean_se(values.ravel()))
+    half = 0.0 if exact or count < 2 else float(t_quantile(1 - level / 2, np.array(count), least=2)) * se
+    return mean, mean - half, mean + half
+
+
+def _part(name: str, numel: int, law: xr.Dataset, apart: Triple, gain: Triple, most: float) -> Part:
     ceiling, half_copies, price = (
         (float(law[k]), float(law[f"{k}_low"]), float(law[f"{k}_high"]))
         for k in ("ceiling", "half_copies", "price")
     )
-    return Part(name, numel, gain, most, ceiling, half_copies, price, str(law["state"].item()))
+    return Part(name, numel, gain, apart, most, ceiling, half_copies, price, str(law["state"].item()))
 
 
 def _plain(value: Any) -> Any:
@@ -153,7 +164,4 @@ def gain_of(products: Mapping[int, list[float]], square: float, level: float) ->
         square: |direction|^2.
         level: Share of false alarms.
     """
-    calls = np.array([x for each in products.values() for x in each]) / square
-    mean, se, count = (float(x) for x in mean_se(calls))
-    half = float(t_quantile(1 - level / 2, np.array(count))) * se if len(calls) > 1 else 0.0
-    return mean, mean - half, mean + half
+    return over_calls(np.array([x for each in products.values() for x in each]) / square, level)

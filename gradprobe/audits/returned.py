@@ -29,23 +29,27 @@ class Returned:
     form: str
 
 
-def collected(value: Any, module: nn.Module) -> Returned:
+def collected(value: Any, module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Returned:
     """Directions by parameter from whatever a function may return.
 
     Args:
         value: {name: tensor} (also with ``module.`` before the names); tensors in the order of the parameters (of
             all, or of those that require a gradient); one vector of all of them; or None: what is in ``.grad``.
         module: The module that the function was given, as it left it.
+        parameters: Its parameters, as they were before the call.
 
     Raises:
         UsageError: It is none of these.
     """
-    parameters = dict(module.named_parameters())
     if value is None:
-        return _checked({n: p.grad for n, p in parameters.items()}, parameters, ".grad")
+        now = dict(module.named_parameters())
+        grads = {
+            n: p.grad if p.grad is not None or n not in now else now[n].grad for n, p in parameters.items()
+        }
+        return _checked(grads, parameters, ".grad")
     if isinstance(value, Mapping):
         return _checked(_named(value, module, parameters), parameters, "names")
-    if isinstance(value, torch.Tensor) or not isinstance(value, Iterable):
+    if isinstance(value, (torch.Tensor, str)) or not isinstance(value, Iterable):
         return _checked(_split(value, parameters), parameters, "vector")
     given = list(value)
     for names in (list(parameters), [n for n, p in parameters.items() if p.requires_grad]):
@@ -87,13 +91,27 @@ def _checked(given: Mapping[str, Any], parameters: Mapping[str, nn.Parameter], f
     for name, p in parameters.items():
         if given.get(name) is None:
             continue
-        direction = torch.as_tensor(given[name])
+        direction = _tensor(name, given[name])
         direction = direction.detach().to_dense() if direction.is_sparse else direction.detach()
         if direction.shape == p.shape:
             found[name] = direction.to(p.device, copy=True)
         else:
             misshapen[name] = tuple(direction.shape)
     return Returned(found, tuple(name for name in given if name not in parameters), misshapen, form)
+
+
+def _tensor(name: str, value: Any) -> torch.Tensor:
+    """A direction as a tensor.
+
+    Raises:
+        UsageError: It is none, nor an array.
+    """
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise UsageError(
+            f"the function returned {described(value)} for {name!r}; it must return a tensor for each parameter."
+        ) from None
 
 
 def named(names: Sequence[str], most: int = 4) -> str:

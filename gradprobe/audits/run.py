@@ -125,7 +125,23 @@ def audit(
         if bad := _nonfinite(seen.first):
             said = Said([f"it returns NaN or infinite values for {named(bad)}, and was not measured."])
             return _result(called, problem, said, {"calls": 0, "parts": {}})
+        chosen = _not_frozen(chosen, bench, seen.first)
         return _measured(called, problem, bench, seen, chosen, told, progress)
+
+
+def _not_frozen(layers: Sequence[Layer], bench: Bench, called: Called) -> list[Layer]:
+    """Layers without those of which the function rightly returns nothing: a parameter of them needs no gradient.
+
+    Raises:
+        UsageError: None is left.
+    """
+    needs = {n: p.requires_grad for n, p in bench.module.named_parameters()}
+    left = [x for x in layers if all(needs[p] or p in called.directions for p in x.parameters)]
+    if not left:
+        raise UsageError(
+            "all parameters of these layers are frozen (requires_grad=False) and nothing is returned for them."
+        )
+    return left
 
 
 def _measured(

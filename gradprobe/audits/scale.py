@@ -41,7 +41,6 @@ def spelled(name: str, factors: Mapping[str, float]) -> str:
     return name if name == value else f"{name} = {value}"
 
 
-def off(low: float, high: float, expected: tuple[float, float] = (1.0, 1.0)) -> bool:
-    """Whether an interval of gains is farther from what is expected than smoothing explains."""
-    least, most = sorted(expected)
-    return low > most + NEAR * abs(most) or high < least - NEAR * abs(least)
+def off(low: float, high: float) -> bool:
+    """Whether an interval of gains is farther from 1 than smoothing explains."""
+    return low > 1 + NEAR or high < 1 - NEAR
