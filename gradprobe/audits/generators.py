@@ -17,7 +17,10 @@ GENERATORS = ("torch", "numpy", "random")
 
 def seed_all(key: int) -> None:
     """Seed torch (on every device), NumPy and Python from one key of 128 bits."""
-    torch.manual_seed(key & (2**63 - 1))
+    of_torch = key & (2**63 - 1)
+    torch.default_generator.manual_seed(of_torch)  # manual_seed would ask for the stack each time
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(of_torch)
     np.random.seed((key >> 64) & (2**32 - 1))  # noqa: NPY002 - what the audited code may draw from
     random.seed(key)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gradprobe.audits.measured import Part, Triple
 from gradprobe.audits.result import spread
-from gradprobe.audits.scale import NEAR, off, spelled, within
+from gradprobe.audits.scale import NEAR, looks_like, off, spelled, within
 
 WRONG, DOUBTFUL = 0.9, 0.99
 """Cosines with the gradient below which a direction is wrong, or worth a warning: smoothing alone seldom goes below
@@ -21,11 +21,21 @@ MOST = 4
 
 @dataclass
 class Said:
-    """Sentences of an audit."""
+    """Sentences of an audit, as in :class:`~gradprobe.audits.result.Audit`."""
 
     problems: list[str] = field(default_factory=list)
+    unshown: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
+
+    def then(self, other: Said) -> Said:
+        """These sentences and then those of another."""
+        return Said(
+            self.problems + other.problems,
+            self.unshown + other.unshown,
+            self.warnings + other.warnings,
+            self.findings + other.findings,
+        )
 
 
 @dataclass(frozen=True)
@@ -87,12 +97,14 @@ def judge_scale(case: Case, said: Said) -> None:
 
 def _unfaulted(case: Case, model: Part, said: Said) -> None:
     value, low, high = case.gain(model)
-    others = [n for n in within(low, high, case.factors) if n != "1"]
-    if low <= 0 <= high or others:
-        could = ", ".join(spelled(n, case.factors) for n in others)
-        also = f", so that {could} would fit as well as 1" if others else ""
-        said.problems.append(
-            f"its scale is not shown: the length along the gradient is {spread(value, low, high)} times the "
+    could = [spelled(n, case.factors) for n in within(low, high, case.factors) if n != "1"]
+    if low <= 0 <= high:
+        also = ", so that 0 and a turned sign would fit as well as 1"
+    else:
+        also = f", so that {' and '.join(could)} would fit as well as 1"
+    if low <= 0 <= high or could:
+        said.unshown.append(
+            f"its scale is not shown: its length along the gradient is {spread(value, low, high)} times the "
             f"gradient's{also}; audit it with more calls (repeats=) or less noise in each."
         )
     else:
@@ -115,23 +127,27 @@ def _of_model(case: Case, model: Part) -> str:
 
 def _length(gain: Triple) -> str:
     if gain[1] <= 0 <= gain[2]:
-        return f"there is nothing of the gradient in it ({spread(*gain)} times its length)"
+        return f"there is little or nothing of the gradient in it ({spread(*gain)} times its length)"
     turned = "its sign is turned: " if gain[0] < 0 else ""
     return f"{turned}its length along the gradient is {spread(*gain)} times the gradient's"
 
 
 def _looks(gain: Triple, case: Case) -> str:
     """What a wrong length looks like."""
+    found = looks_like(gain[1], gain[2], case.factors)
     if gain[1] <= 0 <= gain[2]:
-        return ""
-    names = within(gain[1], gain[2], case.factors)
-    if len(names) == 1:
-        return f", which looks like {spelled(names[0], case.factors)}"
-    if names:
-        return f", which could be any of {', '.join(spelled(n, case.factors) for n in names)}"
+        found = {n: v for n, v in found.items() if not n.startswith("-") and gain[1] < gain[2]}
+        return f", which could be {_listed(found)} too" if found else ""
+    if found:
+        kind = "looks like" if len(found) == 1 else "could be any of"
+        return f", which {kind} {_listed(found)}"
     plain = ", ".join(n for n in case.factors if not n.startswith("-"))
     hint = "" if case.told else "; tell sigma= and samples= to have them compared"
     return f", which is none of {plain}{hint}"
+
+
+def _listed(factors: Mapping[str, float]) -> str:
+    return ", ".join(spelled(name, factors) for name in factors)
 
 
 def judge_direction(case: Case, said: Said) -> None:
@@ -177,9 +193,10 @@ def _shown(case: Case, model: Part, said: Said) -> None:
         text = f"at least {low:.2f}" if math.isnan(value) else spread(value, low, high)
         said.findings.append(f"direction: the cosine of its mean with the gradient is {text}.")
     else:
+        least = f"at least {low:.2g}" if low > 0 else "not shown to be positive"
         said.warnings.append(
-            f"its direction is little shown: the cosine of its mean with the gradient is at least "
-            f"{max(low, -1):.2g}, and nothing speaks against 1; more calls (repeats=) show more."
+            f"its direction is little shown: the cosine of its mean with the gradient is {least}, and nothing speaks "
+            "against 1; more calls (repeats=) show more."
         )
 
 

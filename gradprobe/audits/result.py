@@ -19,7 +19,8 @@ class Audit:
     Attributes:
         function: Name of the function.
         problem: Name of the problem.
-        problems: What is wrong, or could not be shown to be right, of direction, scale and seeds: sentences.
+        problems: What is wrong with direction, scale, seeds, names or values: sentences.
+        unshown: What so many calls could not show to be right.
         warnings: What is worth knowing and need not be wrong: noise, side effects, what is little shown.
         findings: What was found to be right.
         evidence: The numbers behind the sentences, JSON-able.
@@ -28,6 +29,7 @@ class Audit:
     function: str
     problem: str
     problems: tuple[str, ...]
+    unshown: tuple[str, ...]
     warnings: tuple[str, ...]
     findings: tuple[str, ...]
     evidence: Mapping[str, Any]
@@ -35,11 +37,11 @@ class Audit:
     @property
     def ok(self) -> bool:
         """Whether direction, scale and seeds were found to be right."""
-        return not self.problems
+        return not self.problems and not self.unshown
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
-        said = {k: list(getattr(self, k)) for k in ("problems", "warnings", "findings")}
+        said = {k: list(getattr(self, k)) for k in ("problems", "unshown", "warnings", "findings")}
         return {"function": self.function, "problem": self.problem, "ok": self.ok, **said} | {
             "evidence": dict(self.evidence)
         }
@@ -61,13 +63,15 @@ class Audit:
 
     def _headline(self) -> str:
         count = len(self.problems)
-        found = "nothing wrong found" if self.ok else f"{count} problem{'s' * (count > 1)}"
+        found = f"{count} problem{'s' * (count > 1)}" if count else "nothing wrong found"
+        found += ", but not all was shown" * (not count and not self.ok)
         calls = self.evidence["calls"]
         return f"{self.function} on {self.problem}: {found} ({calls} call{'s' * (calls > 1)} measured)"
 
     def _lists(self) -> list[tuple[str, tuple[str, ...]]]:
         lists = (
             ("problems", self.problems),
+            ("not shown", self.unshown),
             ("warnings", self.warnings),
             ("found to be right", self.findings),
         )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,35 +16,20 @@ from gradprobe.audits.judge import Case, Said, judge_direction, judge_scale
 from gradprobe.audits.judge_calls import judge_names, judge_noise, judge_seeds, judge_traces
 from gradprobe.audits.measured import measure
 from gradprobe.audits.others import along_smoothed, others, swapped
+from gradprobe.audits.request import Told, problem_of
 from gradprobe.audits.result import Audit, spread
 from gradprobe.audits.returned import named
 from gradprobe.audits.scale import known_factors
 from gradprobe.audits.seen import Seen, look, look_again
 from gradprobe.audits.smoothed import smoothed_halves
-from gradprobe.core.errors import UsageError, described, one_of, positive, unknown, whole
+from gradprobe.core.errors import UsageError, described
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
 from gradprobe.core.told import Progress
-from gradprobe.probes.checks import check_problem, layers_of
+from gradprobe.probes.checks import layers_of
 from gradprobe.probes.request import backprop
 from gradprobe.probes.run import probe
 from gradprobe.problems.problem import Problem
-
-LEAST_SEEDS = 3
-TARGETS = ("gradient", "surrogate")
-
-
-@dataclass(frozen=True)
-class Told:
-    """What the user said of the function, checked."""
-
-    sigma: float | None
-    samples: int | None
-    where: str
-    target: str
-    repeats: int
-    seeds: int
-    root_seed: int
 
 
 def audit(
@@ -95,9 +78,10 @@ def audit(
         **options: Options of the problem, where a module is given.
 
     Returns:
-        ``.ok``, ``.problems`` (direction, scale, seeds, names, NaN), ``.warnings`` (noise, traces, what was little
-        shown), ``.findings`` and ``.evidence``. Tests of length and direction have a false-alarm rate of at most
-        0.5 % each, for the model and over its layers: 2 % in all, for calls whose mean is near normal.
+        ``.ok`` (direction, scale and seeds are right), ``.problems``, ``.unshown`` (what more calls could show),
+            ``.warnings`` (noise, traces), ``.findings``, and the numbers in ``.evidence``. Tests of length and
+            direction have a false-alarm rate of at most 0.5 % each, for the model and over its layers: 2 % in all,
+            for calls whose mean is near normal.
 
     Raises:
         UsageError: The function fails or returns what is no direction, or something unknown was asked for.
@@ -114,8 +98,8 @@ def audit(
     """
     if not callable(function):
         raise UsageError(f"an audit needs a function f(module, batch), not {described(function)}.")
-    told = _told(sigma, samples, where, target, repeats, seeds, root_seed)
-    problem = _problem(problem, options)
+    told = Told.of(sigma, samples, where, target, repeats, seeds, root_seed)
+    problem = problem_of(problem, options, audit)
     called = str(name or getattr(function, "__name__", type(function).__name__))
     with untouched_globals(), problem.frozen():
         problem.refresh()
@@ -213,23 +197,14 @@ def _judged(
     if audited.lost:
         said.problems.append(f"{audited.lost} of {len(audited.calls)} calls returned NaN or infinite values.")
     judge_names(seen.first, list(gradient), _dead(ds, gradient), said)
-    right = not of_mean.problems and not of_mean.warnings
+    right = not (of_mean.problems or of_mean.unshown or of_mean.warnings)
     shown = (
         f"its cosine with the gradient is {model.ceiling[0]:.3f}, its length along it {spread(*model.gain)}"
     )
     fixed = judge_seeds(seen, right, shown, case.surrogate, said)
     ratio = judge_noise(model, seen.first.passes, said)
     judge_traces(seen, audited.calls, said)
-    if fixed:
-        return said, ratio
-    return (
-        Said(
-            of_mean.problems + said.problems,
-            of_mean.warnings + said.warnings,
-            of_mean.findings + said.findings,
-        ),
-        ratio,
-    )
+    return said if fixed else of_mean.then(said), ratio
 
 
 def _dead(ds: xr.Dataset, gradient: Mapping[str, torch.Tensor]) -> list[str]:
@@ -247,48 +222,6 @@ def _nonfinite(called: Called) -> list[str]:
 
 
 def _result(name: str, problem: Problem, said: Said, evidence: dict[str, Any]) -> Audit:
-    return Audit(
-        name, problem.name, tuple(said.problems), tuple(said.warnings), tuple(said.findings), evidence
-    )
-
-
-def _told(
-    sigma: Any, samples: Any, where: Any, target: Any, repeats: Any, seeds: Any, root_seed: Any
-) -> Told:
-    """What the user said.
-
-    Raises:
-        UsageError: It makes no sense.
-    """
-    one_of("where", where, ("weights", "activations"))
-    one_of("target", target, TARGETS)
-    return Told(
-        None if sigma is None else positive("sigma", sigma),
-        None if samples is None else whole("samples", samples),
-        where,
-        target,
-        whole("repeats", repeats, 2),
-        whole("seeds", seeds, LEAST_SEEDS),
-        whole("root_seed", root_seed, 0),
-    )
-
-
-def _problem(problem: Any, options: Mapping[str, Any]) -> Problem:
-    """The problem, made of a module where one was given.
-
-    Raises:
-        UsageError: It cannot be made.
-    """
-    known = [k for k in inspect.signature(Problem).parameters if k != "module"]
-    own = [k for k in inspect.signature(audit).parameters if k not in ("function", "problem", "options")]
-    for key in options:
-        if key not in known:
-            raise unknown("option", key, [*own, *known])
-    if isinstance(problem, nn.Module):
-        if "batch" not in options:
-            raise UsageError("a module needs batch=(inputs, target) to be a problem.")
-        return Problem(problem, **options)
-    if options:
-        raise UsageError(f"{named(sorted(options))} belongs to a module; this problem has it already.")
-    check_problem(problem)
-    return problem
+    kinds = (tuple(sentences) for sentences in (said.problems, said.unshown, said.warnings, said.findings))
+    problems, unshown, warnings, findings = kinds
+    return Audit(name, problem.name, problems, unshown, warnings, findings, evidence)

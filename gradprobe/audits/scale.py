@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
+from math import isclose
 
 NEAR = 0.1
 """How far from 1 a gain may be: a smoothed loss has a slightly shorter or longer gradient."""
@@ -27,6 +29,24 @@ def known_factors(batch: int, sigma: float | None, samples: int | None) -> dict[
         found |= {"sigma": sigma, "sigma^2": sigma**2, "1/sigma": 1 / sigma, "1/sigma^2": sigma**-2}
     found = {"1": 1.0} | {name: value for name, value in found.items() if value != 1}
     return found | {f"-{name}": -value for name, value in found.items()}
+
+
+def products(factors: Mapping[str, float]) -> dict[str, float]:
+    """Products of two factors, such as ``1/2 sigma^2``: a mean over both members of each pair, say."""
+    plain = {n: v for n, v in factors.items() if not n.startswith("-") and n != "1"}
+    found: dict[str, float] = {}
+    for (a, x), (b, y) in combinations(plain.items(), 2):
+        taken = [1.0, *plain.values(), *found.values()]
+        if not any(isclose(x * y, value, rel_tol=1e-6) for value in taken):
+            found[f"{a} {b}"] = x * y
+    return found | {f"-{name}": -value for name, value in found.items()}
+
+
+def looks_like(low: float, high: float, factors: Mapping[str, float]) -> dict[str, float]:
+    """The factors that an interval holds; where it holds none, products of two of them."""
+    names = within(low, high, factors)
+    more = {} if names else products(factors)
+    return {n: factors[n] for n in names} or {n: more[n] for n in within(low, high, more)}
 
 
 def within(low: float, high: float, factors: Mapping[str, float]) -> list[str]:

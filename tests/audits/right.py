@@ -65,19 +65,21 @@ def spsa(module: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
     return antithetic(module, batch, rademacher)
 
 
-def by_vmap(module: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+def by_vmap(
+    module: nn.Module, batch: Any, sigma: float = SIGMA, pairs: int = PAIRS
+) -> dict[str, torch.Tensor]:
     """The pairs at once."""
     now = values(module)
-    noise = {n: torch.randn(PAIRS, *p.shape) for n, p in now.items()}
+    noise = {n: torch.randn(pairs, *p.shape) for n, p in now.items()}
 
     def change(eps: dict[str, torch.Tensor]) -> torch.Tensor:
         up, down = (
-            loss_at(module, {n: p + sign * SIGMA * eps[n] for n, p in now.items()}, batch) for sign in (1, -1)
+            loss_at(module, {n: p + sign * sigma * eps[n] for n, p in now.items()}, batch) for sign in (1, -1)
         )
-        return (up - down) / (2 * SIGMA)
+        return (up - down) / (2 * sigma)
 
     changes = vmap(change)(noise)
-    return {n: torch.einsum("k,k...->...", changes, eps) / PAIRS for n, eps in noise.items()}
+    return {n: torch.einsum("k,k...->...", changes, eps) / pairs for n, eps in noise.items()}
 
 
 def likelihood_ratio(module: nn.Module, batch: Any) -> dict[str, torch.Tensor]:

@@ -46,7 +46,7 @@ def times(factor: float):
     ],
 )
 def test_a_wrong_length_is_named(factor: float, name: str) -> None:
-    found = gp.audit(times(factor), classifier(), repeats=40, **TOLD)
+    found = gp.audit(times(factor), classifier(), **TOLD)
     assert len(found.problems) == 1, str(found)
     assert f"which looks like {name}." in found.problems[0]
     assert ("its sign is turned" in found.problems[0]) == (factor < 0)

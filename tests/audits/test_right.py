@@ -67,16 +67,7 @@ def test_a_smoothed_gradient_is_no_fault_where_sigma_is_told() -> None:
     problem = classifier()
 
     def wide(module, batch):
-        now = right.values(module)
-        found = {n: torch.zeros_like(p) for n, p in now.items()}
-        for _ in range(32):
-            noise = {n: torch.randn_like(p) for n, p in now.items()}
-            up, down = (
-                right.loss_at(module, {n: p + s * noise[n] for n, p in now.items()}, batch) for s in (1, -1)
-            )
-            for n in found:
-                found[n] += (up - down) / 64 * noise[n]
-        return found
+        return right.by_vmap(module, batch, sigma=1.0, pairs=32)
 
     without, told = gp.audit(wide, problem), gp.audit(wide, problem, sigma=1.0)
     assert any("tell" in one and "sigma" in one for one in (*without.problems, *without.warnings)), str(
