@@ -152,6 +152,9 @@ def probe(
     memory: Annotated[
         str | None, typer.Option(help="What may be used, such as 2GiB; half of what is free.")
     ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Keep signs for sign-encoded methods as int8 or bits; float32.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Where to run: cpu, cuda, cuda:1.")] = None,
     noise_on: Annotated[
         str | None, typer.Option(help="device, or cpu for the same numbers on every machine.")

@@ -19,6 +19,7 @@ from gradprobe.engine.forward_mode import derivative, forward_mode
 from gradprobe.engine.memory import bytes_of, is_out_of_memory
 from gradprobe.engine.reuse import without_copies, write_over
 from gradprobe.engine.sites import Forward, Segment, Site, add_noise, check_calls, noise_at, shifted
+from gradprobe.engine.storing import Storing
 
 NODE = 2_000
 """Bytes of an operation of a trace, about."""
@@ -100,14 +101,14 @@ class Graph:
         }
 
 
-def segment(k: int, seen: Mapping[Site, tuple[str, Any, Any]], kept: Kept) -> Segment:
+def segment(k: int, seen: Mapping[Site, tuple[str, Any, Any]], kept: Kept, storing: Storing) -> Segment:
     """The noisy inputs of copy ``k`` from the tensors that were kept of it."""
-    inputs = {}
+    found = Segment(slice(k, k + 1))
     for site, (path, args, kwargs) in seen.items():
         values = iter(kept[site])
         args, kwargs = map_tensors(lambda t, v=values: next(v), (args, kwargs))  # type: ignore[misc]  # mypy knows no such defaults
-        inputs[site] = (path, args, kwargs)
-    return Segment(slice(k, k + 1), inputs)
+        found.keep(site, (path, args, kwargs), storing)
+    return found
 
 
 def _traced(one: OneCopy, example: list[torch.Tensor]) -> tuple[fx.GraphModule, list[torch.Tensor]]:

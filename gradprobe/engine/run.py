@@ -10,10 +10,11 @@ derivatives along it. They are linear in the noise: no centre is needed, and all
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from gradprobe.core.errors import UsageError
@@ -30,6 +31,7 @@ from gradprobe.engine.graph import Graph
 from gradprobe.engine.moving import drawn_once, moving
 from gradprobe.engine.noise import NOISE, Family
 from gradprobe.engine.parts import Part, whole
+from gradprobe.engine.signs import bytes_kept, opened
 from gradprobe.engine.sites import (
     Forward,
     Segment,
@@ -39,6 +41,7 @@ from gradprobe.engine.sites import (
     noise_at,
     shifted,
 )
+from gradprobe.engine.storing import AS_IT_IS, Noise, Storing
 from gradprobe.engine.vectorised import one_by_one, vectorised
 
 
@@ -48,8 +51,8 @@ class Outcome:
 
     Attributes:
         draw: The draw.
-        noise: Site -> unit noise ``[n, *shape]`` in the model's dtype; axis 1 has length 1 if one noise
-            serves the batch. ``[n/2, *shape]`` where antithetic pairs share it.
+        noise: Site -> unit noise ``[n, *shape]`` in the model's dtype, or its signs; axis 1 has length 1 if one
+            noise serves the batch. ``[n/2, *shape]`` where antithetic pairs share it.
         losses: ``[n, B]``, or ``[n]`` where there is one loss for each copy; float64. Of a draw that measures
             derivatives, these.
         apart: The samples' losses ``[n, B]`` where ``losses`` are their weighted sums (weight noise that the batch
@@ -59,7 +62,7 @@ class Outcome:
     """
 
     draw: Draw
-    noise: dict[Site, torch.Tensor]
+    noise: Mapping[Site, Noise]
     losses: torch.Tensor
     segments: list[Segment]
     apart: torch.Tensor | None = None
@@ -68,11 +71,17 @@ class Outcome:
     def drawn(self, site: Site, at: slice) -> torch.Tensor:
         """The noise of the copies at ``at``, which are one part: without their partners where pairs share it."""
         noise = self.noise[site]
-        return noise[at.start // 2 : at.stop // 2] if self.halved else noise[at]
+        return opened(noise[at.start // 2 : at.stop // 2] if self.halved else noise[at])
 
     def only_losses(self) -> Outcome:
         """Its losses alone, without noise and inputs."""
         return replace(self, noise={}, segments=[])
+
+    @property
+    def bytes(self) -> np.ndarray:
+        """Bytes of a copy's noise and noisy inputs ``[2]``: as they are kept, and as numbers."""
+        inputs = [value for segment in self.segments for value in segment.inputs.values()]
+        return np.array(bytes_kept([*self.noise.values(), *inputs])) / max(len(self.losses), 1)
 
     @property
     def family(self) -> Family:
@@ -88,6 +97,7 @@ def run(
     streams: Streams,
     engine: Engine | str = "loop",
     graph: Graph | None = None,
+    storing: Storing = AS_IT_IS,
 ) -> Outcome:
     """Run some copies of a draw.
 
@@ -99,6 +109,7 @@ def run(
         streams: Noise of the seed.
         engine: How.
         graph: The traced forward, for an engine that runs it.
+        storing: How noise and noisy inputs are kept.
 
     Returns:
         Noise, losses and noisy inputs of the copies, in the order of the parts.
@@ -107,10 +118,14 @@ def run(
     parts = [whole(copies, draw.antithetic)] if isinstance(copies, Block) else list(copies)
     halves = drawn_once(draw, parts)
     noise = in_layout(make_noise(problem, draw, layers, parts, streams, not halves), engine.layout)
-    forward = Forward(problem, draw, layers, noise, {(layers[0].name, 0)}, graph, engine.layout, halves)
+    first = {(layers[0].name, 0)}
+    forward = Forward(problem, draw, layers, noise, first, graph, engine.layout, halves, storing)
     found, segments = _executed(forward, engine)
     losses = _charged(forward, found)
-    return Outcome(draw, noise, losses, segments, None if losses is found else found, bool(halves))
+    kept: dict[Site, Noise] = {}
+    for site in list(noise):
+        kept[site] = storing.of_noise(noise.pop(site))
+    return Outcome(draw, kept, losses, segments, None if losses is found else found, bool(halves))
 
 
 def execute(forward: Forward, engine: Engine) -> tuple[torch.Tensor, list[Segment]]:

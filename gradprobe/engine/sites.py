@@ -13,15 +13,13 @@ from gradprobe.core.hooks import Call, first_tensor, with_first_tensor
 from gradprobe.core.layer import Layer
 from gradprobe.core.protocols import Runnable
 from gradprobe.engine.draw import Draw
+from gradprobe.engine.storing import AS_IT_IS, Inputs, Storing
 
 if TYPE_CHECKING:
     from gradprobe.engine.graph import Graph
 
 Site = tuple[str, int]
 """Layer name and call number (activation noise) or parameter number (weight noise)."""
-
-Inputs = tuple[str, tuple[Any, ...], Mapping[str, Any]]
-"""What a call of a layer saw: module path, positional and keyword arguments."""
 
 
 @dataclass
@@ -31,10 +29,19 @@ class Segment:
     Attributes:
         copies: Which copies.
         inputs: (layer, call) -> what it saw.
+        encoded: Calls of which signs are kept in place of what they saw.
     """
 
     copies: slice
     inputs: dict[Site, Inputs] = field(default_factory=dict)
+    encoded: set[Site] = field(default_factory=set)
+
+    def keep(self, site: Site, inputs: Inputs, storing: Storing) -> None:
+        """Keep what a call saw."""
+        signs = storing.of_inputs(inputs)
+        self.inputs[site] = inputs if signs is None else signs
+        if signs is not None:
+            self.encoded.add(site)
 
 
 @dataclass
@@ -51,6 +58,7 @@ class Forward:
         layout: Memory layout of images.
         halves: Of weight noise that antithetic pairs share, how many pairs each part of the copies has: first
             those with the noise as it is, then those with its negative. Empty if every copy has a row.
+        storing: How noisy inputs are kept.
     """
 
     problem: Runnable
@@ -61,6 +69,7 @@ class Forward:
     graph: Graph | None = None
     layout: str = ""
     halves: tuple[int, ...] = ()
+    storing: Storing = AS_IT_IS
 
     @property
     def copies(self) -> int:
@@ -74,7 +83,8 @@ class Forward:
     def keep(self, segment: Segment, call: Call) -> None:
         """Keep what a call saw, if its input may carry noise."""
         if self.later(call):
-            segment.inputs[call.layer, call.number] = (call.path, call.args, call.kwargs or {})
+            inputs = (call.path, call.args, call.kwargs or {})
+            segment.keep((call.layer, call.number), inputs, self.storing)
 
 
 def site_shapes(problem: Runnable, draw: Draw, layer: Layer) -> list[tuple[int, ...]]:

@@ -31,7 +31,7 @@ def vectorised(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
     if forward.graph is not None:
         forward.problem.count(forward.copies)
     each = [{site: [t[k] for t in found] for site, found in kept.items()} for k in range(forward.copies)]
-    return losses, [segment(k, one.seen, mine) for k, mine in enumerate(each)]
+    return losses, [segment(k, one.seen, mine, forward.storing) for k, mine in enumerate(each)]
 
 
 def _moved(forward: Forward) -> torch.Tensor:
@@ -60,6 +60,6 @@ def one_by_one(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
     for k, eps in enumerate(each_noise(forward)):
         found, kept = forward.graph.run(*eps)
         losses.append(found)
-        segments.append(segment(k, forward.graph.seen, kept))
+        segments.append(segment(k, forward.graph.seen, kept, forward.storing))
     forward.problem.count(forward.copies)
     return torch.stack(losses), segments

@@ -24,6 +24,7 @@ from gradprobe.core.rows import Rows
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.run import Outcome
 from gradprobe.engine.sites import Site
+from gradprobe.engine.storing import Noise
 from gradprobe.estimators.blockread import BlockRead, Read, Reading, Score, Step
 from gradprobe.estimators.pulling import clean_inputs, cleared
 from gradprobe.estimators.pulling_apart import pull_apart, sample_axes, samples_at_once, some_samples
@@ -127,7 +128,7 @@ class ApartRead(BlockRead):
                     )
                     self._sum(("halves", *key), each)
 
-    def _accumulate(self, key: Any, factor: torch.Tensor, noise: torch.Tensor, score: Score) -> None:
+    def _accumulate(self, key: Any, factor: torch.Tensor, noise: Noise, score: Score) -> None:
         super()._accumulate(key, factor, noise, score)
         count, drawn = int(self.first[-1].sum()) // self.pair, len(noise) // self.pair
         for start in range(0, len(noise), drawn) if count else ():  # partners follow those that were drawn

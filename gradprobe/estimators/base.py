@@ -106,6 +106,7 @@ class Estimator:
         streams: Streams,
         memory: int | None = None,
         sharers: int = 1,
+        storage: str = "float32",
     ) -> Read:
         """One block: its :meth:`directions`, and how many of its copies were lost.
 
@@ -116,12 +117,13 @@ class Estimator:
             streams: Keyed noise.
             memory: Bytes that copies may use at once; None for half of what is free.
             sharers: Processes that share the memory.
+            storage: How intermediates of sign-encoded read-outs are kept; it changes no number.
         """
         if self.assignment(layers) is None:
             return Read([self.directions(problem, layers, block, streams)], 0)
         from gradprobe.estimators.draws import planned_read
 
-        return planned_read(self, problem, layers, block, streams, memory, sharers)
+        return planned_read(self, problem, layers, block, streams, memory, sharers, storage)
 
     def assignment(self, layers: Sequence[Layer]) -> Assignment | None:
         """For each layer that is served, its draw and read-out; None if the estimator is no read-out."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from gradprobe.core.rows import Rows, along, fold
 from gradprobe.core.streams import Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.run import Outcome
+from gradprobe.engine.signs import opened
 from gradprobe.engine.sites import Site
+from gradprobe.engine.storing import Noise
 from gradprobe.estimators.pulling import Directions, clean_inputs, cleared, credit, pull
 from gradprobe.estimators.readout import ReadOut, kept_copies
 from gradprobe.problems.problem import Problem
@@ -35,11 +37,13 @@ class Read:
         directions: For each read-out, parameter -> mean direction over the block.
         nonfinite: Copies that count as 0 because a loss was not finite; of a plan's whole estimates any share.
         extras: For each read-out further numbers of the block ``[P, ...]`` by name, P its parameters in order.
+        bytes: Of a copy's intermediates ``[2]``, from its forward to its read-out: as they were kept, and as numbers.
     """
 
     directions: list[Directions]
     nonfinite: float
     extras: list[dict[str, np.ndarray]] = field(default_factory=list)
+    bytes: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Reading:
         readouts: How to read it.
         streams: Noise of the seed.
         per_sample: Whether what each sample contributes is read too.
+        storage: How intermediates are kept until they are read: ``"float32"``, ``"int8"`` or ``"bits"``.
     """
 
     problem: Problem
@@ -61,6 +66,7 @@ class Reading:
     readouts: Sequence[ReadOut]
     streams: Streams
     per_sample: bool = False
+    storage: str = "float32"
 
     @property
     def noisy(self) -> list[Layer]:
@@ -90,6 +96,9 @@ class BlockRead:
         layout: Memory layout of images.
     """
 
+    reads_signs: ClassVar[bool] = True
+    """Whether it needs no more of noise and inputs than its read-outs say."""
+
     def __init__(
         self, reading: Reading, copies: int, known: Sequence[Outcome] = (), layout: str = ""
     ) -> None:
@@ -98,6 +107,7 @@ class BlockRead:
         self.copies, self.known, self.layout = copies, list(known), layout
         self.clean = clean_losses(self.problem, self.draw)
         self.steps = self.seen = self.lost = 0
+        self.bytes = np.zeros(2)
         self.sums: dict[Any, torch.Tensor] = {}
         for readout in self.readouts:
             readout.check_block(copies, self.draw.antithetic)
@@ -117,11 +127,12 @@ class BlockRead:
             read(step, readout, centred / self.copies)
         self.steps, self.seen = self.steps + 1, self.seen + len(losses)
         self.lost += int((~step.kept).sum())
+        self.bytes = np.maximum(self.bytes, outcome.bytes)
 
     def read(self) -> Read:
         """The directions, once all copies are in."""
         pulled = self._pulled_weights if self.draw.where == "weights" else self._pulled_activations
-        return Read([pulled(readout) for readout in self.readouts], self.lost)
+        return Read([pulled(readout) for readout in self.readouts], self.lost, bytes=self.bytes)
 
     def _centred(
         self,
@@ -165,7 +176,7 @@ class BlockRead:
                 factor = _spread(weighted.to(noise.dtype), layer, noise.ndim - 1)
                 score = functools.partial(readout.score, step.outcome.family)
                 if site in noisy:
-                    self._pull_each(step, readout, layer, site, factor * score(noise))
+                    self._pull_each(step, readout, layer, site, factor * score(opened(noise)))
                 else:
                     self._accumulate((*readout.cotangent, site), factor, noise, score)
 
@@ -177,22 +188,23 @@ class BlockRead:
             mine = cotangents[segment.copies]
             cotangent = fold(mine, layer.axis)
             rows = Rows(self.problem.batch_size * len(mine), layer.axis)
-            inputs = cleared(segment.inputs[site], step.kept[segment.copies], rows)
+            inputs = cleared(opened(segment.inputs[site]), step.kept[segment.copies], rows)
+            encoded = site in segment.encoded
             for encode in alike:
-                for name, value in pull(self.problem, layer, inputs, cotangent, encode).items():
+                for name, value in pull(self.problem, layer, inputs, cotangent, encode, encoded).items():
                     self._sum((*readout.cotangent, encode, name), value)
 
-    def _accumulate(self, key: Any, factor: torch.Tensor, noise: torch.Tensor, score: Score) -> None:
+    def _accumulate(self, key: Any, factor: torch.Tensor, noise: Noise, score: Score) -> None:
         """Sum of factor x score over copies, in the memory layout of the noise."""
         if key not in self.sums:
             shape = torch.broadcast_shapes(factor.shape[1:], noise.shape[1:])
-            self.sums[key] = torch.zeros_like(noise[0].expand(shape))
+            self.sums[key] = torch.zeros_like(opened(noise[:1])[0].expand(shape))
         total = self.sums[key]
         if total.numel() <= SMALL:
-            total += (factor * score(noise)).sum(0)
+            total += (factor * score(opened(noise))).sum(0)
             return
         for k in range(len(noise)):
-            total.addcmul_(factor[k], score(noise[k]))
+            total.addcmul_(factor[k], score(opened(noise[k : k + 1])[0]))
 
     def _sum(self, key: Any, value: torch.Tensor) -> None:
         self.sums[key] = self.sums[key] + value if key in self.sums else value

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gradprobe.core.errors import UsageError
 from gradprobe.core.layer import Layer
 from gradprobe.core.level import Level, noisy
@@ -17,6 +19,7 @@ from gradprobe.engine.preflight import agrees, choose_engine, traced
 from gradprobe.engine.run import Outcome, run
 from gradprobe.estimators.apart import ApartRead
 from gradprobe.estimators.blockread import BlockRead, Directions, Read, Reading
+from gradprobe.estimators.keeping import storing
 from gradprobe.estimators.levelread import LevelRead
 from gradprobe.problems.problem import Problem
 
@@ -35,6 +38,7 @@ def planned_read(
     streams: Streams,
     memory: int | None = None,
     sharers: int = 1,
+    storage: str = "float32",
 ) -> Read:
     """One block of an estimator that assigns a draw and a read-out to each layer; see :meth:`Estimator.read`.
 
@@ -45,18 +49,19 @@ def planned_read(
     if assigned is None:
         raise UsageError(f"{type(estimator).__name__} defines neither directions nor assignment.")
     found: Directions = {}
-    lost = 0.0
+    lost, taken = 0.0, np.zeros(2)
     with problem.frozen():
         for draw, unit in noisy_together(assigned, layers):
             readouts = list(dict.fromkeys(assigned[layer.name][1] for layer in unit))
             most = _room_in_memory(problem, draw, noisy(unit), len(readouts), memory, sharers)
             engine = _usual(problem, draw, noisy(unit), block.copies)
-            read = read_block(Reading(problem, draw, unit, readouts, streams), block, engine, most)
-            lost = max(lost, read.nonfinite)
+            reading = Reading(problem, draw, unit, readouts, streams, storage=storage)
+            read = read_block(reading, block, engine, most)
+            lost, taken = max(lost, read.nonfinite), np.maximum(taken, read.bytes)
             for layer in unit:
                 mine = read.directions[readouts.index(assigned[layer.name][1])]
                 found |= {name: mine[name] for name in layer.parameters}
-    return Read([found], lost)
+    return Read([found], lost, bytes=taken)
 
 
 def _usual(problem: Problem, draw: Draw, layers: Sequence[Layer], copies: int) -> Engine | str:
@@ -150,12 +155,14 @@ def _attempt(reading: Reading, blocks: Sequence[int], copies: int, how: Engine, 
     """Read blocks with ``room`` copies in one call."""
     problem, draw, layers = reading.problem, reading.draw, reading.noisy
     graph = traced(problem, draw, layers, how)
+    kind = _kind(reading)
+    storage = reading.storage if kind.reads_signs else "float32"
+    kept = storing(problem, draw, layers, reading.readouts, storage, reading.per_sample)
     twice = room < copies and any(readout.shaping.whole for readout in reading.readouts)
 
     def outcome(parts: list[Part]) -> Outcome:
-        return run(problem, draw, layers, parts, reading.streams, how, graph)
+        return run(problem, draw, layers, parts, reading.streams, how, graph, kept)
 
-    kind = _kind(reading)
     begun: BlockRead | None = None
     for parts in calls(list(blocks), copies, draw.antithetic, room):
         known: list[Outcome] = []

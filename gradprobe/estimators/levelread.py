@@ -27,6 +27,8 @@ class LevelRead(BlockRead):
         layout: Memory layout of images.
     """
 
+    reads_signs = False
+
     def __init__(
         self, reading: Reading, copies: int, known: Sequence[Outcome] = (), layout: str = ""
     ) -> None:
@@ -39,7 +41,7 @@ class LevelRead(BlockRead):
             {x.parameters[0]: self.sums[*readout.cotangent, x.name] for x in self.levels}
             for readout in self.readouts
         ]
-        return Read(found, self.lost)
+        return Read(found, self.lost, bytes=self.bytes)
 
     def _activations(self, step: Step, readout: ReadOut, centred: torch.Tensor) -> None:
         """Loss x score of sigma, summed over copies, samples and positions, and over neurons that share it."""
@@ -58,6 +60,9 @@ class LevelRead(BlockRead):
         if self.draw.share == "sample":
             assert self.problem.weights is not None
             centred, keep = centred * self.problem.weights, [0]
+        if step.outcome.halved:  # the score of sigma is the same for the negative
+            first, second = centred.chunk(2)
+            centred = first + second
         for level in self.levels:
             layer = level.noisy
             weighted = centred * readout.scale(self.draw, layer.name)
@@ -67,7 +72,7 @@ class LevelRead(BlockRead):
 
     def _scores(self, step: Step, site: tuple[str, int], keep: Sequence[int]) -> torch.Tensor:
         """Scores ``eps s(eps) - 1`` of a site ``[m, *kept]``, float64, summed over the other axes of the noise."""
-        noise = step.outcome.noise[site][step.at]
+        noise = step.outcome.drawn(site, step.at)
         family = step.outcome.family
         others = [axis for axis in range(noise.ndim - 1) if axis not in keep]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from gradprobe.core.copyplan import Plan
@@ -106,21 +107,22 @@ class Planned(Estimator):
         streams: Streams,
         memory: int | None = None,
         sharers: int = 1,
+        storage: str = "float32",
     ) -> Read:
         """As for every estimator; it has lost as large a share of its estimates as the member that lost most."""
         own = replace(streams, purpose=f"planned {streams.purpose}")
         values = problem.parameters
         found: Directions = {n: torch.zeros_like(values[n]) for x in layers for n in x.parameters}
-        lost = 0.0
+        lost, taken = 0.0, np.zeros(2)
         with problem.frozen():
             for estimator, copies, served in self._parts(layers):
                 each = Block(block.index, block.copies * copies)
-                part = estimator.read(problem, served, each, own, memory, sharers)
-                lost = max(lost, part.nonfinite / copies)
+                part = estimator.read(problem, served, each, own, memory, sharers, storage)
+                lost, taken = max(lost, part.nonfinite / copies), np.fmax(taken, part.bytes)
                 for layer in served:
                     scale = self._entry(layer)[2]
                     found |= {n: part.directions[0][n] * scale for n in layer.parameters}
-        return Read([found], lost)
+        return Read([found], lost, bytes=taken)
 
     def check_block(self, layers: Sequence[Layer], copies: int) -> None:
         """Refuse what one of its members refuses of its own copies in a block of whole estimates."""

@@ -11,7 +11,8 @@ from gradprobe.core.hooks import Call, intercept, map_tensors
 from gradprobe.core.layer import Layer, paths
 from gradprobe.core.rows import Rows, along
 from gradprobe.engine.memory import bytes_of
-from gradprobe.engine.sites import Inputs, Site
+from gradprobe.engine.sites import Site
+from gradprobe.engine.storing import Inputs
 from gradprobe.layers import rule_for
 from gradprobe.problems.problem import Problem
 
@@ -51,14 +52,33 @@ def credit(problem: Problem, layer: Layer, centred: torch.Tensor) -> torch.Tenso
     return centred * problem.weights if layer.credit == "sample" else problem.total(centred)
 
 
-def pull(problem: Problem, layer: Layer, inputs: Inputs, cotangent: torch.Tensor, encode: bool) -> Directions:
-    """Pull a cotangent of one call back to the layer's parameters."""
+def pull(
+    problem: Problem,
+    layer: Layer,
+    inputs: Inputs,
+    cotangent: torch.Tensor,
+    encode: bool,
+    encoded: bool = False,
+) -> Directions:
+    """Pull a cotangent of one call back to the layer's parameters.
+
+    Args:
+        problem: The problem.
+        layer: The layer.
+        inputs: What the call saw.
+        cotangent: Shape of its output.
+        encode: Whether the signs of the layer's Jacobian are used.
+        encoded: Whether the inputs are what its rule keeps for that.
+    """
     path, args, kwargs = inputs
     module = problem.twin.get_submodule(path)
     names = layer.modules[path]
     values = problem.memo(("values", path), lambda: problem.local_values(path))
     rule = rule_for(module)
-    pulled = rule.pull_back(module, list(names), values, args, kwargs, cotangent, encode)
+    if encoded:
+        pulled = rule.pull_back_kept(module, list(names), values, args, kwargs, cotangent)
+    else:
+        pulled = rule.pull_back(module, list(names), values, args, kwargs, cotangent, encode)
     return {full: pulled[name] for name, full in names.items()}
 
 

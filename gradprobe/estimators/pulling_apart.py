@@ -10,7 +10,7 @@ from gradprobe.core.errors import UsageError
 from gradprobe.core.hooks import map_tensors, tensors
 from gradprobe.core.layer import Layer
 from gradprobe.core.rows import Rows
-from gradprobe.engine.sites import Inputs
+from gradprobe.engine.storing import Inputs
 from gradprobe.estimators.pulling import Directions, clean_inputs, pull
 from gradprobe.layers import rule_for
 from gradprobe.layers.generic import Apart

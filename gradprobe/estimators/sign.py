@@ -90,6 +90,7 @@ class Sign(Estimator):
         streams: Streams,
         memory: int | None = None,
         sharers: int = 1,
+        storage: str = "float32",
     ) -> Read:
         """As for every estimator; an estimate that lost a share of its copies counts as that share lost."""
         self.check_block(layers, block.copies)
@@ -100,7 +101,7 @@ class Sign(Estimator):
         with problem.frozen():
             for k in range(count):
                 each = Block(block.index * count + k, self.copies)
-                read = self._member.read(problem, layers, each, own, memory, sharers)
+                read = self._member.read(problem, layers, each, own, memory, sharers, storage)
                 lost += read.nonfinite / self.copies
                 for name, found in read.directions[0].items():
                     signs = torch.sign(found) / count

@@ -17,6 +17,7 @@ class EmbeddingRule(Generic):
 
     encodes = True
     neurons = -1
+    keeps = True
 
     def encoded(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -23,6 +23,7 @@ class GatesRule(Generic):
     encodes = True
     matrices = ("weight_ih", "weight_hh")
     neurons = -1
+    keeps = True
 
     def encoded(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]

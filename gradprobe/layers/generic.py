@@ -55,12 +55,14 @@ class Generic:
         matrices: Local names of the parameters that multiply the inputs, where the output is linear in the inputs
             but for a bias; empty where it is not, or that is not known.
         neurons: Axis of the layer's neurons (units, channels) in its output; None where that is not known.
+        keeps: Whether :meth:`kept` says what the signs of a call need; else the call is kept as it is.
     """
 
     encodes = False
     absorbs = False
     matrices: tuple[str, ...] = ()
     neurons: int | None = None
+    keeps = False
 
     def pull_back(
         self,
@@ -152,6 +154,32 @@ class Generic:
         assert found is not None
         return found
 
+    def kept(
+        self,
+        module: nn.Module,
+        own: Sequence[str],
+        values: Tensors,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """What of a call :meth:`pull_back_kept` needs: its arguments, or signs in their place (see :attr:`keeps`).
+
+        It is asked while the module runs with hooks on it, and must not call it. Signs are kept in a bit each.
+        """
+        return self.encoded(module, args, kwargs)
+
+    def pull_back_kept(
+        self,
+        module: nn.Module,
+        own: Sequence[str],
+        values: Tensors,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        cotangent: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """:meth:`pull_back` with ``encode``, of what :meth:`kept` gave: the same numbers, bit for bit."""
+        return self.pull_back(module, own, values, args, kwargs, cotangent)
+
     def encoded(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
@@ -182,6 +210,7 @@ class SignOfInput(Generic):
     """Layers whose Jacobian entries are input entries: sign(J) is J at sign(input)."""
 
     encodes = True
+    keeps = True
 
     def encoded(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]

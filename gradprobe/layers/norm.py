@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ class NormRule(Generic):
     """``weight`` gets cotangent x normalised input, ``bias`` the cotangent; signs of the normalised input."""
 
     encodes = True
+    keeps = True
 
     def pull_back(
         self,
@@ -45,9 +47,30 @@ class NormRule(Generic):
     ) -> dict[str, torch.Tensor]:
         """As :meth:`Generic.pull_back`; with ``encode`` the normalised input is replaced by its sign."""
         factor = _factor(module, own, values, args, kwargs, encode)
-        axes = _axes(module, values, cotangent.ndim)
-        found = {"weight": _summed(cotangent * factor, axes)}
-        return found | ({"bias": _summed(cotangent, axes)} if "bias" in own else {})
+        return _products(module, own, values, cotangent, factor)
+
+    def kept(
+        self,
+        module: nn.Module,
+        own: Sequence[str],
+        values: Tensors,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """The signs of the normalised input."""
+        return (_factor(_bare(module), own, values, args, kwargs, encode=True),), {}
+
+    def pull_back_kept(
+        self,
+        module: nn.Module,
+        own: Sequence[str],
+        values: Tensors,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        cotangent: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Products with these signs."""
+        return _products(module, own, values, cotangent, args[0])
 
     def pull_back_apart(self, call: Apart) -> dict[str, torch.Tensor]:
         """As :meth:`Generic.pull_back_apart`: the same products, summed over all axes but the samples'."""
@@ -57,6 +80,22 @@ class NormRule(Generic):
         found = {"weight": _summed(cotangents * factor, others)}
         found |= {"bias": _summed(cotangents, others)} if "bias" in call.own else {}
         return {name: value.transpose(0, 1) for name, value in found.items()}
+
+
+def _products(
+    module: nn.Module, own: Sequence[str], values: Tensors, cotangent: torch.Tensor, factor: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    axes = _axes(module, values, cotangent.ndim)
+    found = {"weight": _summed(cotangent * factor, axes)}
+    return found | ({"bias": _summed(cotangent, axes)} if "bias" in own else {})
+
+
+def _bare(module: nn.Module) -> nn.Module:
+    """The same module without hooks, for while those of a forward are on it."""
+    bare = copy.copy(module)
+    hooks = [name for name in vars(module) if name.startswith("_forward") and "hooks" in name]
+    vars(bare).update({name: type(vars(module)[name])() for name in hooks})
+    return bare
 
 
 def _factor(

@@ -17,6 +17,7 @@ from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.sites import dtype_of
 from gradprobe.estimators.base import Given, make
 from gradprobe.estimators.bringing import own_layers
+from gradprobe.estimators.keeping import check_storage
 from gradprobe.probes.checks import DEFAULT_BLOCK, check_copies, check_problem, layers_of
 from gradprobe.problems.problem import Problem
 
@@ -32,6 +33,7 @@ def estimate(
     block: int | None = None,
     layers: str | Sequence[str] | None = None,
     root_seed: int = 0,
+    storage: str = "float32",
     **options: Any,
 ) -> dict[str, torch.Tensor]:
     """One direction: the mean over ``copies`` copies, the same that :func:`probe` measures.
@@ -45,6 +47,7 @@ def estimate(
         block: Copies that share one noise key. By default 10 if ``copies`` is a multiple of it, else all.
         layers: Names, globs or class names of layers; all by default.
         root_seed: Root of all noise keys.
+        storage: How noise and noisy inputs are kept until they are read; see :func:`probe`. It changes no number.
         **options: Options of the estimator, such as ``sigma=0.1``.
 
     Returns:
@@ -77,6 +80,7 @@ def estimate(
     size = whole("block", block) if block is not None else DEFAULT_BLOCK if fits else copies
     check_copies(copies, size)
     check_problem(problem)
+    check_storage(storage)
     with untouched_globals(), problem.frozen():
         problem.refresh()
         chosen = own_layers(made.estimator, problem, layers_of(problem, layers))
@@ -91,7 +95,7 @@ def estimate(
         sums: dict[str, torch.Tensor] = {}
         lost = 0.0
         for index in range(count):
-            read = made.estimator.read(problem, chosen, Block(index, size), streams)
+            read = made.estimator.read(problem, chosen, Block(index, size), streams, storage=storage)
             lost += read.nonfinite
             for name, direction in read.directions[0].items():
                 sums[name] = sums.get(name, 0) + direction.double()

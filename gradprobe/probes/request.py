@@ -78,6 +78,7 @@ def run_info(
             "engine": settings.engine,
         }
         | ({"per_sample": True} if settings.per_sample else {})
+        | ({"storage": settings.storage} if settings.storage != "float32" else {})
     )
     levels = [layer for layer in chosen if layer.level_of]
     weights = [p for layer in layers_of(problem) for p in layer.parameters]

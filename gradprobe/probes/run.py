@@ -22,6 +22,7 @@ from gradprobe.engine.memory import parse_memory, spare
 from gradprobe.engine.preflight import fastest
 from gradprobe.estimators.base import Given, Labelled, make_all
 from gradprobe.estimators.bringing import every_layer
+from gradprobe.estimators.keeping import check_storage
 from gradprobe.probes.batches import probe_batches
 from gradprobe.probes.checks import (
     check_plan,
@@ -70,6 +71,7 @@ def probe(
     keep: str = "products",
     per_sample: bool = False,
     memory: str | int | None = None,
+    storage: str = "float32",
     device: str | torch.device | None = None,
     noise_on: str = "device",
     out: str | Path | None = None,
@@ -123,6 +125,10 @@ def probe(
             is free by default. ``workers`` share it; each worker of an ``executor`` may use that much. Fewer
             copies run at once where it is little (blocks are read in parts); the numbers stay the same up to
             rounding. Where memory runs out all the same, calls are halved.
+        storage: How a copy's noise, and the inputs that it makes noisy, are kept from its forward until they are
+            read: ``"float32"`` (as they are), or as their signs, ``"int8"`` (a quarter) or ``"bits"`` (a 32nd). Signs
+            are kept where every read-out of a draw needs no more, as ALR's and AES's do (not where LR reads the same
+            draw); estimates are the same, bit for bit. Results have ``kept_bytes`` and ``plain_bytes``.
         device: Where to run, such as ``"cuda"``: a copy of the model is made there. By default where the model
             is.
         noise_on: ``"device"`` (the numbers then belong to that kind of GPU) or ``"cpu"`` (slower; the same
@@ -173,6 +179,7 @@ def probe(
     one_of("keep", keep, KEEP)
     one_of("per_sample", per_sample, (True, False))
     check_crew(workers, executor, threads)
+    check_storage(storage)
     size = parse_memory(memory)
     problem = problem if device is None else problem.to(device)
     with untouched_globals(), problem.frozen():
@@ -200,6 +207,7 @@ def probe(
             sharers=max(min(workers or 1, len(todo)), 1),
             drawn_on=noise_on,
             per_sample=apart,
+            storage=storage,
         )
         ways = _smoothed(problem, plan, smoothed_by, store) if "smoothed" in held else {}
         settings = replace(settings, scored=frozenset(k for k, way in ways.items() if way == "score"))

@@ -81,6 +81,7 @@ class Running:
         forwards: Forward passes up to the end of each block, which are booked for an estimator without draws.
         seconds: Time that earlier processes took.
         share: Of a forward that a copy of a draw needs.
+        bytes: Of a copy's intermediates ``[2]``, most of any block; see :class:`Read`.
         extras: Sums over blocks of further numbers ``[R, P, ...]``, by name.
     """
 
@@ -92,6 +93,7 @@ class Running:
     seconds: float = 0.0
     share: float = 1.0
     extras: dict[str, np.ndarray] = field(default_factory=dict)
+    bytes: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
 
     def __post_init__(self) -> None:
         directions = {name: r.direction for name, r in self.references.items()}
@@ -109,6 +111,7 @@ class Running:
         for name in self.of.extras:
             new = np.stack([extras[name] for extras in read.extras])
             self.extras[name] = self.extras[name] + new if name in self.extras else new
+        self.bytes = np.fmax(self.bytes, read.bytes)
         self.nonfinite.append(read.nonfinite)
         self.forwards.append(forwards)
 
@@ -121,6 +124,7 @@ class Running:
         self.nonfinite = [float(n) for n in np.diff(u.nonfinite, prepend=0.0)]
         self.forwards = [float(n) for n in u.forwards]
         self.seconds = u.seconds
+        self.bytes = np.array([u.kept_bytes, u.plain_bytes])
         self.extras = dict(state.extras)
 
     def state(self, unit: Unit) -> State:
@@ -142,6 +146,8 @@ class Running:
             "seconds": self.seconds + seconds,
             "forwards": boundaries * (1 if self.task.draw is None else self.task.draw.passes),
             "equivalents": self.share * boundaries,
+            "kept_bytes": float(self.bytes[0]),
+            "plain_bytes": float(self.bytes[1]),
             "nonfinite": np.cumsum(np.array(lost, dtype=np.float64)),
             **self._reference_arrays(),
         }

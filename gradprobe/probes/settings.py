@@ -32,6 +32,7 @@ class Settings:
         sharers: Processes that share the memory; each computes one unit at a time.
         drawn_on: Where noise is drawn: ``"device"`` or ``"cpu"``.
         per_sample: Whether moments of samples are stored.
+        storage: How intermediates of sign-encoded read-outs are kept.
     """
 
     block: int
@@ -48,6 +49,7 @@ class Settings:
     sharers: int = 1
     drawn_on: str = "device"
     per_sample: bool = False
+    storage: str = "float32"
 
     @property
     def blocks(self) -> int:

@@ -145,14 +145,16 @@ def _reads(problem: Problem, task: Task, blocks: range, settings: Settings) -> G
     engine = settings.engine if chosen is None else Engine.parse(chosen)
     most = room(problem, task, settings)
     apart = bool(task.extras(settings.per_sample))
-    reading = Reading(problem, task.draw, task.layers, readouts, streams, apart)
+    reading = Reading(problem, task.draw, task.layers, readouts, streams, apart, settings.storage)
     yield from read_blocks(reading, blocks, settings.block, engine, most)
 
 
 def _own(problem: Problem, task: Task, block: Block, streams: Streams, settings: Settings) -> Read:
     """A block of an estimator that is no read-out."""
     assert task.estimator is not None
-    read = task.estimator.read(problem, task.layers, block, streams, settings.memory, settings.sharers)
+    read = task.estimator.read(
+        problem, task.layers, block, streams, settings.memory, settings.sharers, settings.storage
+    )
     found = read.directions[0]
     missing = [p for layer in task.layers for p in layer.parameters if p not in found]
     if missing:
@@ -164,5 +166,5 @@ def _own(problem: Problem, task: Task, block: Block, streams: Streams, settings:
                     f"{type(task.estimator).__name__}.directions must return {p!r} with shape {shape}"
                 )
     if all(bool(d.isfinite().all()) for d in found.values()):
-        return Read([found], read.nonfinite)
+        return Read([found], read.nonfinite, bytes=read.bytes)
     return Read([{p: torch.zeros_like(d) for p, d in found.items()}], block.copies)

@@ -23,7 +23,7 @@ from gradprobe.store.schema import (
 )
 
 _BY_COPIES = ("forwards", "equivalents", "nonfinite")
-_BY_UNIT = ("seconds", "peak_bytes")
+_BY_UNIT = ("seconds", "peak_bytes", "kept_bytes", "plain_bytes")
 
 
 def assemble(

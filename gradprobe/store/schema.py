@@ -22,6 +22,8 @@ forwards                 estimator, parameter, seed, copies            forward p
 equivalents              estimator, parameter, seed, copies            what they need, in whole forwards
 seconds                  estimator, parameter, seed                    time of the unit
 peak_bytes               estimator, parameter, seed                    peak memory of the unit
+kept_bytes               estimator, parameter, seed                    a copy's intermediates, as they were kept
+plain_bytes              estimator, parameter, seed                    the same as numbers
 nonfinite                estimator, parameter, seed, copies            copies that count as 0: loss not finite
 status                   estimator, parameter, seed                    ok, partial, failed, refused or missing
 booked_on                estimator, parameter                          parameter with what belongs to its unit
@@ -33,6 +35,10 @@ sample_loss              sample                                        likewise:
 Everything numeric is additive over parameters, so layers, groups and the model are sums. What belongs to a
 unit and not to a parameter (forwards, seconds, non-finite copies, ...) is therefore booked on the first
 parameter that the unit serves and is 0 on its others; ``booked_on`` names it ("" where nothing was computed).
+
+A copy's intermediates are its noise and the inputs that it made noisy, which are kept from the forward until they are
+read: as numbers, or as signs where ``storage`` says so and every read-out of the unit needs no more. NaN in runs that
+were written before this was noted, and for estimators that are no read-outs of draws.
 
 References: "bp", backprop on the clean loss of the batch; "smoothed", its mean under the draw's noise; "dataset",
 backprop on the mean loss over the whole data (``attrs["dataset"]``: how many samples, their loss and digest).
@@ -211,6 +217,8 @@ class Unit:
         nonfinite: ``[K]`` copies left out up to each boundary.
         seconds: Time taken.
         peak_bytes: Peak memory, NaN where it was not measured.
+        kept_bytes: What a copy's intermediates took until they were read, NaN where it was not noted.
+        plain_bytes: What they take as numbers, likewise.
         status: ``ok``, ``partial`` or ``failed``.
         note: Why it failed.
         extras: Further means over all its blocks ``[R, P, ...]``, by name.
@@ -233,6 +241,8 @@ class Unit:
     nonfinite: Array
     seconds: float = float("nan")
     peak_bytes: float = float("nan")
+    kept_bytes: float = float("nan")
+    plain_bytes: float = float("nan")
     status: str = "ok"
     note: str = ""
     extras: dict[str, Array] = field(default_factory=dict)

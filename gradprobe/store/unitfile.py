@@ -20,6 +20,9 @@ from gradprobe.store.schema import SCHEMA_VERSION, Unit, UnitKey
 ARRAYS = tuple(f.name for f in fields(Unit) if f.type == "Array")
 _TUPLES = ("readouts", "parameters", "references")
 _SCALARS = ("block", "seconds", "peak_bytes", "status", "note")
+_LATER = ("kept_bytes", "plain_bytes")
+"""Scalars that earlier versions did not write."""
+
 _EXTRA = "extra."
 
 DAMAGED = (
@@ -42,7 +45,7 @@ def unit_meta(unit: Unit) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "key": [unit.key.source, unit.key.layer, unit.key.seed],
         **{name: list(getattr(unit, name)) for name in _TUPLES},
-        **{name: getattr(unit, name) for name in _SCALARS},
+        **{name: getattr(unit, name) for name in (*_SCALARS, *_LATER)},
         "extras": list(unit.extras),
     }
 
@@ -56,6 +59,7 @@ def unit_of(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Unit:
     """Inverse of :func:`unit_meta` and :func:`unit_arrays`; further entries are ignored."""
     known: dict[str, Any] = {name: tuple(meta[name]) for name in _TUPLES}
     known |= {name: meta[name] for name in _SCALARS} | {name: arrays[name] for name in ARRAYS}
+    known |= {name: meta[name] for name in _LATER if name in meta}
     known["extras"] = {name: arrays[_EXTRA + name] for name in meta.get("extras", ())}
     return Unit(key=UnitKey(*meta["key"]), **known)
 

@@ -15,7 +15,7 @@ register = NOISE.register
 
 
 class Family(Protocol):
-    """A noise family.
+    """A noise family. One whose score is a function of the sign alone may say so by ``of_signs = True``.
 
     Attributes:
         exact: Whether the score makes the mean the gradient of the smoothed loss.

@@ -14,6 +14,7 @@ class Laplace:
     """Laplace with scale b = 1/sqrt(2), so that the standard deviation is 1."""
 
     exact = True
+    of_signs = True
     words = TILE // 2
 
     def fill(self, words: np.ndarray, out: torch.Tensor) -> None:

@@ -12,6 +12,7 @@ class Rademacher:
     """+1 or -1 with equal chance."""
 
     exact = False
+    of_signs = True
     words = TILE // 64
 
     def fill(self, words: np.ndarray, out: torch.Tensor) -> None:
