@@ -16,7 +16,19 @@ from gradprobe.estimators.base import Estimator, make
 from gradprobe.problems.problem import Problem
 from tests.problems_small import CATALOGUE
 from tests.truth import by_hand
-from tests.truth.checks import SEED, assert_same, known, layers_of, served
+from tests.truth.checks import (
+    SEED,
+    MeanTest,
+    assert_same,
+    check_forwards,
+    check_keys_decide,
+    check_no_trace,
+    collect,
+    flat,
+    known,
+    layers_of,
+    served,
+)
 
 MATRICES = ["fa", "fa(feedback_seed=3, scale=weights)", "sign-symmetric", "sign-symmetric(magnitudes=random)"]
 MIRROR = ("fa(feedback=weights)", "bp")
@@ -187,6 +199,24 @@ def test_sign_symmetric_matrices_have_the_signs_of_the_weights() -> None:
     same = estimator_of("sign-symmetric(scale=weights)").matrix("a", weight).abs()
     assert len(same[same > 0].unique()) == 1
     assert float(same.max()) == pytest.approx(float(weight.square().mean().sqrt()))
+
+
+def test_redrawn_magnitudes_are_those_of_each_copy() -> None:
+    """Keys decide; a block is the mean of its copies; the forwards are counted; means over keys are as in the limit.
+
+    M is uniform between 0 and sqrt(3) of its root mean square, so the layer before the last has the mean direction of
+    constant magnitudes sqrt(3)/2 times as large. 64 blocks of 16, one look; false alarm 1e-6; it sees faults of 10 %.
+    """
+    problem = mlp()
+    layers, estimator = layers_of(problem), estimator_of("sign-symmetric(magnitudes=redrawn)")
+    assert estimator.stochastic
+    check_keys_decide(estimator, problem, layers)
+    check_forwards(estimator, problem, layers)
+    check_no_trace(estimator, problem, layers)
+    uniform = estimator_of("sign-symmetric").directions(problem, layers, Block(0, 1), SEED)
+    expected = {n: uniform[n] * 3**0.5 / 2 for n in ("2.weight", "2.bias")}
+    found = collect(estimator, problem, layers[1:2], 64, 16)
+    MeanTest(found, flat(expected)).check(0.1)
 
 
 @pytest.mark.parametrize("spec", ["fa(feedback=wights)", "fa(scale=big)", "sign-symmetric(magnitudes=fixed)"])
