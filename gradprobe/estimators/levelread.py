@@ -57,6 +57,9 @@ class LevelRead(BlockRead):
     def _weights(self, step: Step, readout: ReadOut, centred: torch.Tensor) -> None:
         """Loss x score of sigma, summed over copies (and samples) and weights."""
         keep = []
+        if step.outcome.halved:  # the negative of a noise has the same score of sigma
+            first, second = centred.chunk(2)
+            centred = first + second
         if self.draw.share == "sample":
             assert self.problem.weights is not None
             centred, keep = centred * self.problem.weights, [0]
