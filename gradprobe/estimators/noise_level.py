@@ -83,8 +83,8 @@ class NoiseLevel(Estimator):
 
     @property
     def target(self) -> str:
-        """The derivative of the smoothed loss."""
-        return "smoothed"
+        """The derivative of the smoothed loss, where losses weigh as they are."""
+        return "smoothed" if self.readout.shaping.exact else "surrogate"
 
     def assignment(self, layers: Sequence[Layer]) -> Assignment:
         """The same draw and read-out for every level."""
