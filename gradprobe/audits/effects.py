@@ -66,7 +66,7 @@ class Snapshot:
         moved = self._tensors(said)
         self._flags(said)
         kept = self.watch.changes()
-        names = [n for n in kept.names if not n.endswith("training")]
+        names = [n for n in kept.names if n.rpartition(".")[2] != "training"]
         if names:
             said["attributes"] = named(names)
         with kept.put_back():

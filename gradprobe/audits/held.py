@@ -18,6 +18,7 @@ DEEPEST = 4
 """Levels of containers, objects and helper functions that are looked into."""
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_LIBRARIES = ("torch", "numpy", "gradprobe")
 _CODE = (types.ModuleType, type, types.BuiltinFunctionType)
 
 
@@ -45,21 +46,39 @@ def _look(function: Any, found: dict[str, str], seen: set[int], depth: int) -> N
         _note({"self": function.__self__}, found, seen, depth)
         return _look(function.__func__, found, seen, depth)
     if not isinstance(function, types.FunctionType):
+        seen.discard(id(function))
         _note({type(function).__name__: function}, found, seen, depth)
         return _look(vars(type(function)).get("__call__"), found, seen, depth - 1)
-    try:
-        variables = inspect.getclosurevars(inspect.unwrap(function))
-    except (TypeError, ValueError):
-        return
+    function = inspect.unwrap(function)
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
+    nonlocals = {name: cell.cell_contents for name, cell in cells if _filled(cell)}
+    used = _names(function.__code__)
+    own_globals = {name: v for name, v in function.__globals__.items() if name in used}
     defaults = {f"default of {function.__name__} {i}": v for i, v in enumerate(function.__defaults__ or ())}
-    own = vars(function)
-    for values in (variables.nonlocals, variables.globals, defaults, own):
+    for values in (nonlocals, own_globals, defaults, vars(function)):
         _note(values, found, seen, depth)
+
+
+def _filled(cell: types.CellType) -> bool:
+    """Whether a variable of a closure has a value yet."""
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """Names that code uses, functions inside it included."""
+    inner = [_names(c) for c in code.co_consts if isinstance(c, types.CodeType)]
+    return set(code.co_names).union(*inner)
 
 
 def _note(values: Mapping[str, Any], found: dict[str, str], seen: set[int], depth: int) -> None:
     for name, value in values.items():
         if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):
+            if str(getattr(value, "__module__", "")).partition(".")[0] in _LIBRARIES:
+                continue
             _look(value, found, seen, depth - 1)
         elif not isinstance(value, _CODE):
             _digest(name, value, found, seen, depth)
@@ -70,7 +89,7 @@ def _digest(name: str, value: Any, found: dict[str, str], seen: set[int], depth:
     if isinstance(value, _GENERATORS):
         found[f"{name} (generator)"] = _hashed(_state(value))
     elif isinstance(value, torch.Tensor):
-        found[name] = _hashed(value.detach().cpu().double().numpy().tobytes() if value.numel() else b"")
+        found[name] = _hashed(_bytes(value))
     elif isinstance(value, np.ndarray):
         found[name] = _hashed(value.tobytes())
     elif value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
@@ -99,6 +118,13 @@ def _state(value: Any) -> bytes:
     if isinstance(value, np.random.Generator):
         return repr(value.bit_generator.state).encode()
     return repr(value.get_state() if isinstance(value, np.random.RandomState) else value.getstate()).encode()
+
+
+def _bytes(t: torch.Tensor) -> bytes:
+    dense = t.detach().to_dense() if t.is_sparse else t.detach()
+    if not dense.numel() or dense.is_meta:
+        return b""
+    return bytes(dense.cpu().resolve_conj().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 
 def _hashed(raw: bytes) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gradprobe.audits.measured import Part, Triple
 from gradprobe.audits.result import spread
+from gradprobe.audits.returned import named
 from gradprobe.audits.scale import NEAR, looks_like, off, spelled, within
 
 WRONG, DOUBTFUL = 0.9, 0.99
@@ -46,6 +47,7 @@ class Case:
         parts: The model and its layers, as measured against backprop.
         smoothed: Name of a part -> gain and largest cosine against the smoothed gradient; empty without sigma.
         factors: Factors that have a name.
+        absent: Layers of which nothing, or always 0, is returned.
         swapped: Layer -> another parameter's name that its direction is the gradient of.
         exact: Whether there is no noise.
         surrogate: Whether the function means to follow a field of its own.
@@ -55,6 +57,7 @@ class Case:
     parts: Sequence[Part]
     smoothed: Mapping[str, tuple[Triple, float]]
     factors: Mapping[str, float]
+    absent: Collection[str]
     swapped: Mapping[str, str]
     exact: bool
     surrogate: bool
@@ -83,12 +86,14 @@ def judge_scale(case: Case, said: Said) -> None:
     """Whether lengths along the gradient are right, and what they look like where they are not."""
     model, layers = case.parts[0], case.parts[1:]
     low, high = case.gain(model)[1:]
-    faulty = [x for x in layers if off(*case.gain(x)[1:])]
+    faulty = [x for x in layers if off(*case.gain(x)[1:]) and x.name not in case.absent]
     into = said.warnings if case.surrogate else said.problems
-    if faulty and case.uneven:
+    if faulty and (case.uneven or not off(low, high)):
         into.extend(_of_layer(case, x) for x in faulty[:MOST])
         if len(faulty) > MOST:
             into.append(f"the scale of {len(faulty) - MOST} more layers is wrong in the same way.")
+    elif case.absent and off(low, high):
+        return  # what is absent is named, and explains it
     elif off(low, high):
         into.append(_of_model(case, model))
     else:
@@ -111,6 +116,8 @@ def _unfaulted(case: Case, model: Part, said: Said) -> None:
         said.findings.append(
             f"scale: its length along the gradient is {spread(value, low, high)} times the gradient's."
         )
+    if little := [x.name for x in case.parts[1:] if case.gain(x)[1] <= 0 <= case.gain(x)[2]]:
+        said.warnings.append(f"in {named(little)} alone so many calls show no length along the gradient.")
 
 
 def _of_layer(case: Case, part: Part) -> str:
@@ -166,7 +173,7 @@ def judge_direction(case: Case, said: Said) -> None:
         into.append(f"in {len(wrong) - MOST} more layers its mean is not the gradient.")
     if not wrong and not case.uneven and case.most(model) < WRONG:
         into.append(f"its mean is not the gradient: {_at_most(case, model)}{hint}.")
-    elif not wrong and not case.swapped:
+    elif not wrong and not case.swapped and not case.absent:
         _nearly(case, model, said)
 
 

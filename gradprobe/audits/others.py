@@ -40,12 +40,13 @@ def others(gradient: Gradient) -> Others:
     by_shape: dict[tuple[int, ...], list[str]] = {}
     for name, g in gradient.items():
         by_shape.setdefault(tuple(g.shape), []).append(name)
+    wide = {name: g.double() for name, g in gradient.items()}
     for group in by_shape.values():
         for shift in range(1, min(len(group), SHIFTS + 1)):
             turned = group[shift:] + group[:shift]
             pairs = dict(zip(group, turned, strict=True))
             found.names.setdefault(f"shift {shift}", {}).update(pairs)
-            own = {p: gradient[q].double() for p, q in pairs.items()}
+            own = {p: wide[q] for p, q in pairs.items()}
             found.directions.setdefault(f"shift {shift}", {}).update(own)
     return found
 

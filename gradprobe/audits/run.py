@@ -161,16 +161,18 @@ def _measured(
         raise UsageError(
             "the gradient of these layers is zero, so there is nothing to hold the function against."
         )
+    dead = _dead(ds, gradient)
     case = Case(
         parts,
         along_smoothed(audited, ds, layers, exact) if smooth else {},
         known_factors(problem.samples, told.sigma, told.samples),
+        [x.name for x in layers if set(dead).issuperset(x.parameters)],
         swapped(audited, known, gradient, layers, parts),
         exact,
         told.target == "surrogate",
         told.sigma is not None,
     )
-    said, ratio = _judged(case, audited, seen, gradient, ds)
+    said, ratio = _judged(case, audited, seen, gradient, dead)
     evidence = {
         "calls": len(audited.calls),
         "seeds": told.seeds,
@@ -188,7 +190,7 @@ def _measured(
 
 
 def _judged(
-    case: Case, audited: Audited, seen: Seen, gradient: Mapping[str, torch.Tensor], ds: xr.Dataset
+    case: Case, audited: Audited, seen: Seen, gradient: Mapping[str, torch.Tensor], dead: Sequence[str]
 ) -> tuple[Said, list[float] | None]:
     """All sentences, and the ratio of the noise to that of antithetic ES."""
     model, of_mean, said = case.parts[0], Said(), Said()
@@ -196,7 +198,7 @@ def _judged(
     judge_scale(case, of_mean)
     if audited.lost:
         said.problems.append(f"{audited.lost} of {len(audited.calls)} calls returned NaN or infinite values.")
-    judge_names(seen.first, list(gradient), _dead(ds, gradient), said)
+    judge_names(seen.first, list(gradient), dead, said)
     right = not (of_mean.problems or of_mean.unshown or of_mean.warnings)
     shown = (
         f"its cosine with the gradient is {model.ceiling[0]:.3f}, its length along it {spread(*model.gain)}"
