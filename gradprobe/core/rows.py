@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -56,14 +57,15 @@ def fold(copies: torch.Tensor, axis: int) -> torch.Tensor:
     return copies.movedim(0, axis).flatten(axis, axis + 1)
 
 
-def row_masks(size: int) -> list[torch.Tensor]:
+@functools.lru_cache(maxsize=16)
+def row_masks(size: int) -> tuple[torch.Tensor, ...]:
     """Masks ``[size]`` such that for any two rows one mask holds the first and not the second.
 
     The bits of the row numbers and their complements: 2 ceil(log2 size) masks.
     """
     rows = torch.arange(size)
     bits = [(rows >> bit) % 2 == 1 for bit in range((size - 1).bit_length())]
-    return [mask for bit in bits for mask in (bit, ~bit)]
+    return tuple(mask for bit in bits for mask in (bit, ~bit))
 
 
 def moved(losses: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:

@@ -36,15 +36,24 @@ class Operations:
     spent: dict[int, float]
     bits: dict[tuple[str, str], int]
 
-    def share(self, draw: Draw, layers: Sequence[Layer]) -> float:
-        """Multiply-adds that depend on the noise of a draw, relative to those of the whole forward.
+    @property
+    def whole(self) -> float:
+        """Multiply-adds of the whole forward."""
+        return sum(self.spent.values())
+
+    def of(self, draw: Draw, layers: Sequence[Layer]) -> float:
+        """Multiply-adds that depend on the noise of a draw.
 
         Args:
             draw: The draw.
             layers: The layers that are noisy together.
         """
         noisy = sum(self.bits[draw.where, layer.name] for layer in layers)
-        return sum(n for sources, n in self.spent.items() if sources & noisy) / sum(self.spent.values())
+        return sum(n for sources, n in self.spent.items() if sources & noisy)
+
+    def share(self, draw: Draw, layers: Sequence[Layer]) -> float:
+        """Those of :meth:`of`, relative to the whole forward."""
+        return self.of(draw, layers) / self.whole
 
 
 def count_operations(problem: Runnable, layers: Sequence[Layer]) -> Operations:

@@ -17,6 +17,7 @@ from gradprobe.engine.memory import bytes_per_copy, free_unused, is_out_of_memor
 from gradprobe.engine.parts import Part, calls
 from gradprobe.engine.preflight import agrees, choose_engine, traced
 from gradprobe.engine.run import Outcome, run
+from gradprobe.estimators._usual import usual_engine
 from gradprobe.estimators.apart import ApartRead
 from gradprobe.estimators.blockread import BlockRead, Directions, Read, Reading
 from gradprobe.estimators.keeping import storing
@@ -26,8 +27,8 @@ from gradprobe.problems.problem import Problem
 if TYPE_CHECKING:
     from gradprobe.estimators.base import Assignment, Estimator
 
-MANY = Engine("vmap", copies=100)
-"""Engine of blocks of at least so many copies; forty times faster than tiles in a network's last layer."""
+LITTLE = 2**26
+"""Bytes that a block may take without asking how many are free."""
 
 
 def planned_read(
@@ -53,8 +54,8 @@ def planned_read(
     with problem.frozen():
         for draw, unit in noisy_together(assigned, layers):
             readouts = list(dict.fromkeys(assigned[layer.name][1] for layer in unit))
-            most = _room_in_memory(problem, draw, noisy(unit), len(readouts), memory, sharers)
-            engine = _usual(problem, draw, noisy(unit), block.copies)
+            most = _room_in_memory(problem, draw, noisy(unit), len(readouts), block.copies, memory, sharers)
+            engine = usual_engine(problem, draw, noisy(unit), block.copies)
             reading = Reading(problem, draw, unit, readouts, streams, storage=storage)
             read = read_block(reading, block, engine, most)
             lost, taken = max(lost, read.nonfinite), np.maximum(taken, read.bytes)
@@ -62,12 +63,6 @@ def planned_read(
                 mine = read.directions[readouts.index(assigned[layer.name][1])]
                 found |= {name: mine[name] for name in layer.parameters}
     return Read([found], lost, bytes=taken)
-
-
-def _usual(problem: Problem, draw: Draw, layers: Sequence[Layer], copies: int) -> Engine | str:
-    """The engine where nobody chose or timed one: for many copies vmap, which runs only what follows the noise."""
-    fits = copies >= MANY.copies and agrees(problem, draw, layers, MANY)
-    return MANY if fits else "auto"
 
 
 def noisy_together(assigned: Assignment, layers: Sequence[Layer]) -> Iterator[tuple[Draw, list[Layer]]]:
@@ -84,11 +79,16 @@ def _room_in_memory(
     draw: Draw,
     layers: Sequence[Layer],
     directions: int,
+    copies: int,
     memory: int | None,
     sharers: int,
 ) -> int | None:
-    """Copies that the memory has room for; asked once while the problem is frozen."""
+    """Copies that the memory has room for, asked once while the problem is frozen; None for all of a small block."""
     names = tuple(layer.name for layer in layers)
+    if memory is None:
+        need = problem.once(("need", draw, names), lambda: bytes_per_copy(problem, draw, layers))
+        if copies * need < LITTLE:
+            return None
     return problem.memo(
         ("room", draw, names, directions, memory, sharers),
         lambda: room_for(problem, draw, layers, directions, memory, sharers),

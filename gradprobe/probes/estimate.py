@@ -82,7 +82,7 @@ def estimate(
     check_problem(problem)
     check_storage(storage)
     with untouched_globals(), problem.frozen():
-        problem.refresh()
+        problem.look()
         chosen = own_layers(made.estimator, problem, layers_of(problem, layers))
         refused = made.estimator.refusals(problem, chosen)
         if refused:

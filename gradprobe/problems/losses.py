@@ -13,6 +13,9 @@ from gradprobe.core.errors import UsageError, described, unknown
 
 Loss = Callable[[Any, Any], torch.Tensor]
 
+LANES = 16
+"""Numbers of 32 bits in a vector of a processor."""
+
 IGNORED = -100
 """Target of what does not count, as in torch's and transformers' cross entropies."""
 
@@ -39,10 +42,31 @@ def per_sample(function: Callable[..., torch.Tensor]) -> Loss:
                 f"the model gives shape {list(output.shape)} for targets of shape {list(target.shape)}; they must "
                 "be equal: squeeze the output, or give targets an axis."
             )
+        if function is F.cross_entropy and _vectorised(output, target):
+            return few_classes(output, target)
         losses = function(output, target, reduction="none")
         return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
 
     return loss
+
+
+def few_classes(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Cross entropy ``[B]`` of scores ``[B, C]`` and classes ``[B]``, as precise as torch's.
+
+    On a CPU torch's own takes four times as long where rows are shorter than a vector of the processor: its time goes
+    into rows, not into numbers. With the copies of small networks that is a third of all.
+    """
+    below = output - output.amax(1, keepdim=True)
+    return below.exp().sum(1).log() - below.gather(1, target[:, None]).squeeze(1)
+
+
+def _vectorised(output: torch.Tensor, target: torch.Tensor) -> bool:
+    """Whether :func:`few_classes` serves: copies under vmap on a CPU, few classes, no target to be ignored."""
+    batched = torch._C._functorch.is_batchedtensor
+    if not batched(output) or batched(target) or output.device.type != "cpu":
+        return False
+    few = output.ndim == 2 and output.shape[1] < LANES
+    return few and target.ndim == 1 and target.dtype == torch.int64 and bool((target >= 0).all())
 
 
 LOSSES: dict[str, Loss] = {

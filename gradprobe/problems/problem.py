@@ -19,10 +19,20 @@ from gradprobe.core.spec import digest
 from gradprobe.problems import fingerprint
 from gradprobe.problems.device import find_device
 from gradprobe.problems.losses import Loss, find_loss, picked
-from gradprobe.problems.preflight import check_lengths, check_loss, examine, same_state
+from gradprobe.problems.preflight import check_lengths, check_loss, examine, same_state, still_independent
 from gradprobe.problems.seen import Seen
 from gradprobe.problems.state import Kept, Watch, standing_in
-from gradprobe.problems.twin import PRECISIONS, Swapped, make_twin, places, shared_tensors, unwrapped, widen
+from gradprobe.problems.twin import (
+    PRECISIONS,
+    Swapped,
+    kinds,
+    make_twin,
+    places,
+    same_tensors,
+    shared_tensors,
+    unwrapped,
+    widen,
+)
 from gradprobe.problems.unrolling import is_recurrent, unrolled
 
 Tensors = dict[str, torch.Tensor]
@@ -102,6 +112,7 @@ class Problem:
         self.overrides: Tensors = {}
         self._loss = find_loss(loss)
         self.output, self.precision = output, precision
+        self._looks = 0
         self._wish, self._given_weights, self._axis = loss_per, weights, batch_axis
         self._cache: Remembered | None = None
         self._structure: dict[Any, Any] = {}
@@ -114,19 +125,14 @@ class Problem:
     def refresh(self) -> None:
         """Look at the problem again: the module's tensors may be others, and whose the losses are may change.
 
-        Called at the start of every probe and estimate. Other attributes of the module (its mode, numbers, new
-        submodules) are those of the time when the problem was made.
+        Called at the start of every probe; an estimate begins with a :meth:`look`. Other attributes of the module
+        (its mode, numbers, new submodules) are those of the time when the problem was made.
 
         Raises:
             UsageError: The loss is not finite or not repeatable, or the module cannot be run.
         """
         shared = shared_tensors(self.module)
-        first = not hasattr(self, "twin")
-        new = (
-            first
-            or len(shared) != len(self._shared)
-            or any(a is not b for a, b in zip(shared, self._shared, strict=True))
-        )
+        new = not hasattr(self, "twin") or not same_tensors(shared, self._shared)
         if new:
             self._twin, self.fused = make_twin(self.module, self.mode, self.precision), {}
             self._named = dict(self._twin.module.named_parameters())
@@ -142,11 +148,40 @@ class Problem:
                 twin, self.fused = unrolled(self.twin, self._losses_of)
                 self._use(twin)
                 losses = self._first_look()
-            self._shared = shared
+            self._shared, self._kinds = shared, kinds(shared)
             found = examine(self._run, data, losses, self._wish, self._given_weights, self._axis)
             same_state(self.module, before)
         self.rows, self.loss_per = found.rows, found.loss_per
         self.weights, self.separable = found.weights, found.separable
+
+    def look(self) -> bool:
+        """Look at the problem again before one of many estimates, which keep global state; see :meth:`refresh`.
+
+        Training asks for one direction after another, and what a refresh finds (whose the losses are, the layers,
+        what engines agree) then stays. It is a refresh if the module's tensors are others or of another kind, at
+        the calls 1, 2, 4, 8, ..., and if the losses are no longer the samples' own: of the pairs of samples that a
+        refresh tries, each call tries half, in turn.
+
+        Returns:
+            Whether it was a refresh.
+
+        Raises:
+            UsageError: As for :meth:`refresh`.
+        """
+        self._looks += 1
+        shared = shared_tensors(self.module)
+        known = same_tensors(shared, self._shared) and kinds(shared) == self._kinds
+        if known and self._looks & (self._looks - 1):
+            self._twin.follow()
+            if self._cache is not None:
+                self._cache = Remembered()
+            data, losses = (self.inputs, self.target), check_loss(self.clean_losses())
+            apart = self.loss_per == "sample"
+            with torch.no_grad():
+                if not apart or still_independent(self._run, data, losses, self.rows, self._looks):
+                    return False
+        self.refresh()
+        return True
 
     def _use(self, twin: nn.Module) -> None:
         """Let a module be the twin."""

@@ -113,6 +113,16 @@ def shared_tensors(module: nn.Module) -> list[torch.Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
+def same_tensors(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    """Whether they are the same objects in the same order."""
+    return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))
+
+
+def kinds(shared: list[torch.Tensor]) -> list[tuple[Any, ...]]:
+    """What may change of a tensor although it stays the same object, besides its values."""
+    return [(t.shape, t.dtype, t.device, t.requires_grad) for t in shared]
+
+
 class Swapped(nn.Module):
     """Runs a function while ``functional_call`` has swapped values in: a backward pass inside sees them too."""
 

@@ -12,6 +12,7 @@ from torch import nn
 
 import gradprobe as gp
 from gradprobe import Problem, UsageError
+from gradprobe.problems.losses import LOSSES
 from tests.problems_small import CATALOGUE, build
 from tests.problems_tiny import classifier
 
@@ -426,3 +427,77 @@ def test_values_that_a_forward_changes_are_left_as_they_were_given() -> None:
     other = problem.at({"0.weight": given})
     assert torch.equal(other.evaluate(), other.evaluate())
     assert torch.equal(given, kept)
+
+
+@pytest.mark.parametrize("scale", [1.0, 50.0])
+def test_few_classes_under_vmap_have_the_same_losses(scale: float) -> None:
+    scores = scale * torch.randn(6, 5, 3, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([0, 1, 2, 1, 0])
+    found = torch.func.vmap(lambda one: LOSSES["cross_entropy"](one, target))(scores)
+    double = torch.stack([F.cross_entropy(one.double(), target, reduction="none") for one in scores])
+    assert torch.allclose(found.double(), double, rtol=1e-6, atol=1e-6)
+    ignored = torch.tensor([0, -100, 2, 1, 0])
+    found = torch.func.vmap(lambda one: LOSSES["cross_entropy"](one, ignored))(scores)
+    assert (found[:, 1] == 0).all()
+
+
+def test_a_look_is_a_refresh_at_powers_of_two_and_where_tensors_are_of_another_kind() -> None:
+    x, y = data()
+    module = nn.Linear(4, 3)
+    problem = Problem(module, (x, y))
+    assert [problem.look() for _ in range(9)] == [n in (1, 2, 4, 8) for n in range(1, 10)]
+    module.weight.requires_grad_(False)
+    assert problem.look()
+    module.weight = nn.Parameter(torch.zeros(3, 4))
+    assert problem.look()
+    assert not problem.look()
+
+
+def test_a_look_finds_losses_that_are_no_longer_the_samples_own() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.gate = nn.Linear(4, 3), nn.Parameter(torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = torch.tanh(self.a(x))
+            return h + self.gate * h.roll(1, 0)
+
+    x, y = data()
+    problem = Problem(Gated(), (x, y))
+    for _ in range(5):
+        problem.look()
+    with torch.no_grad():
+        problem.module.gate.fill_(3.0)
+    assert problem.look()
+    assert problem.loss_per == "copy"
+
+
+def test_a_look_refuses_losses_that_are_not_finite() -> None:
+    x, y = data()
+    problem = Problem(nn.Linear(4, 3), (x, y))
+    for _ in range(4):
+        problem.look()
+    with torch.no_grad():
+        problem.module.weight.fill_(float("nan"))
+    with pytest.raises(gp.UsageError, match="not finite"):
+        problem.look()
+
+
+def test_values_may_change_between_forwards_of_one_call() -> None:
+    x, y = data()
+    for module in (nn.Linear(4, 3), nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))):
+        problem = Problem(module, (x, y), mode="as-is")
+        name = next(iter(problem.parameters))
+        place = {name: torch.empty_like(problem.parameters[name])}
+        values = [problem.parameters[name] * k for k in (1, 2, 3)]
+
+        def steps(values=values, place=place, name=name):
+            for value in values:
+                place[name].copy_(value)
+                yield
+
+        with torch.no_grad():
+            found = problem.evaluate_each(place, steps())
+            expected = torch.stack([problem.evaluate({name: value}) for value in values])
+        assert torch.equal(found, expected)
