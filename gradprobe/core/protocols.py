@@ -62,7 +62,7 @@ class Runnable(Protocol):
         self,
         parameters: Mapping[str, torch.Tensor] | None = None,
         repeats: int = 1,
-        sample: int | None = None,
+        sample: int | torch.Tensor | None = None,
         copies: int = 1,
         layout: str = "",
     ) -> torch.Tensor:

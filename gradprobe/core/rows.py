@@ -42,8 +42,11 @@ class Rows:
         """The batch several times over, copy after copy."""
         return self.map(lambda t, axis: torch.cat([t] * times, axis), value)
 
-    def alone(self, value: Any, sample: int) -> Any:
-        """One sample."""
+    def alone(self, value: Any, sample: int | torch.Tensor) -> Any:
+        """One sample; its number may be a tensor ``[]``, which ``vmap`` can batch."""
+        if isinstance(sample, torch.Tensor):
+            number = sample.view(1)
+            return self.map(lambda t, axis: t.index_select(axis, number), value)
         return self.map(lambda t, axis: t.narrow(axis, sample, 1), value)
 
 

@@ -56,7 +56,7 @@ def pathwise_holds(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> bo
         draw: Whose noise.
         layers: The layers that are noisy together.
     """
-    if draw.where == "weights" and draw.share == "sample":
+    if draw.alone:
         draw = replace(draw, share="batch")
     draw = replace(draw, antithetic=False)
     noise = make_noise(problem, draw, layers, Block(0, PATHS), TRIAL)

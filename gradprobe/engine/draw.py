@@ -61,6 +61,11 @@ class Draw:
         if self.derived and self.sigma != 1.0:
             raise UsageError(f"a derivative is taken at no noise and has no sigma; give 1, not {self.sigma}.")
 
+    @property
+    def alone(self) -> bool:
+        """Whether every sample has weights of its own."""
+        return self.where == "weights" and self.share == "sample"
+
     def __str__(self) -> str:
         options = {f.name: getattr(self, f.name) for f in fields(self)}
         if not self.derived:

@@ -17,6 +17,7 @@ from gradprobe.core.hooks import Call, intercept, map_tensors, tensors
 from gradprobe.core.layer import paths
 from gradprobe.engine.forward_mode import derivative, forward_mode
 from gradprobe.engine.memory import bytes_of, is_out_of_memory
+from gradprobe.engine.moving import moved_losses
 from gradprobe.engine.reuse import without_copies, write_over
 from gradprobe.engine.sites import Forward, Segment, Site, add_noise, check_calls, noise_at, shifted
 from gradprobe.engine.storing import Storing
@@ -53,8 +54,7 @@ class OneCopy:
         copies, layout = self.forward.copies, self.forward.layout
         current, kept = dict(zip(self.sites, eps, strict=True)), Kept()
         if draw.where == "weights":
-            values = shifted(problem, draw, layers, current)
-            return problem.evaluate(values, copies=copies, layout=layout), kept
+            return moved_losses(self.forward, shifted(problem, draw, layers, current)), kept
 
         def edit(call: Call, output: Any) -> Any:
             if self.forward.later(call):

@@ -79,6 +79,29 @@ def stacked(forward: Forward) -> dict[str, torch.Tensor]:
     return found
 
 
+def moved_losses(forward: Forward, values: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Losses of one copy with these weights; of those that each sample has ``[B, *shape]``, all samples at once.
+
+    Args:
+        forward: What runs, under ``vmap`` for all of its copies together.
+        values: The layers' weights.
+
+    Returns:
+        Losses ``[B]``, or ``[]``.
+    """
+    problem, layout, copies = forward.problem, forward.layout, forward.copies
+    if forward.draw.share == "batch":
+        return problem.evaluate(values, copies=copies, layout=layout)
+    size = problem.batch_size
+
+    def alone(row: torch.Tensor, own: dict[str, torch.Tensor]) -> torch.Tensor:
+        return problem.evaluate(own, sample=row, copies=copies * size, layout=layout)[0]
+
+    rows = torch.arange(size, device=problem.device)
+    losses: torch.Tensor = torch.func.vmap(alone, randomness="error")(rows, values)
+    return losses
+
+
 def _sites(forward: Forward) -> Iterator[tuple[Layer, int, str]]:
     """Every parameter of the noisy layers: its layer, its number there, its name."""
     for layer in forward.layers:

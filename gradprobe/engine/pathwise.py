@@ -50,7 +50,7 @@ def pathwise(
     leaves = _levels(problem, draw, levels) if levels else _weights(problem, layers)
     sums = {name: torch.zeros_like(leaf, dtype=torch.float64) for name, leaf in leaves.items()}
     rows: list[int | None] = [None]
-    if draw.where == "weights" and draw.share == "sample":
+    if draw.alone:
         rows = list(range(problem.batch_size))
 
     def edit(call: Call, output: Any) -> Any:

@@ -57,13 +57,14 @@ def choose_engine(problem: Runnable, draw: Draw, layers: Sequence[Layer], wish: 
         problem: The problem.
         draw: The draw.
         layers: The layers that are noisy together.
-        wish: ``"auto"`` (tile, else the loop), or the engine to use, as text.
+        wish: ``"auto"`` (tile, or vmap for weights of each sample, else the loop), or the engine to use, as text.
 
     Raises:
         UsageError: The engine that was asked for does not agree with the loop.
     """
     one_of("engine", wish.split()[0], ENGINES)
-    engine = Engine("tile") if wish == "auto" else Engine.parse(wish)
+    usual = Engine("vmap" if draw.alone else "tile")  # a loop over copies and samples is the last resort
+    engine = usual if wish == "auto" else Engine.parse(wish)
     if engine.name == "tile" and draw.where == "weights":
         return Engine("loop")
     if agrees(problem, draw, layers, engine):
@@ -174,8 +175,6 @@ def agrees(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engin
     if engine == Engine("loop"):
         return True
     if engine.name == "tile" and not _tileable(problem, draw, layers):
-        return False
-    if draw.where == "weights" and draw.share == "sample":
         return False
     return problem.memo(
         ("agrees", engine, *_kind(draw, layers)), lambda: _agrees(problem, draw, layers, engine)

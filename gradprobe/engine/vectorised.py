@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from gradprobe.engine.graph import OneCopy, segment
-from gradprobe.engine.moving import each_noise, every_noise, stacked
+from gradprobe.engine.moving import each_noise, every_noise, moved_losses, stacked
 from gradprobe.engine.sites import Forward, Segment
 
 
@@ -17,7 +18,7 @@ def vectorised(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
     """Losses and noisy inputs of some copies, all of them in one vectorised forward.
 
     Args:
-        forward: What to run; weights drawn for each sample are not served.
+        forward: What to run.
 
     Returns:
         Losses ``[n, B]`` or ``[n]``, and one segment for each copy.
@@ -36,13 +37,9 @@ def vectorised(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
 
 def _moved(forward: Forward) -> torch.Tensor:
     """Losses of copies whose weights are made for all of them together."""
-    problem, layout, copies = forward.problem, forward.layout, forward.copies
-
-    def losses(values: dict[str, torch.Tensor]) -> torch.Tensor:
-        return problem.evaluate(values, copies=copies, layout=layout)
-
+    one = functools.partial(moved_losses, forward)
     with _quiet():
-        return torch.func.vmap(losses, randomness="error")(stacked(forward))
+        return torch.func.vmap(one, randomness="error")(stacked(forward))
 
 
 @contextmanager

@@ -380,7 +380,7 @@ class Problem:
         self,
         parameters: Mapping[str, torch.Tensor] | None = None,
         repeats: int = 1,
-        sample: int | None = None,
+        sample: int | torch.Tensor | None = None,
         copies: int = 1,
         layout: str = "",
     ) -> torch.Tensor:
@@ -389,14 +389,15 @@ class Problem:
         Args:
             parameters: Values that replace the model's own for this forward.
             repeats: How many times the batch is repeated along its axis, copy after copy.
-            sample: Run this sample alone (``loss_per="sample"`` only).
-            copies: How many forwards this one stands for under ``vmap``; only counted.
+            sample: Run this sample alone (``loss_per="sample"`` only); a tensor ``[]`` where ``vmap`` runs them all.
+            copies: How many forwards (of one sample, if ``sample`` is given) this one stands for under ``vmap``; only
+                counted.
             layout: ``"channels_last"`` lays out images in the inputs so; nothing by default.
 
         Returns:
             ``[repeats * B]`` losses of the samples, ``[1]`` for one sample, or the copy's loss ``[]``.
         """
-        self.samples_run += (copies - 1) * self.batch_size
+        self.samples_run += (copies - 1) * (self.batch_size if sample is None else 1)
         return self._within(parameters or {}, lambda: self._evaluate(repeats, sample, layout))
 
     def evaluate_each(
@@ -556,13 +557,13 @@ class Problem:
         total = self.total(losses) if sample is None else (losses * self._weight(sample)).sum()
         return Seen(total, losses, output, inputs, target)
 
-    def _evaluate(self, repeats: int, sample: int | None, layout: str = "") -> torch.Tensor:
+    def _evaluate(self, repeats: int, sample: int | torch.Tensor | None, layout: str = "") -> torch.Tensor:
         losses = self._losses(*self._data(repeats, sample, layout))
         if self.loss_per == "sample":
             return losses
         return losses if losses.ndim == 0 else self.total(losses)
 
-    def _data(self, repeats: int, sample: int | None, layout: str = "") -> tuple[Any, Any]:
+    def _data(self, repeats: int, sample: int | torch.Tensor | None, layout: str = "") -> tuple[Any, Any]:
         """Inputs and target of a forward, which is counted."""
         self.samples_run += repeats * (self.batch_size if sample is None else 1)
         data = (self.inputs, self.target)

@@ -9,6 +9,9 @@ from scipy import stats
 import gradprobe as gp
 from gradprobe.core.errors import UsageError
 from gradprobe.core.streams import Block
+from gradprobe.engine.engines import Engine
+from gradprobe.engine.preflight import choose_engine
+from gradprobe.engine.run import run
 from gradprobe.estimators.base import make
 from tests.problems_tiny import classifier
 from tests.truth import naive
@@ -132,3 +135,26 @@ def _scaled(out, target):
 
 def _first_output(out, target):
     return out[:, 0]
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "time-major", "recurrent", "attention"])
+def test_all_samples_of_all_copies_run_at_once(name):
+    """The vectorised engine gives what one forward for each copy and sample gives, and counts as many."""
+    problem, layers = known(name)
+    draw = make("es-sample(sigma=0.1, injection=joint)").estimator.draw
+    with problem.frozen():
+        assert choose_engine(problem, draw, layers) == Engine("vmap")
+        losses, counted = [], []
+        for engine in ("loop", "vmap"):
+            before = problem.forwards
+            losses.append(run(problem, draw, layers, Block(0, 3), SEED, engine).losses)
+            counted.append(problem.forwards - before)
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-9, atol=1e-12)
+    assert counted == [3, 3]
+
+
+def test_samples_run_one_by_one_where_torch_cannot_vectorise():
+    problem, layers = known("fused-rnn")
+    draw = make("es-sample").estimator.draw
+    with problem.frozen():
+        assert choose_engine(problem, draw, layers[:1]) == Engine("loop")
