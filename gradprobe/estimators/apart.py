@@ -174,10 +174,10 @@ class ApartRead(BlockRead):
 
     def _of_activations(self, readout: ReadOut, layer: Layer) -> torch.Tensor:
         """Moments ``[2, P, B]`` of the samples, some samples at a time."""
-        size, site = self.problem.batch_size, (layer.name, 0)
-        key = (*readout.cotangent, site)
-        inputs = clean_inputs(self.problem, self.layers, self.layout).get(site)
-        total = self.sums.get(key)
+        size = self.problem.batch_size
+        every = clean_inputs(self.problem, self.layers, self.layout, self.draw.derived)
+        sites = [(layer.name, number) for number in range(layer.calls)]
+        clean = [site for site in sites if site in every and (*readout.cotangent, site) in self.sums]
         step = samples_at_once(layer, 3)
         found = []
         for start in range(0, size, step):
@@ -188,8 +188,9 @@ class ApartRead(BlockRead):
                 if ("half", 1, *which) in self.sums:
                     noisy = [self.sums["half", half, *which][start : start + count] for half in (0, 1)]
                     pairs[name] = self._pair(noisy[0], noisy[1]).transpose(0, 1)
-            if total is not None and inputs is not None:
-                axes = sample_axes(inputs, Rows(size, layer.axis))
+            for site in clean:
+                inputs, key = every[site], (*readout.cotangent, site)
+                axes, total = sample_axes(inputs, Rows(size, layer.axis)), self.sums[key]
                 first = self.sums.get(("first", key), torch.zeros_like(total))
                 both = self._pair(first, total - first).narrow(1 + layer.axis, start, count)
                 own = some_samples(inputs, axes, start, count)
