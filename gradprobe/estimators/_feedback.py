@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from gradprobe.core.hooks import Call, first_tensor, intercept, map_tensors, tensors, with_first_tensor
 from gradprobe.core.layer import Layer
+from gradprobe.core.remembered import Remembered
 from gradprobe.core.streams import Streams
 from gradprobe.estimators._slopes import slopes
 from gradprobe.estimators.pulling import Directions
@@ -22,7 +26,13 @@ from gradprobe.problems.problem import Problem
 Feedback = Callable[[str, torch.Tensor], torch.Tensor]
 """What takes a matrix's place on the way back: a function of its parameter's name and its value."""
 
+Back = Callable[[torch.Tensor], list[torch.Tensor]]
+
 SCALES = ("init", "weights")
+
+_DRAWN = Remembered()
+_DRAWN.limit = 2**26
+_LOCK = Lock()
 
 
 @dataclass(frozen=True)
@@ -54,9 +64,9 @@ def matrix_places(problem: Problem) -> dict[str, Place]:
 def fed_back(problem: Problem, layers: Sequence[Layer], feedback: Feedback) -> Directions:
     """The gradient with other matrices on the way back through layers that multiply their inputs by one.
 
-    In each of their calls ``f(x; W)`` becomes ``f(x without gradient; W) + f(x; B) - its own value``: the output and
-    the slopes for the layer's parameters stay, and the input gets ``B^T delta``. All else (activations, norms,
-    residuals, attention's own products, cell states of an LSTM) is differentiated as it is.
+    Each of their calls sees its inputs without their graph, so that the slopes for the layer's parameters stay, and
+    its output brings ``B^T delta`` to the inputs. All else (activations, norms, residuals, attention's own products,
+    cell states of an LSTM) is differentiated as it is.
 
     Args:
         problem: The problem.
@@ -76,8 +86,13 @@ def fed_back(problem: Problem, layers: Sequence[Layer], feedback: Feedback) -> D
         if tensor is None or not _has_gradient(call):
             return output
         matrices = {local: other(name) for local, name in place.matrices.items()}
-        back = place.rule.with_matrices(place.module, matrices, call.args, call.kwargs or {})
-        return with_first_tensor(output, tensor + (back - back.detach()))
+        args, kwargs = map_tensors(torch.Tensor.detach, (call.args, dict(call.kwargs or {})))
+
+        def back(cotangent: torch.Tensor) -> list[torch.Tensor]:
+            return place.rule.error_back(place.module, matrices, args, kwargs, cotangent)
+
+        inputs = [t for t in tensors((call.args, call.kwargs)) if t.is_floating_point()]
+        return with_first_tensor(output, _Bridge.apply(back, tensor, *inputs))
 
     with (
         torch.enable_grad(),
@@ -85,6 +100,21 @@ def fed_back(problem: Problem, layers: Sequence[Layer], feedback: Feedback) -> D
     ):
         calls.restart()
         return slopes(problem, layers)
+
+
+class _Bridge(torch.autograd.Function):
+    """An output as it is, whose error also goes to the inputs by a way of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, back: Back, output: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
+        ctx.back = back
+        return output.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> Any:
+        (cotangent,) = cotangents
+        return None, cotangent, *ctx.back(cotangent)
 
 
 def each_alone(places: Mapping[str, Place]) -> dict[str, str]:
@@ -106,7 +136,7 @@ def _has_gradient(call: Call) -> bool:
 
 
 def uniform(seed: int, name: str, shape: Sequence[int], bound: float) -> torch.Tensor:
-    """Fixed numbers between -bound and bound with a key of their own, float64 on the CPU.
+    """Fixed numbers between -bound and bound with a key of their own, float32 on the CPU.
 
     Args:
         seed: Repetition.
@@ -114,8 +144,13 @@ def uniform(seed: int, name: str, shape: Sequence[int], bound: float) -> torch.T
         shape: Their shape.
         bound: The largest.
     """
-    stream = Streams(seed, 0, "feedback").generator("uniform", "weights", name, 0, 0)
-    return torch.from_numpy(stream.uniform(-bound, bound, tuple(shape)))
+
+    def draw() -> torch.Tensor:
+        stream = Streams(seed, 0, "feedback").generator("uniform", "weights", name, 0, 0)
+        return 2 * torch.from_numpy(stream.random(tuple(shape), dtype=np.float32)) - 1
+
+    with _LOCK:  # they never change, and a training needs them at each step
+        return bound * _DRAWN.get((seed, name, tuple(shape)), draw, lambda t: t.nbytes)
 
 
 def init_size(weight: torch.Tensor) -> float:

@@ -45,20 +45,29 @@ class ConvRule(SignOfInput):
         if not isinstance(x, torch.Tensor) or not _plain(module, own, values, x):
             return super().pull_back(module, own, values, args, kwargs, cotangent, encode)
         with torch.no_grad():
-            found = torch.ops.aten.convolution_backward(
+            found = _backward(
+                module,
                 cotangent.to(x.dtype),
                 torch.sign(x) if encode else x,
                 values["weight"],
                 [cotangent.shape[1]] if "bias" in values else None,
-                module.stride,
-                module.padding,
-                module.dilation,
-                isinstance(module, nn.modules.conv._ConvTransposeNd),
-                module.output_padding,
-                module.groups,
-                [False, "weight" in own, "bias" in own],
+                (False, "weight" in own, "bias" in own),
             )
         return {name: found[1] if name == "weight" else found[2] for name in own}
+
+    def error_back(
+        self,
+        module: nn.Module,
+        matrices: Tensors,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        cotangent: torch.Tensor,
+    ) -> list[torch.Tensor]:
+        """As :meth:`Generic.error_back`; without a forward where the call is plain."""
+        x = args[0] if len(args) == 1 and not kwargs else None
+        if not isinstance(x, torch.Tensor) or not _known(module, ("weight",), matrices, x):
+            return super().error_back(module, matrices, args, kwargs, cotangent)
+        return [_backward(module, cotangent, x, matrices["weight"], None, (True, False, False))[0]]
 
     def pull_back_apart(self, call: Apart) -> dict[str, torch.Tensor]:
         """As :meth:`Generic.pull_back_apart`; where the call is plain, products with the patches under the kernel."""
@@ -86,12 +95,40 @@ def _by_patches(
     return {name: found[name] for name in own}
 
 
+def _backward(
+    module: Any,
+    cotangent: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: list[int] | None,
+    wanted: tuple[bool, bool, bool],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Slopes for input, weight and bias, as far as they are wanted."""
+    return torch.ops.aten.convolution_backward(
+        cotangent,
+        x,
+        weight,
+        bias,
+        module.stride,
+        module.padding,
+        module.dilation,
+        isinstance(module, nn.modules.conv._ConvTransposeNd),
+        module.output_padding,
+        module.groups,
+        list(wanted),
+    )
+
+
 def _plain(module: nn.Module, own: Sequence[str], values: Tensors, x: torch.Tensor) -> bool:
     """Whether the module does nothing but torch's convolution of its own weight and bias, without hooks."""
+    return _known(module, own, values, x) and not (module._forward_hooks or module._forward_pre_hooks)
+
+
+def _known(module: nn.Module, own: Sequence[str], values: Tensors, x: torch.Tensor) -> bool:
+    """Whether the module's forward is nothing but torch's convolution of its own weight and bias."""
     base = next(cls for cls in type(module).__mro__ if cls.__module__ == "torch.nn.modules.conv")
     names = ("forward", "_conv_forward")
     same = all(getattr(type(module), name, None) is getattr(base, name, None) for name in names)
-    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-    known = "weight" in values and set(own) <= {"weight", "bias"}
+    known = "weight" in values and set(own) <= {"weight", "bias"} and "forward" not in vars(module)
     zeros = module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    return same and known and zeros and not hooked and x.ndim == values["weight"].ndim
+    return same and known and zeros and x.ndim == values["weight"].ndim

@@ -136,23 +136,44 @@ class Generic:
 
         return torch.func.vmap(one, in_dims=(1 + axis, *call.axes))(call.cotangents, *given)
 
-    def with_matrices(
-        self, module: nn.Module, values: Tensors, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> torch.Tensor:
-        """The (first) output of a call with other :attr:`matrices`, without hooks; no gradient reaches parameters.
+    def error_back(
+        self,
+        module: nn.Module,
+        matrices: Tensors,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        cotangent: torch.Tensor,
+    ) -> list[torch.Tensor]:
+        """What a cotangent of the (first) output is for the call's inputs if other :attr:`matrices` multiply them.
 
         Args:
-            module: The module.
-            values: Local name of each matrix -> what takes its place.
+            module: The module; its hooks are left out.
+            matrices: Local name of each matrix -> what takes its place.
             args: Positional arguments of the call.
             kwargs: Keyword arguments of the call.
+            cotangent: Shape of the output.
+
+        Returns:
+            One for each floating tensor among the arguments.
         """
-        inside = {name: p.detach() for name, p in module.named_parameters()} | dict(values)
-        placed = {f"module.{name}": value for name, value in inside.items()}
-        output = functional_call(_Unhooked(module), placed, args, dict(kwargs), tie_weights=False)
-        found = first_tensor(output)
-        assert found is not None
-        return found
+        leaves: list[torch.Tensor] = []
+
+        def leaf(t: torch.Tensor) -> torch.Tensor:
+            if t.is_floating_point():
+                t = t.detach().requires_grad_()
+                leaves.append(t)
+            return t
+
+        with torch.enable_grad():
+            args, kwargs = map_tensors(leaf, (args, dict(kwargs)))
+            inside = {name: p.detach() for name, p in module.named_parameters()} | dict(matrices)
+            placed = {f"module.{name}": value for name, value in inside.items()}
+            output = first_tensor(
+                functional_call(_Unhooked(module), placed, args, dict(kwargs), tie_weights=False)
+            )
+            assert output is not None
+            found = torch.autograd.grad(output, leaves, cotangent, allow_unused=True)
+        return [torch.zeros_like(t) if g is None else g for t, g in zip(leaves, found, strict=True)]
 
     def kept(
         self,

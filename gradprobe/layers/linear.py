@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
 from gradprobe.layers import register
-from gradprobe.layers.generic import Apart, SignOfInput
+from gradprobe.layers.generic import Apart, SignOfInput, Tensors
 
 
 @register(
@@ -23,6 +26,19 @@ class LinearRule(SignOfInput):
 
     matrices = ("weight",)
     neurons = -1
+
+    def error_back(
+        self,
+        module: nn.Module,
+        matrices: Tensors,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        cotangent: torch.Tensor,
+    ) -> list[torch.Tensor]:
+        """As :meth:`Generic.error_back`, by a product."""
+        if not isinstance(module, nn.Linear) or "forward" in vars(module):
+            return super().error_back(module, matrices, args, kwargs, cotangent)
+        return [cotangent @ matrices["weight"]]
 
     def pull_back_apart(self, call: Apart) -> dict[str, torch.Tensor]:
         """As :meth:`Generic.pull_back_apart`; where the call is plain, one product for each sample."""
