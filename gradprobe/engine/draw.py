@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 from gradprobe.core.errors import UsageError, one_of, positive, unknown
 from gradprobe.core.spec import label
-from gradprobe.engine.noise import NOISE
+from gradprobe.engine.noise import Structured, canonical, check_place, make_family
 
 Sigma = float | Mapping[str, float]
 
@@ -27,7 +27,8 @@ class Draw:
     Attributes:
         where: ``"activations"`` (the output of a layer) or ``"weights"``.
         injection: ``"layerwise"`` (one layer noisy at a time) or ``"joint"`` (all at once).
-        noise: Family: ``gaussian``, ``laplace``, ``rademacher``.
+        noise: Family, with its options if it has any: ``gaussian``, ``laplace``, ``rademacher``, ``sobol``,
+            ``low-rank(rank=4)``.
         antithetic: Copy k + m/2 of a block of m uses the negative of copy k's noise.
         share: ``"sample"`` (own noise for each data point) or ``"batch"`` (one for all).
         sigma: Standard deviation of the noise, in the units of what it is added to: one number, or
@@ -48,7 +49,8 @@ class Draw:
     def __post_init__(self) -> None:
         for option, allowed in CHOICES.items():
             one_of(option, getattr(self, option), allowed)
-        one_of("noise", self.noise, tuple(NOISE.names()))
+        object.__setattr__(self, "noise", canonical(self.noise))
+        check_place(self.noise, self.where)
         if not isinstance(self.antithetic, bool):
             raise UsageError(f"antithetic must be True or False, not {self.antithetic!r}.")
         for value in self.sigma.values() if isinstance(self.sigma, Mapping) else [self.sigma]:
@@ -84,6 +86,12 @@ class Draw:
     def passes(self) -> int:
         """Forward passes of a copy: one, or two for a derivative (values and their tangents)."""
         return 2 if self.derived else 1
+
+    @property
+    def independent(self) -> bool:
+        """Whether the copies of a block are independent of each other (but for antithetic partners)."""
+        family = make_family(self.noise)
+        return not isinstance(family, Structured) or family.independent
 
     def sigma_of(self, layer: str) -> float:
         """Standard deviation of the noise of a layer.

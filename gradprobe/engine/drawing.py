@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -11,10 +12,12 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.protocols import Runnable
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
-from gradprobe.engine.noise import NOISE, Family
+from gradprobe.engine.noise import Plain, Structured, Wanted, make_family
 from gradprobe.engine.parts import Part, whole
 from gradprobe.engine.sites import Site, dtype_of, site_shapes
 from gradprobe.engine.tiles import fill_copies, laid_out
+
+Shapes = dict[Site, tuple[int, ...]]
 
 
 def make_noise(
@@ -38,25 +41,73 @@ def make_noise(
     if isinstance(copies, Block):
         draw.check_block(copies.copies)
         copies = [whole(copies, draw.antithetic)]
+    if not partners:
+        copies = [replace(part, paired=False) for part in copies]
     on_device = streams.drawn_on == "device" and problem.device.type == "cuda"
     device = problem.device if on_device else torch.device("cpu")
-    family: Family = NOISE.get(draw.noise)()
+    family, shapes = make_family(draw.noise), _shapes(problem, draw, layers)
+    if isinstance(family, Structured):
+        noise = _structured(family, draw, shapes, copies, streams, device)
+    else:
+        assert isinstance(family, Plain)
+        noise = _plain(family, draw, shapes, copies, streams, device)
+    types = {layer.name: dtype_of(problem, layer) for layer in layers}
+    return {site: eps.to(device=problem.device, dtype=types[site[0]]) for site, eps in noise.items()}
+
+
+def noise_refusal(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> str:
+    """Why a draw's family cannot serve layers that are noisy together; empty if it can."""
+    family = make_family(draw.noise)
+    return family.refusal(_shapes(problem, draw, layers)) if isinstance(family, Structured) else ""
+
+
+def _shapes(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> Shapes:
+    """Shape of one copy's noise at each site."""
+    return {
+        (layer.name, number): shape
+        for layer in layers
+        for number, shape in enumerate(site_shapes(problem, draw, layer))
+    }
+
+
+def _plain(
+    family: Plain, draw: Draw, shapes: Shapes, copies: Sequence[Part], streams: Streams, device: torch.device
+) -> dict[Site, torch.Tensor]:
+    """Each site has a sequence of its own."""
+    n = sum(part.copies for part in copies)
     noise = {}
-    for layer in layers:
-        for number, shape in enumerate(site_shapes(problem, draw, layer)):
-            n = sum(part.copies if partners else len(part.drawn) for part in copies)
-            flat = torch.empty(n, math.prod(shape), dtype=torch.float32, device=device)
-            rest = flat
-            for part in copies:
-                key = streams.key(draw.noise, draw.where, layer.name, number, part.block)
-                drawn, rest = rest.split([len(part.drawn), len(rest) - len(part.drawn)])
-                fill_copies(family, key, part.drawn, drawn)
-                if part.paired and partners:
-                    negative, rest = rest.split([len(drawn), len(rest) - len(drawn)])
-                    torch.neg(drawn, out=negative)
-            eps = laid_out(flat, n, shape)
-            noise[layer.name, number] = eps.to(device=problem.device, dtype=dtype_of(problem, layer))
+    for site, shape in shapes.items():
+        rest = flat = torch.empty(n, math.prod(shape), dtype=torch.float32, device=device)
+        for part in copies:
+            key = streams.key(draw.noise, draw.where, *site, part.block)
+            drawn, rest = rest.split([len(part.drawn), len(rest) - len(part.drawn)])
+            fill_copies(family, key, part.drawn, drawn)
+            if part.paired:
+                negative, rest = rest.split([len(drawn), len(rest) - len(drawn)])
+                torch.neg(drawn, out=negative)
+        noise[site] = laid_out(flat, n, shape)
     return noise
+
+
+def _structured(
+    family: Structured,
+    draw: Draw,
+    shapes: Shapes,
+    copies: Sequence[Part],
+    streams: Streams,
+    device: torch.device,
+) -> dict[Site, torch.Tensor]:
+    """All sites at once, one part of a block after another."""
+    lead = int(draw.where == "weights" and draw.share == "sample")
+    found: dict[Site, list[torch.Tensor]] = {site: [] for site in shapes}
+    for part in copies:
+
+        def key(name: str, number: int, block: int = part.block) -> int:
+            return streams.key(draw.noise, draw.where, name, number, block)
+
+        for site, eps in family.noise(Wanted(shapes, lead, part.drawn, key, device)).items():
+            found[site] += [eps, -eps] if part.paired else [eps]
+    return {site: torch.cat(each) if len(each) > 1 else each[0] for site, each in found.items()}
 
 
 def in_layout(noise: dict[Site, torch.Tensor], layout: str) -> dict[Site, torch.Tensor]:

@@ -29,7 +29,7 @@ from gradprobe.engine.engines import Engine
 from gradprobe.engine.forward_mode import tangents, with_tangents
 from gradprobe.engine.graph import Graph
 from gradprobe.engine.moving import drawn_once, moving
-from gradprobe.engine.noise import NOISE, Family
+from gradprobe.engine.noise import Family, make_family
 from gradprobe.engine.parts import Part, whole
 from gradprobe.engine.signs import bytes_kept, opened
 from gradprobe.engine.sites import (
@@ -86,7 +86,7 @@ class Outcome:
     @property
     def family(self) -> Family:
         """The noise family."""
-        return NOISE.get(self.draw.noise)()
+        return make_family(self.draw.noise)
 
 
 def run(

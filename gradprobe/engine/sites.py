@@ -13,13 +13,12 @@ from gradprobe.core.hooks import Call, first_tensor, with_first_tensor
 from gradprobe.core.layer import Layer
 from gradprobe.core.protocols import Runnable
 from gradprobe.engine.draw import Draw
+from gradprobe.engine.noise import Site as Site  # what else deals with sites finds it here
 from gradprobe.engine.storing import AS_IT_IS, Inputs, Storing
 
 if TYPE_CHECKING:
     from gradprobe.engine.graph import Graph
 
-Site = tuple[str, int]
-"""Layer name and call number (activation noise) or parameter number (weight noise)."""
 
 
 @dataclass

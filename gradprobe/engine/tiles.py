@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from gradprobe.engine.noise import Family
+from gradprobe.engine.noise import Plain
 
 TILE = 32_768
 STEP = 16
@@ -29,7 +29,7 @@ WORDS_PER_COUNT = 4
 """64-bit words that Philox makes at each step of its counter."""
 
 
-def sequence(family: Family, key: int, start: int, stop: int) -> torch.Tensor:
+def sequence(family: Plain, key: int, start: int, stop: int) -> torch.Tensor:
     """Numbers ``start`` to ``stop - 1`` of a stream ``[stop - start]``, float32.
 
     Args:
@@ -43,7 +43,7 @@ def sequence(family: Family, key: int, start: int, stop: int) -> torch.Tensor:
     return out
 
 
-def fill_sequence(family: Family, key: int, start: int, out: torch.Tensor) -> None:
+def fill_sequence(family: Plain, key: int, start: int, out: torch.Tensor) -> None:
     """Fill ``out`` with the numbers of a stream from ``start`` on; see :func:`sequence`."""
     stop = start + len(out)
     tiles = range(start // TILE, -(-stop // TILE))
@@ -80,7 +80,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def unit_noise(
-    family: Family, key: int, shape: tuple[int, ...], copies: range, device: torch.device | str = "cpu"
+    family: Plain, key: int, shape: tuple[int, ...], copies: range, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
     """Unit noise of some copies of a block ``[len(copies), *shape]``, float32.
 
@@ -99,7 +99,7 @@ def unit_noise(
     return laid_out(flat, len(copies), shape)
 
 
-def fill_copies(family: Family, key: int, copies: range, out: torch.Tensor) -> None:
+def fill_copies(family: Plain, key: int, copies: range, out: torch.Tensor) -> None:
     """Fill ``out`` ``[len(copies), size]`` with the numbers of some copies; chunks do not change them.
 
     On a CUDA device its own generator is used, with a key for every copy: the 64 bits of the generator's seed and

@@ -56,6 +56,10 @@ def apart_refusal(
         return "the loss is one number for the whole batch, and samples have none of their own"
     if draw.where == "activations" and layer.credit != "sample":
         return "noise in one sample moves other samples' losses there, so it is credited with the copy's loss"
+    if not draw.independent:
+        return (
+            f"under noise={draw.noise} the copies of a block are not independent, so that its halves are not"
+        )
     least = 4 if draw.antithetic else 2
     if block < least:
         return f"a block of {block} has no two halves (at least {least} copies)"

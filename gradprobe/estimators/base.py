@@ -14,6 +14,7 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.level import noisy
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
+from gradprobe.engine.drawing import noise_refusal
 from gradprobe.estimators import ESTIMATORS
 from gradprobe.estimators.blockread import Read
 from gradprobe.estimators.pulling import Directions
@@ -131,8 +132,13 @@ class Estimator:
 
     def refusals(self, problem: Problem, layers: Sequence[Layer]) -> dict[str, str]:
         """Layers that cannot be served -> why not. By default what their draws and read-outs cannot serve."""
+        from gradprobe.estimators.draws import noisy_together
+
         assigned = self.assignment(layers) or {}
         why = {x.name: refusal(problem, x, *assigned[x.name]) for x in layers if x.name in assigned}
+        left = {name: given for name, given in assigned.items() if not why.get(name)}
+        for draw, unit in noisy_together(left, layers):
+            why |= dict.fromkeys((x.name for x in unit), noise_refusal(problem, draw, noisy(unit)))
         return {name: reason for name, reason in why.items() if reason}
 
     def brings(self, problem: Problem, layers: Sequence[Layer]) -> list[Layer]:

@@ -47,7 +47,7 @@ class Hybrid(Estimator):
     def __post_init__(self) -> None:
         whole("es_layers", self.es_layers, 0)
         one_of("encode", self.encode, ("exact", "sign"))
-        _ = self.parts  # their options are checked now
+        object.__setattr__(self, "noise", self.parts[0].noise)  # one way to write it; options are checked now
 
     @property
     def parts(self) -> tuple[Perturbation, Perturbation]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from gradprobe.core.errors import UsageError
 from gradprobe.core.layer import Layer
 from gradprobe.engine.draw import Draw, Sigma
-from gradprobe.engine.noise import NOISE
+from gradprobe.engine.noise import make_family
 from gradprobe.estimators import register
 from gradprobe.estimators.base import Assignment, Estimator
 from gradprobe.estimators.readout import ReadOut
@@ -28,7 +28,7 @@ class Perturbation(Estimator):
         where: ``"activations"`` or ``"weights"``.
         injection: ``"layerwise"`` (one layer noisy at a time) or ``"joint"`` (all at once: one forward a copy
             serves all layers, at a higher variance).
-        noise: ``gaussian``, ``laplace`` or ``rademacher``.
+        noise: ``gaussian``, ``laplace``, ``rademacher``, ``sobol``, or for weights ``low-rank(rank=1)``.
         antithetic: Pairs of copies with opposite noise.
         share: ``"sample"`` (own noise for each data point) or ``"batch"`` (one for all).
         sigma: Standard deviation of the noise: a number, or {layer glob: number}.
@@ -46,7 +46,8 @@ class Perturbation(Estimator):
     encode: str = "exact"
 
     def __post_init__(self) -> None:
-        _ = self.draw, self.readout  # their options are checked now
+        object.__setattr__(self, "noise", self.draw.noise)  # one way to write it; options are checked now
+        self.readout.check_draw(self.draw)
         if self.where == "weights" and self.encode in ("sign-input", "sign-noise"):
             raise UsageError(
                 f"encode={self.encode} has no meaning for weight noise, which sees no input; use encode=sign."
@@ -65,7 +66,7 @@ class Perturbation(Estimator):
     @property
     def target(self) -> str:
         """``smoothed`` for an exact score of losses as they are, else ``surrogate``."""
-        exact = self.encode == "exact" and NOISE.get(self.noise).exact and self.readout.shaping.exact
+        exact = self.encode == "exact" and make_family(self.noise).exact and self.readout.shaping.exact
         return "smoothed" if exact else "surrogate"
 
     def assignment(self, layers: Sequence[Layer]) -> Assignment:

@@ -70,6 +70,18 @@ class ReadOut:
                 "larger block (more copies), or another centre."
             )
 
+    def check_draw(self, draw: Draw) -> None:
+        """Refuse a draw whose copies the centre takes for independent when they are not.
+
+        Raises:
+            UsageError: They depend on each other, and the centre subtracts something of theirs.
+        """
+        if self.shaping.exact and self.shaping.whole and not draw.independent:
+            raise UsageError(
+                f"centre={self.centre} would be biased: under noise={draw.noise} the block's other copies are not independent "
+                "of a copy; use centre=clean."
+            )
+
     @property
     def cotangent(self) -> tuple[str, bool]:
         """What its cotangents depend on; read-outs that share it differ in the encoding of the input at most."""

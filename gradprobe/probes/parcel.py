@@ -12,7 +12,7 @@ import torch
 from torch.serialization import default_restore_location
 
 from gradprobe.core.errors import UsageError
-from gradprobe.engine.noise import NOISE
+from gradprobe.engine.noise import NOISE, family_name
 from gradprobe.layers import RULES, rule_name
 from gradprobe.probes.plan import Task
 from gradprobe.probes.references import Known
@@ -82,7 +82,7 @@ def unpack(data: bytes, worker: int = 0) -> tuple[Problem, Known]:
             f"a worker cannot load the problem ({_short(error)}); define model, loss and estimators in a module "
             f"file that the workers can import, not in a notebook or a session, {HERE}."
         ) from error
-    needed = [("noise", t.draw.noise, NOISE) for t in kinds if t.draw is not None]
+    needed = [("noise", family_name(t.draw.noise), NOISE) for t in kinds if t.draw is not None]
     for what, name, registry in [*needed, *(("layer rule", rule, RULES) for rule in rules)]:
         if name not in registry:
             raise UsageError(

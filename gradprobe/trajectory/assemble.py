@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 
 from gradprobe.core.provenance import environment
+from gradprobe.engine.noise import Integrable
 from gradprobe.estimators.base import Labelled
 from gradprobe.problems.landscape import Function
 from gradprobe.trajectory.request import Request
@@ -110,7 +111,7 @@ def sigma_of(labelled: Labelled, function: Function) -> float:
 def shrinks(labelled: Labelled, function: Function) -> float:
     """Sigma E|eps|, to first order the length of a mean without 1/sigma relative to the gradient; NaN for others."""
     read = reading_of(function, labelled)
-    if read is None or not read.readout.encodes_noise or not hasattr(read.family, "half"):
+    if read is None or not read.readout.encodes_noise or not isinstance(read.family, Integrable):
         return np.nan
     if not read.readout.shaping.exact:
         return np.nan

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from gradprobe.core.streams import Streams
+from gradprobe.engine.noise import Integrable
 from gradprobe.estimators.base import Labelled
 from gradprobe.estimators.bp import BP
 from gradprobe.problems.landscape import Function
@@ -75,7 +76,7 @@ def mean_of(function: Function, labelled: Labelled, copies: int | None, streams:
         check_gradients(function, labelled.label)
         exact = copies is None and labelled.estimator.target == "exact"
         return gradient(function) if exact else _sampled(function, labelled, copies or 1000, streams)
-    integrable = read is not None and hasattr(read.family, "half") and read.readout.shaping.exact
+    integrable = read is not None and isinstance(read.family, Integrable) and read.readout.shaping.exact
     if read is not None and integrable and copies is None and function.at_once:
         return _integrated(function, read)
     return _sampled(function, labelled, copies or 1000, streams)
@@ -91,6 +92,7 @@ class Rule:
     """
 
     def __init__(self, function: Function, reading: Reading, count: int) -> None:
+        assert isinstance(reading.family, Integrable)
         nodes, weights = reading.family.half(count)
         axis = torch.from_numpy(np.concatenate([-nodes, nodes]))
         half = torch.from_numpy(np.concatenate([weights, weights]) / 2)

@@ -13,7 +13,7 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.forward_mode import forward_mode
-from gradprobe.engine.noise import NOISE, Family
+from gradprobe.engine.noise import Family, Plain, make_family
 from gradprobe.engine.tiles import TILE, fill_copies
 from gradprobe.estimators.base import Estimator, Labelled
 from gradprobe.estimators.bp import BP
@@ -77,7 +77,7 @@ class Reading:
     @property
     def family(self) -> Family:
         """The noise family."""
-        return NOISE.get(self.draw.noise)()
+        return make_family(self.draw.noise)
 
     @property
     def sigma(self) -> float:
@@ -109,6 +109,7 @@ class Noise:
         self.drawn = copies // 2 if self.draw.antithetic else copies
         self.dims = dims
         self.length = chunk_length(self.drawn, dims)
+        assert isinstance(reading.family, Plain)
         self.family = reading.family
         self._chunk = -1
         self._noise = torch.empty(0)
@@ -274,7 +275,7 @@ def make_source(
         check_gradients(function)
         return Gradients(function)
     read = reading_of(function, labelled)
-    if read is None:
+    if read is None or not isinstance(read.family, Plain):
         return OneByOne(function, labelled, [streams[int(u)] for u in unit], copies)
     if read.draw.derived:
         check_gradients(function, labelled.label)

@@ -14,6 +14,7 @@ from gradprobe.engine.noise import NOISE
 from gradprobe.engine.tiles import device_key, unit_noise
 from gradprobe.probes.checks import layers_of
 from tests.problems_tiny import classifier
+from tests.truth.checks import PLAIN
 
 HERE = torch.cuda.is_available()
 needs_gpu = pytest.mark.skipif(not HERE, reason="there is no GPU")
@@ -55,7 +56,7 @@ def test_engines_agree_on_the_device(engine: str) -> None:
 
 
 @needs_gpu
-@pytest.mark.parametrize("name", NOISE.names())
+@pytest.mark.parametrize("name", PLAIN)
 def test_noise_on_the_device(name: str) -> None:
     """Parts of a block, other copies, and the distribution (false alarms 1e-6)."""
     family, device = NOISE.get(name)(), torch.device("cuda", torch.cuda.current_device())

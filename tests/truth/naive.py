@@ -20,11 +20,12 @@ from torch import nn
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
-from gradprobe.engine.noise import NOISE
+from gradprobe.engine.noise import Plain, make_family
 from gradprobe.engine.tiles import unit_noise
 from gradprobe.estimators.base import Estimator
 from gradprobe.estimators.readout import ReadOut
 from gradprobe.problems.problem import Problem
+from tests.truth import naive_noise
 from tests.truth.steps import taken_apart
 
 Site = tuple[str, int]
@@ -72,19 +73,26 @@ def all_noise(
     problem: Problem, draw: Draw, layers: Sequence[Layer], block: Block, streams: Streams
 ) -> dict[Site, torch.Tensor]:
     """(layer, call or parameter number) -> unit noise ``[m, *shape]``."""
-    found = {}
+    drawn = block.copies // 2 if draw.antithetic else block.copies
+    family, shapes = make_family(draw.noise), {}
     for layer in layers:
         if draw.where == "activations":
-            shapes = [_one_row(s, layer.axis) if draw.share == "batch" else s for s in layer.outputs]
+            mine = [_one_row(s, layer.axis) if draw.share == "batch" else s for s in layer.outputs]
         else:
             each = (problem.batch_size,) if draw.share == "sample" else ()
-            shapes = [(*each, *s) for s in layer.shapes]
-        for number, shape in enumerate(shapes):
-            key = streams.key(draw.noise, draw.where, layer.name, number, block.index)
-            drawn = block.copies // 2 if draw.antithetic else block.copies
-            eps = unit_noise(NOISE.get(draw.noise)(), key, tuple(shape), range(drawn))
-            found[layer.name, number] = torch.cat([eps, -eps]) if draw.antithetic else eps
-    return found
+            mine = [(*each, *s) for s in layer.shapes]
+        shapes |= {(layer.name, number): tuple(shape) for number, shape in enumerate(mine)}
+    if isinstance(family, Plain):
+        found = {
+            site: unit_noise(
+                family, streams.key(draw.noise, draw.where, *site, block.index), shape, range(drawn)
+            )
+            for site, shape in shapes.items()
+        }
+    else:
+        repeats = int(draw.where == "weights" and draw.share == "sample")
+        found = naive_noise.structured(draw, shapes, repeats, streams, block.index, drawn)
+    return {site: torch.cat([eps, -eps]) if draw.antithetic else eps for site, eps in found.items()}
 
 
 def _one_row(shape, axis):

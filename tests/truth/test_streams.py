@@ -18,11 +18,11 @@ from gradprobe.engine.draw import Draw
 from gradprobe.engine.drawing import make_noise
 from gradprobe.engine.noise import NOISE
 from gradprobe.engine.tiles import unit_noise
+from tests.truth.checks import PLAIN as FAMILIES
 from tests.truth.checks import SEED, check_key_components, known, normal_quantile
 
 ALARM = 1e-6  # false-alarm rate of each statistical test here
 LIMIT = normal_quantile(ALARM / 2)
-FAMILIES = NOISE.names()
 KEY = st.tuples(
     st.integers(0, 2**40),
     st.integers(0, 2**40),
