@@ -78,8 +78,8 @@ class ReadOut:
         """
         if self.shaping.exact and self.shaping.whole and not draw.independent:
             raise UsageError(
-                f"centre={self.centre} would be biased: under noise={draw.noise} the block's other copies are not independent "
-                "of a copy; use centre=clean."
+                f"centre={self.centre} would be biased: under noise={draw.noise} the block's other copies are not "
+                "independent of a copy; use centre=clean."
             )
 
     @property

@@ -46,7 +46,7 @@ def test_mean_differs_from_that_of_es_by_the_fourth_moment_of_the_noise():
     assert test.smallest < float(expected[0] / normal[0]) - 1  # and is told from that of ES
 
 
-@pytest.mark.parametrize(("share", "copies"), [("sample", 16), ("batch", 64)])
+@pytest.mark.parametrize(("share", "copies"), [("sample", 32), ("batch", 64)])
 def test_mean_on_a_quadratic_is_the_gradient(share, copies):
     problem, layers = known("linear")
     truth = naive.pathwise(problem, naive.silent(), layers, Block(0, 1), SEED)
