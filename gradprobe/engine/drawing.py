@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from gradprobe.core.errors import UsageError
 from gradprobe.core.layer import Layer
 from gradprobe.core.protocols import Runnable
 from gradprobe.core.streams import Block, Streams
@@ -97,7 +98,13 @@ def _structured(
     streams: Streams,
     device: torch.device,
 ) -> dict[Site, torch.Tensor]:
-    """All sites at once, one part of a block after another."""
+    """All sites at once, one part of a block after another.
+
+    Raises:
+        UsageError: The family cannot serve sites of these shapes.
+    """
+    if why := family.refusal(shapes):
+        raise UsageError(f"noise={draw.noise} cannot serve layer {next(iter(shapes))[0]!r}: {why}.")
     lead = int(draw.where == "weights" and draw.share == "sample")
     found: dict[Site, list[torch.Tensor]] = {site: [] for site in shapes}
     for part in copies:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from gradprobe.engine.graph import Graph
 
 
-
 @dataclass
 class Segment:
     """Inputs that layers saw under noise, for some copies folded together along the axis of the samples.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gradprobe.core.errors import one_of
 from gradprobe.core.layer import Layer
 from gradprobe.engine.draw import Draw
-from gradprobe.engine.noise import NOISE
+from gradprobe.engine.noise import make_family
 from gradprobe.engine.signs import STORAGE
 from gradprobe.engine.storing import Inputs, Storing
 from gradprobe.estimators.readout import ReadOut
@@ -46,7 +46,7 @@ def storing(
         storage: ``"float32"``, ``"int8"`` or ``"bits"``.
         per_sample: Whether samples are read apart.
     """
-    family = NOISE.get(draw.noise)()
+    family = make_family(draw.noise)
     noise = getattr(family, "of_signs", False) or all(r.encodes_noise for r in readouts)
     inputs = draw.where == "activations" and not per_sample and all(r.encodes_input for r in readouts)
     served = {path: layer.modules[path] for layer in layers for path in layer.modules}

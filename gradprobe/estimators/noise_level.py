@@ -10,7 +10,7 @@ from gradprobe.core.errors import UsageError, one_of
 from gradprobe.core.layer import Layer
 from gradprobe.core.level import Level, level_of
 from gradprobe.engine.draw import Draw, Sigma
-from gradprobe.engine.noise import NOISE
+from gradprobe.engine.noise import make_family
 from gradprobe.estimators import register
 from gradprobe.estimators.base import Assignment, Estimator
 from gradprobe.estimators.readout import ReadOut, refusal
@@ -64,9 +64,10 @@ class NoiseLevel(Estimator):
     per: str = "layer"
 
     def __post_init__(self) -> None:
-        _ = self.draw, self.readout  # their options are checked now
+        object.__setattr__(self, "noise", self.draw.noise)  # one way to write it; options are checked now
+        self.readout.check_draw(self.draw)
         one_of("per", self.per, ("layer", "neuron"))
-        if not NOISE.get(self.noise).exact:
+        if not make_family(self.noise).exact:
             raise UsageError(f"noise={self.noise} has no score of its level; use gaussian or laplace.")
         if self.where == "weights" and self.per == "neuron":
             raise UsageError("weight noise has one sigma for each layer; use per=layer.")

@@ -272,6 +272,9 @@ def test_too_many_coordinates_are_refused_in_one_sentence():
     assert not joint.refusals(problem, [first])
     with pytest.raises(UsageError, match="24,800 coordinates.*injection=layerwise"):
         gp.estimate(problem, "lr(noise=sobol, injection=joint)", copies=2)
+    for given in ("noise-level(noise=sobol)", "lr(noise=sobol)"):  # whatever the estimator refuses by itself
+        with pytest.raises(UsageError, match="21,600 coordinates"):
+            gp.estimate(problem, given, copies=2)
     assert not make("lr(noise=sobol, share=batch)").estimator.refusals(problem, [first, second])
     assert set(make("es(noise=sobol)").estimator.refusals(problem, [first, second])) == {second.name}
 
