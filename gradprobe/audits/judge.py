@@ -77,6 +77,10 @@ class Case:
         room = NEAR * abs(self.gain(self.parts[0])[0])
         return any(x.apart[1] > room or x.apart[2] < -room for x in self.parts[1:])
 
+    def whose(self, part: Part) -> str:
+        """What lengths are told in."""
+        return "the smoothed loss's gradient's" if self._is_smoothed(part) else "the gradient's"
+
     def _is_smoothed(self, part: Part) -> bool:
         own = self.smoothed.get(part.name)
         return own is not None and own[1] >= part.most
@@ -109,12 +113,12 @@ def _unfaulted(case: Case, model: Part, said: Said) -> None:
         also = f", so that {' and '.join(could)} would fit as well as 1"
     if low <= 0 <= high or could:
         said.unshown.append(
-            f"its scale is not shown: its length along the gradient is {spread(value, low, high)} times the "
-            f"gradient's{also}; audit it with more calls (repeats=) or less noise in each."
+            f"its scale is not shown: its length along the gradient is {spread(value, low, high)} times "
+            f"{case.whose(model)}{also}; audit it with more calls (repeats=) or less noise in each."
         )
     else:
         said.findings.append(
-            f"scale: its length along the gradient is {spread(value, low, high)} times the gradient's."
+            f"scale: its length along the gradient is {spread(value, low, high)} times {case.whose(model)}."
         )
     if little := [x.name for x in case.parts[1:] if case.gain(x)[1] <= 0 <= case.gain(x)[2]]:
         said.warnings.append(f"in {named(little)} alone so many calls show no length along the gradient.")
@@ -122,21 +126,29 @@ def _unfaulted(case: Case, model: Part, said: Said) -> None:
 
 def _of_layer(case: Case, part: Part) -> str:
     gain = case.gain(part)
-    text = f"in layer {part.name!r} {_length(gain)}{_looks(gain, case)}"
+    text = f"in layer {part.name!r} {_length(gain, case.whose(part))}{_looks(gain, case)}"
     if part.name in case.swapped:
         text += f"; what is there is the gradient of {case.swapped[part.name]!r}: the order or the names are wrong"
     return f"{text}."
 
 
 def _of_model(case: Case, model: Part) -> str:
-    return f"{_length(case.gain(model))}{_looks(case.gain(model), case)}."
+    gain = case.gain(model)
+    return f"{_length(gain, case.whose(model))}{_looks(gain, case)}{_hint(case, gain)}."
 
 
-def _length(gain: Triple) -> str:
+def _hint(case: Case, gain: Triple) -> str:
+    """The way to what smoothing explains, where it could."""
+    if case.told or case.exact or not 1 / 3 < gain[0] < 3:
+        return ""
+    return "; if its noise is large, tell sigma=: a smoothed loss has a gradient of another length"
+
+
+def _length(gain: Triple, whose: str) -> str:
     if gain[1] <= 0 <= gain[2]:
         return f"there is little or nothing of the gradient in it ({spread(*gain)} times its length)"
     turned = "its sign is turned: " if gain[0] < 0 else ""
-    return f"{turned}its length along the gradient is {spread(*gain)} times the gradient's"
+    return f"{turned}its length along the gradient is {spread(*gain)} times {whose}"
 
 
 def _looks(gain: Triple, case: Case) -> str:
@@ -163,8 +175,8 @@ def judge_direction(case: Case, said: Said) -> None:
     into = said.warnings if case.surrogate else said.problems
     hint = (
         ""
-        if case.told
-        else "; if its noise is large, tell sigma= so that the smoothed gradient is looked at too"
+        if case.told or case.exact
+        else "; if its noise is large, tell sigma=: a smoothed loss has another gradient"
     )
     wrong = [x for x in layers if case.most(x) < WRONG and x.name not in case.swapped]
     for x in wrong[:MOST]:
@@ -183,7 +195,7 @@ def _nearly(case: Case, model: Part, said: Said) -> None:
     if doubted:
         x = doubted[-1]
         where = "" if x is model else f" in layer {x.name!r}"
-        more = "" if case.told else "; a large sigma does that (tell it as sigma=)"
+        more = "" if case.told or case.exact else "; a large sigma does that (tell it as sigma=)"
         said.warnings.append(
             f"its mean{where} departs from the gradient by more than noise: {_at_most(case, x)}{more}."
         )

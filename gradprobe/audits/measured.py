@@ -108,7 +108,7 @@ def terms_of(m: Moments, at: int, exact: bool) -> Terms:
     return Terms(np.diff(totals, axis=-1, prepend=0.0), m.products[0, at], square)
 
 
-def judged(terms: Terms, level: float, exact: bool) -> tuple[Triple, float]:
+def judged(terms: Terms, level: float, exact: bool, doubt: float = 0.0) -> tuple[Triple, float]:
     """Gain with its interval, and the largest cosine that fits.
 
     The gain's interval is Student's over all calls: they are made under independent seeds, each from the same state.
@@ -119,8 +119,11 @@ def judged(terms: Terms, level: float, exact: bool) -> tuple[Triple, float]:
         terms: What was seen.
         level: Share of false alarms.
         exact: Whether there is no noise.
+        doubt: Half the width of the gain's interval that comes of a noisy reference alone.
     """
-    gain = over_calls(terms.along / terms.square, level, exact)
+    mean, low, _ = over_calls(terms.along / terms.square, level, exact)
+    half = math.hypot(mean - low, doubt)
+    gain = (mean, mean - half, mean + half)
     own = terms.along.mean(-1)
     beside = terms.products - own[:, None] * own[None, :] / terms.square
     if exact:
@@ -129,6 +132,7 @@ def judged(terms: Terms, level: float, exact: bool) -> tuple[Triple, float]:
         pseudo, _ = cross(beside, np.diagonal(beside), np.isfinite(own))
         value, error, seeds = mean_se(pseudo)
         least = float(value - t_quantile(1 - level, seeds) * error)
+    least -= 2 * doubt * abs(mean) * terms.square  # of <mu, g>^2/|g|^2
     along = max(abs(gain[1]), abs(gain[2])) ** 2 * terms.square
     least = max(least, 0.0) if math.isfinite(least) else 0.0
     most = math.sqrt(along / (along + least)) if along + least > 0 else math.nan

@@ -13,6 +13,7 @@ from gradprobe.audits.audited import Audited
 from gradprobe.audits.measured import ALARM, MODEL, Part, Terms, Triple, gain_of, judged
 from gradprobe.audits.scale import off
 from gradprobe.core.layer import Layer
+from gradprobe.stats._intervals import t_quantile
 from gradprobe.stats._moments import moments
 
 SHIFTS = 8
@@ -83,21 +84,47 @@ def along_smoothed(
         layers: The layers that were measured.
         exact: Whether there is no noise.
     """
-    halves = [audited.too[f"smoothed {i}"] for i in range(2)]
+    names = sorted(name for name in audited.too if name.startswith("smoothed"))
     found = {}
     for name, own, products in _groups(ds, layers, exact):
-        names = [p for p in own if p in halves[0]]
-        square = sum(float((halves[0][p] * halves[1][p]).sum()) for p in names)
-        if square > 0:
-            along = np.array(
+        parameters = [p for p in own if p in audited.too[names[0]]]
+        along = np.array(  # [part, seed, call]
+            [
                 [
-                    [sum(c[f"smoothed {i}"][p] for p in names for i in range(2)) / 2 for c in calls]
+                    [sum(c[part][p] for p in parameters) for c in calls]
                     for _, calls in sorted(audited.products.items())
                 ]
-            )
-            level = ALARM / (1 if name == MODEL else len(layers))
-            found[name] = judged(Terms(along, products, square), level, exact)
+                for part in names
+            ]
+        )
+        squares = np.array(
+            [
+                [sum(float((audited.too[a][p] * audited.too[b][p]).sum()) for p in parameters) for b in names]
+                for a in names
+            ]
+        )
+        level = ALARM / (1 if name == MODEL else len(layers))
+        square = _square(squares)
+        if square > 0:
+            terms = Terms(along.mean(0), products, square)
+            found[name] = judged(terms, level, exact, _doubt(along, squares, level))
     return found
+
+
+def _square(products: np.ndarray) -> float:
+    """|g|^2 without the noise of the parts: the mean product of different ones."""
+    return float((products.sum() - np.trace(products)) / (len(products) * (len(products) - 1)))
+
+
+def _doubt(along: np.ndarray, products: np.ndarray, level: float) -> float:
+    """Half the width of the gain's interval that comes of the parts' noise, by leaving out one part at a time."""
+    count = len(products)
+    rest = []
+    for i in range(count):
+        kept = np.delete(np.arange(count), i)
+        rest.append(along[kept].mean() / _square(products[np.ix_(kept, kept)]))
+    se = np.sqrt((count - 1) * np.var(rest))
+    return float(t_quantile(1 - level / 2, np.array(float(count))) * se)
 
 
 def _groups(

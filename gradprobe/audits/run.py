@@ -21,7 +21,7 @@ from gradprobe.audits.result import Audit, spread
 from gradprobe.audits.returned import named
 from gradprobe.audits.scale import known_factors
 from gradprobe.audits.seen import Seen, look, look_again
-from gradprobe.audits.smoothed import smoothed_halves
+from gradprobe.audits.smoothed import smoothed_parts
 from gradprobe.core.errors import UsageError, described
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
@@ -141,7 +141,7 @@ def _measured(
     gradient = {k: g for k, g in backprop(problem, layers).items()}
     known = others(gradient)
     smooth = (
-        {} if told.sigma is None else smoothed_halves(problem, layers, told.sigma, told.where, told.root_seed)
+        {} if told.sigma is None else smoothed_parts(problem, layers, told.sigma, told.where, told.root_seed)
     )
     audited = Audited(bench, not seen.deterministic, known.directions | smooth)
     ds = probe(

@@ -13,14 +13,14 @@ from gradprobe.engine.draw import Draw
 from gradprobe.engine.pathwise import pathwise
 from gradprobe.problems.problem import Problem
 
-COPIES = 32
-"""Copies behind each of two independent halves: their product is |g|^2 without the noise of either."""
+PARTS, COPIES = 8, 16
+"""Parts of the reference, and copies in each; products of different parts are |g|^2 without their noise."""
 
 
-def smoothed_halves(
+def smoothed_parts(
     problem: Problem, layers: Sequence[Layer], sigma: float, where: str, root_seed: int
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """Two independent estimates of the gradient of the loss smoothed by Gaussian noise on all layers at once.
+    """Independent estimates of the gradient of the loss smoothed by Gaussian noise on all layers at once.
 
     Args:
         problem: The problem.
@@ -30,8 +30,8 @@ def smoothed_halves(
         root_seed: Root of the noise keys.
 
     Returns:
-        ``"smoothed 0"``, ``"smoothed 1"`` -> direction by parameter; nothing where backprop under noise is not the
-        gradient of the smoothed loss.
+        ``"smoothed 0"``, ``"smoothed 1"``, ... -> direction by parameter; nothing where backprop under noise is not
+        the gradient of the smoothed loss.
     """
     share = "batch" if where == "weights" else "sample"
     draw = Draw(where, injection="joint", share=share, sigma=sigma)
@@ -43,5 +43,5 @@ def smoothed_halves(
         f"smoothed {i}": {
             p: d.double() for p, d in pathwise(problem, draw, noisy, Block(i, COPIES), streams).items()
         }
-        for i in range(2)
+        for i in range(PARTS)
     }

@@ -140,3 +140,19 @@ def test_what_is_no_direction_is_refused_in_one_sentence(value) -> None:
     with pytest.raises(UsageError, match="the function returned") as caught:
         gp.audit(lambda module, batch: value, classifier())
     assert "\n" not in str(caught.value)
+
+
+def test_noise_that_smooths_the_loss_of_a_real_network_is_told_from_a_wrong_length() -> None:
+    """Trained weights: noise of 0.01 on all of them at once more than doubles the gradient (measured here)."""
+    problem = gp.load_problem(checkpoint="trained", batch_size=16)
+    seeds = {"repeats": 4, "seeds": 5}
+
+    def few(module, batch):
+        return right.by_vmap(module, batch, pairs=16)
+
+    without, told = gp.audit(few, problem, **seeds), gp.audit(few, problem, sigma=right.SIGMA, **seeds)
+    assert without.evidence["parts"]["the whole model"]["gain"][1] > 1.1
+    assert any("tell sigma=" in one for one in without.problems), str(without)
+    assert not told.problems, str(told)
+    low, high = told.evidence["smoothed"]["the whole model"]["gain"][1:]
+    assert low < 1 < high
