@@ -15,7 +15,7 @@ import torch
 FOLDER = Path(__file__).parents[1] / "analyses"
 EXTRAS = ("surrogate_bias",)
 """Scripts that need an extra; tests/extras runs them."""
-ALONE = ("bench_capture", "cost_growth", "dependent_blocks")
+ALONE = ("bench_capture", "bench_feedback", "cost_growth", "dependent_blocks")
 """Scripts that start processes or import one another; they get a process of their own."""
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.stem not in EXTRAS)
 

@@ -154,6 +154,7 @@ def test_estimates_of_one_large_block_are_bounded_by_what_is_free(
     layer = layers_of(problem)[0]
     each = bytes_per_copy(problem, Draw(), [layer])
     monkeypatch.setattr("gradprobe.engine.memory.free_memory", lambda device: 2 * 8 * each)
+    monkeypatch.setattr(draws_module, "LITTLE", 0)
     gp.estimate(problem, "lr", copies=23, layers=[layer.name])
     assert sum(sizes) == 23
     assert 1 < max(sizes) < 8
