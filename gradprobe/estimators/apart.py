@@ -25,7 +25,7 @@ from gradprobe.engine.draw import Draw
 from gradprobe.engine.run import Outcome
 from gradprobe.engine.sites import Site
 from gradprobe.engine.storing import Noise
-from gradprobe.estimators.blockread import BlockRead, Read, Reading, Score, Step
+from gradprobe.estimators.blockread import BlockRead, Read, Reading, Score, Step, Waiting
 from gradprobe.estimators.pulling import clean_inputs, cleared
 from gradprobe.estimators.pulling_apart import pull_apart, sample_axes, samples_at_once, some_samples
 from gradprobe.estimators.readout import ReadOut
@@ -139,10 +139,15 @@ class ApartRead(BlockRead):
             at = slice(start, start + count)
             super()._accumulate(("first", key), factor[at], noise[at], score)
 
-    def _pull_each(
+    def _pull_each(self, step: Step, readout: ReadOut, layer: Layer, waiting: Waiting) -> None:
+        super()._pull_each(step, readout, layer, waiting)
+        for site, cotangents in waiting:
+            self._pull_apart(step, readout, layer, site, cotangents)
+
+    def _pull_apart(
         self, step: Step, readout: ReadOut, layer: Layer, site: Site, cotangents: torch.Tensor
     ) -> None:
-        super()._pull_each(step, readout, layer, site, cotangents)
+        """The same for each sample on its own, into the sums of its half."""
         for segment in step.outcome.segments:
             mine, ones = cotangents[segment.copies], self.first[-1][segment.copies]
             rows = Rows(self.problem.batch_size * len(mine), layer.axis)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from gradprobe.core.hooks import tensors
 from gradprobe.core.layer import Layer
 from gradprobe.core.level import noisy
 from gradprobe.core.rows import Rows, along, fold
@@ -18,12 +19,18 @@ from gradprobe.engine.draw import Draw
 from gradprobe.engine.run import Outcome
 from gradprobe.engine.signs import opened
 from gradprobe.engine.sites import Site
-from gradprobe.engine.storing import Noise
-from gradprobe.estimators.pulling import Directions, clean_inputs, cleared, credit, pull
+from gradprobe.engine.storing import Inputs, Noise
+from gradprobe.estimators.pulling import Directions, alike, clean_inputs, cleared, credit, pull, pull_copies
 from gradprobe.estimators.readout import ReadOut, kept_copies
 from gradprobe.problems.problem import Problem
 
 Score = Callable[[torch.Tensor], torch.Tensor]
+
+Waiting = Sequence[tuple[Site, torch.Tensor]]
+"""Calls with noisy inputs, and the cotangents of their copies ``[m, *output]``."""
+
+CHUNK = 2**25
+"""Bytes of the inputs and cotangents of calls that are pulled back at once."""
 
 SMALL = 16_384
 """Numbers of noise in a copy up to which all copies are summed at once; more stay in cache one at a time."""
@@ -170,29 +177,52 @@ class BlockRead:
         noisy = step.outcome.segments[0].inputs
         for layer in self.layers:
             weighted = credit(self.problem, layer, centred) * readout.scale(self.draw, layer.name)
+            waiting: list[tuple[Site, torch.Tensor]] = []
             for number in range(layer.calls):
                 site = (layer.name, number)
                 noise = step.outcome.noise[site][step.at]
                 factor = _spread(weighted.to(noise.dtype), layer, noise.ndim - 1)
                 score = functools.partial(readout.score, step.outcome.family)
                 if site in noisy:
-                    self._pull_each(step, readout, layer, site, factor * score(opened(noise)))
+                    waiting.append((site, factor * score(opened(noise))))
                 else:
                     self._accumulate((*readout.cotangent, site), factor, noise, score)
+                if sum(cotangents.nbytes for _, cotangents in waiting) > CHUNK or number + 1 == layer.calls:
+                    self._pull_each(step, readout, layer, waiting)
+                    waiting = []
 
-    def _pull_each(
-        self, step: Step, readout: ReadOut, layer: Layer, site: Site, cotangents: torch.Tensor
-    ) -> None:
-        alike = {r.encodes_input for r in self.readouts if r.cotangent == readout.cotangent}
-        for segment in step.outcome.segments:
-            mine = cotangents[segment.copies]
-            cotangent = fold(mine, layer.axis)
-            rows = Rows(self.problem.batch_size * len(mine), layer.axis)
-            inputs = cleared(opened(segment.inputs[site]), step.kept[segment.copies], rows)
-            encoded = site in segment.encoded
-            for encode in alike:
-                for name, value in pull(self.problem, layer, inputs, cotangent, encode, encoded).items():
+    def _pull_each(self, step: Step, readout: ReadOut, layer: Layer, waiting: Waiting) -> None:
+        """Pull back the cotangents of calls with noisy inputs: many calls that are alike at once."""
+        encodings = {r.encodes_input for r in self.readouts if r.cotangent == readout.cotangent}
+        for calls, encoded in self._alike(step, layer, waiting):
+            inputs, cotangents = [call[0] for call in calls], torch.stack([call[1] for call in calls])
+            for encode in encodings:
+                found = pull_copies(self.problem, layer, inputs, cotangents, encode, encoded)
+                for name, value in found.items():
                     self._sum((*readout.cotangent, encode, name), value)
+
+    def _alike(
+        self, step: Step, layer: Layer, waiting: Waiting
+    ) -> Iterator[tuple[list[tuple[Inputs, torch.Tensor]], bool]]:
+        """Inputs and cotangents of calls that are alike, and whether signs are kept of them; not too many at once."""
+        calls: list[tuple[Inputs, torch.Tensor]] = []
+        taken, before = 0, False
+        for site, cotangents in waiting:
+            for segment in step.outcome.segments:
+                mine = cotangents[segment.copies]
+                rows = Rows(self.problem.batch_size * len(mine), layer.axis)
+                encoded = site in segment.encoded
+                inputs = opened(segment.inputs[site]) if encoded else segment.inputs[site]
+                inputs = cleared(inputs, step.kept[segment.copies], rows)
+                size = mine.nbytes + sum(t.nbytes for t in tensors(inputs))
+                same = calls and encoded == before and alike(calls[0][0], inputs)
+                if calls and (not same or taken + size > CHUNK):
+                    yield calls, before
+                    calls, taken = [], 0
+                calls.append((inputs, fold(mine, layer.axis)))
+                taken, before = taken + size, encoded
+        if calls:
+            yield calls, before
 
     def _accumulate(self, key: Any, factor: torch.Tensor, noise: Noise, score: Score) -> None:
         """Sum of factor x score over copies, in the memory layout of the noise."""

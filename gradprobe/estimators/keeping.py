@@ -46,8 +46,8 @@ def storing(
         storage: ``"float32"``, ``"int8"`` or ``"bits"``.
         per_sample: Whether samples are read apart.
     """
-    family = make_family(draw.noise)
-    noise = getattr(family, "of_signs", False) or all(r.encodes_noise for r in readouts)
+    of_signs = getattr(make_family(draw.noise), "of_signs", False) and not draw.derived
+    noise = of_signs or all(r.encodes_noise for r in readouts)
     inputs = draw.where == "activations" and not per_sample and all(r.encodes_input for r in readouts)
     served = {path: layer.modules[path] for layer in layers for path in layer.modules}
     modules = {path: problem.twin.get_submodule(path) for path in served}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from gradprobe.core.hooks import Call, intercept, map_tensors
 from gradprobe.core.layer import Layer, paths
 from gradprobe.core.rows import Rows, along
-from gradprobe.engine.memory import bytes_of
+from gradprobe.engine.memory import bytes_of, is_out_of_memory
 from gradprobe.engine.sites import Site
 from gradprobe.engine.storing import Inputs
 from gradprobe.layers import rule_for
+from gradprobe.layers.generic import Copies, Generic
 from gradprobe.problems.problem import Problem
 
 Directions = dict[str, torch.Tensor]
@@ -80,6 +82,109 @@ def pull(
     else:
         pulled = rule.pull_back(module, list(names), values, args, kwargs, cotangent, encode)
     return {full: pulled[name] for name, full in names.items()}
+
+
+def pull_copies(
+    problem: Problem,
+    layer: Layer,
+    inputs: Sequence[Inputs],
+    cotangents: torch.Tensor,
+    encode: bool,
+    encoded: bool = False,
+) -> Directions:
+    """Pull cotangents of calls that are :func:`alike` back to the layer's parameters, and add up.
+
+    One vectorised call does it where it agrees with one call after the other.
+
+    Args:
+        problem: The problem.
+        layer: The layer.
+        inputs: What the n calls saw.
+        cotangents: ``[n, *output]``.
+        encode: Whether the signs of the layer's Jacobian are used.
+        encoded: Whether the inputs are what its rule keeps for that.
+    """
+    given = problem, layer, inputs, cotangents, encode, encoded
+    rule = rule_for(problem.twin.get_submodule(inputs[0][0]))
+    if len(inputs) == 1 or type(rule).pull_back is not Generic.pull_back:
+        return _one_by_one(*given)
+    key = ("copies", inputs[0][0], encode, repr(_frame(inputs[0])))
+    return (_at_once if problem.once(key, lambda: _agree(*given)) else _one_by_one)(*given)
+
+
+def alike(one: Inputs, other: Inputs) -> bool:
+    """Whether two calls of a module differ in the numbers of their tensors at most."""
+    try:
+        return one[0] == other[0] and bool(_frame(one) == _frame(other))
+    except (ValueError, RuntimeError):  # what cannot be compared
+        return False
+
+
+def _frame(inputs: Inputs) -> Any:
+    """Arguments with the shape and type of each tensor in its place."""
+    return map_tensors(lambda t: (tuple(t.shape), t.dtype), inputs[1:])
+
+
+def _one_by_one(
+    problem: Problem,
+    layer: Layer,
+    inputs: Sequence[Inputs],
+    cotangents: torch.Tensor,
+    encode: bool,
+    encoded: bool,
+) -> Directions:
+    sums: Directions = {}
+    for mine, cotangent in zip(inputs, cotangents, strict=True):
+        for name, value in pull(problem, layer, mine, cotangent, encode, encoded).items():
+            sums[name] = sums[name] + value if name in sums else value
+    return sums
+
+
+def _at_once(
+    problem: Problem,
+    layer: Layer,
+    inputs: Sequence[Inputs],
+    cotangents: torch.Tensor,
+    encode: bool,
+    encoded: bool,
+) -> Directions:
+    path = inputs[0][0]
+    module, names = problem.twin.get_submodule(path), layer.modules[path]
+    values = problem.memo(("values", path), lambda: problem.local_values(path))
+    calls = [(args, kwargs) for _, args, kwargs in inputs]
+    copies = Copies(module, list(names), values, calls, cotangents, encode and not encoded)
+    with (
+        warnings.catch_warnings()
+    ):  # torch says that an operation has no batching rule: it is right all the same
+        warnings.filterwarnings("ignore", message=".*performance drop.*", category=UserWarning)
+        pulled = rule_for(module).pull_back_copies(copies)
+    return {full: pulled[name] for name, full in names.items()}
+
+
+def _agree(
+    problem: Problem,
+    layer: Layer,
+    inputs: Sequence[Inputs],
+    cotangents: torch.Tensor,
+    encode: bool,
+    encoded: bool,
+) -> bool:
+    """Whether two calls at once give what they give one by one."""
+    probe = torch.ones_like(cotangents[:2]).cumsum(-1)
+    given = problem, layer, inputs[:2], probe, encode, encoded
+    try:
+        found = _at_once(*given)
+    except Exception as error:  # whatever torch cannot vectorise
+        if is_out_of_memory(error):
+            raise
+        return False
+    looped = _one_by_one(*given)
+    return all(close(found[name], looped[name]) for name in looped)
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two ways to a direction agree."""
+    return bool((a - b).norm() <= 1e-4 * b.norm() + torch.finfo(b.dtype).tiny)
 
 
 def clean_inputs(

@@ -11,7 +11,7 @@ from gradprobe.core.hooks import map_tensors, tensors
 from gradprobe.core.layer import Layer
 from gradprobe.core.rows import Rows
 from gradprobe.engine.storing import Inputs
-from gradprobe.estimators.pulling import Directions, clean_inputs, pull
+from gradprobe.estimators.pulling import Directions, clean_inputs, close, pull
 from gradprobe.layers import rule_for
 from gradprobe.layers.generic import Apart
 from gradprobe.problems.problem import Problem
@@ -106,11 +106,7 @@ def _agree(
     except Exception:  # whatever torch cannot vectorise: one sample after the other is right
         return False
     looped = _one_by_one(problem, layer, some, axes, probe, encode)
-    return all(_close(found[name], looped[name]) for name in looped)
-
-
-def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return bool((a - b).norm() <= 1e-4 * b.norm() + torch.finfo(b.dtype).tiny)
+    return all(close(found[name], looped[name]) for name in looped)
 
 
 def check_apart(problem: Problem, layer: Layer, encode: bool) -> None:
@@ -135,7 +131,7 @@ def check_apart(problem: Problem, layer: Layer, encode: bool) -> None:
                 sums = {name: total + mine[name] for name, total in sums.items()}
         except Exception:  # whatever a module makes of a single sample
             return False
-        return all(_close(sums[name], whole[name]) for name in whole)
+        return all(close(sums[name], whole[name]) for name in whole)
 
     if not problem.once(("adds up", layer.name, encode), adds_up):
         raise UsageError(
