@@ -12,6 +12,7 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
+from gradprobe.report.intermediates import SAID, intermediates, size, times
 from gradprobe.report.plain_words import verdict
 from gradprobe.report.tables import Range, by_layer, notes, summary
 
@@ -40,6 +41,10 @@ def show(ds: xr.Dataset, console: Console, copies: Range = None, reference: str 
     details = by_layer(ds, reference)
     if len(details) <= MOST_ROWS:
         console.print(_layer_table(details))
+    taken = intermediates(ds)
+    if len(taken):
+        console.print(_storage_table(taken))
+        console.print(SAID, highlight=False)
     for note in notes(ds):
         console.print(f"- {note}", highlight=False, markup=False)
 
@@ -62,6 +67,8 @@ def write(ds: xr.Dataset, folder: Path, copies: Range = None, reference: str = "
         "model": summary(ds, copies, reference, "model").reset_index(),
         "layers": by_layer(ds, reference),
     }
+    if len(taken := intermediates(ds)):
+        tables["storage"] = taken
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)
     return [folder / f"{name}.csv" for name in tables]
@@ -100,6 +107,17 @@ def _layer_table(table: pd.DataFrame) -> Table:
         shown = "" if layer == before else str(layer)
         out.add_row(shown, str(method), cell("cosine", row["cosine"]), *intervals, *plain)
         before = layer
+    return out
+
+
+def _storage_table(table: pd.DataFrame) -> Table:
+    out = Table(title="Intermediates of a copy", title_justify="left")
+    for column in ("method", "layer"):
+        out.add_column(column, no_wrap=True)
+    for column in ("as kept", "as numbers", "times less"):
+        out.add_column(column, justify="right")
+    for method, layer, kept, numbers, less in table.itertuples(index=False):
+        out.add_row(method, layer, size(kept), size(numbers), times(less))
     return out
 
 
