@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 from gradprobe.core.errors import UsageError, one_of, positive, unknown
 from gradprobe.core.spec import label
-from gradprobe.engine.noise import Structured, canonical, check_place, make_family
+from gradprobe.engine.noise import canonical, check_place, is_structured, make_family
 
 Sigma = float | Mapping[str, float]
 
@@ -91,7 +91,7 @@ class Draw:
     def independent(self) -> bool:
         """Whether the copies of a block are independent of each other (but for antithetic partners)."""
         family = make_family(self.noise)
-        return not isinstance(family, Structured) or family.independent
+        return not is_structured(family) or family.independent
 
     def sigma_of(self, layer: str) -> float:
         """Standard deviation of the noise of a layer.

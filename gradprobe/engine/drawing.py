@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 
@@ -13,7 +14,7 @@ from gradprobe.core.layer import Layer
 from gradprobe.core.protocols import Runnable
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
-from gradprobe.engine.noise import Plain, Structured, Wanted, make_family
+from gradprobe.engine.noise import Plain, Structured, Wanted, is_structured, make_family
 from gradprobe.engine.parts import Part, whole
 from gradprobe.engine.sites import Site, dtype_of, site_shapes
 from gradprobe.engine.tiles import fill_copies, laid_out
@@ -47,11 +48,10 @@ def make_noise(
     on_device = streams.drawn_on == "device" and problem.device.type == "cuda"
     device = problem.device if on_device else torch.device("cpu")
     family, shapes = make_family(draw.noise), _shapes(problem, draw, layers)
-    if isinstance(family, Structured):
+    if is_structured(family):
         noise = _structured(family, draw, shapes, copies, streams, device)
     else:
-        assert isinstance(family, Plain)
-        noise = _plain(family, draw, shapes, copies, streams, device)
+        noise = _plain(cast(Plain, family), draw, shapes, copies, streams, device)
     types = {layer.name: dtype_of(problem, layer) for layer in layers}
     return {site: eps.to(device=problem.device, dtype=types[site[0]]) for site, eps in noise.items()}
 
@@ -59,7 +59,7 @@ def make_noise(
 def noise_refusal(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> str:
     """Why a draw's family cannot serve layers that are noisy together; empty if it can."""
     family = make_family(draw.noise)
-    return family.refusal(_shapes(problem, draw, layers)) if isinstance(family, Structured) else ""
+    return family.refusal(_shapes(problem, draw, layers)) if is_structured(family) else ""
 
 
 def _shapes(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> Shapes:
