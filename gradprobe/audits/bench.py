@@ -122,9 +122,10 @@ class Bench:
         with standing_in(self._listed), torch.enable_grad():
             try:
                 value = self.function(self.module, batch)
-            except UsageError:
-                raise
             except Exception as error:
+                self._renew()
+                if isinstance(error, UsageError):
+                    raise
                 raise UsageError(
                     f"the function fails when it is called with the module and (inputs, target): {one_line(error)}."
                 ) from error

@@ -156,3 +156,17 @@ def test_noise_that_smooths_the_loss_of_a_real_network_is_told_from_a_wrong_leng
     assert not told.problems, str(told)
     low, high = told.evidence["smoothed"]["the whole model"]["gain"][1:]
     assert low < 1 < high
+
+
+def test_the_audit_of_code_written_by_hand_agrees_with_the_probe_of_the_same_method() -> None:
+    """Likelihood ratio on all layers at once: price and gain of a call of n copies are those of n copies."""
+    problem = classifier()
+    of_audit = gp.audit(right.likelihood_ratio, problem).evidence["parts"]["the whole model"]
+    ds = gp.probe(problem, ["lr(injection=joint)"], sigma=right.SIGMA, copies=400, block=PAIRS, seeds=5)
+    law = gp.stats.alignment(ds, over="model").isel(estimator=0)
+    for name in ("price", "half_copies"):
+        value, low, high = (PAIRS * x for x in of_audit[name])
+        assert low < float(law[f"{name}_high"])
+        assert high > float(law[f"{name}_low"])
+        assert value == pytest.approx(float(law[name]), rel=0.35)
+    assert of_audit["gain"][1] < float(law["gain"]) < of_audit["gain"][2]
