@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradprobe.audits.returned import named
+from gradprobe.checkup.finding import named
 from gradprobe.problems.state import Watch
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from gradprobe.audits.measured import Part, Triple
 from gradprobe.audits.result import spread
-from gradprobe.audits.returned import named
 from gradprobe.audits.scale import NEAR, looks_like, off, spelled, within
+from gradprobe.checkup.finding import named
 
 WRONG, DOUBTFUL = 0.9, 0.99
 """Cosines with the gradient below which a direction is wrong, or worth a warning: smoothing alone seldom goes below

@@ -9,8 +9,8 @@ from gradprobe.audits.held import is_generator
 from gradprobe.audits.judge import Said
 from gradprobe.audits.measured import Part
 from gradprobe.audits.result import spread
-from gradprobe.audits.returned import named
 from gradprobe.audits.seen import Seen
+from gradprobe.checkup.finding import named
 
 DRIFT = 1e-4
 """Relative change of the weights in one call from which on it is no rounding."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from gradprobe.audits.returned import named
+from gradprobe.checkup.finding import named
 from gradprobe.core.errors import UsageError, one_of, positive, unknown, whole
 from gradprobe.probes.checks import check_problem
 from gradprobe.problems.problem import Problem

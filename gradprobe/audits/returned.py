@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,9 +112,3 @@ def _tensor(name: str, value: Any) -> torch.Tensor:
         raise UsageError(
             f"the function returned {described(value)} for {name!r}; it must return a tensor for each parameter."
         ) from None
-
-
-def named(names: Sequence[str], most: int = 4) -> str:
-    """Names as text: ``'a', 'b' and 3 more``."""
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -18,10 +18,10 @@ from gradprobe.audits.measured import measure
 from gradprobe.audits.others import along_smoothed, others, swapped
 from gradprobe.audits.request import Told, problem_of
 from gradprobe.audits.result import Audit, spread
-from gradprobe.audits.returned import named
 from gradprobe.audits.scale import known_factors
 from gradprobe.audits.seen import Seen, look, look_again
 from gradprobe.audits.smoothed import smoothed_parts
+from gradprobe.checkup.finding import named
 from gradprobe.core.errors import UsageError, described
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
