@@ -18,6 +18,7 @@ import xarray as xr
 from gradprobe.core.errors import UsageError, unknown
 from gradprobe.stats._groups import Over, check_groups, group_layers
 from gradprobe.stats._intervals import mean_se, t_quantile
+from gradprobe.store.levels import level_mask, one_kind
 from gradprobe.store.paths import check_probed
 
 Array = npt.NDArray[np.float64]
@@ -105,7 +106,7 @@ def moments(
     A sum is NaN where one of its terms is (not there yet, failed); only for groups and the model, a layer that
     the estimator refused in every seed counts as a direction of zero: it adds nothing to ``dot`` and ``sqnorm``,
     and its |g|^2 counts. That norm is taken from the estimators that serve the layer; a layer that every
-    estimator refuses is not probed and left out.
+    estimator refuses is not probed and left out. So are levels of noise, unless a group or model has nothing else.
 
     Args:
         ds: Results (:mod:`gradprobe.store.schema`).
@@ -132,16 +133,17 @@ def moments(
         return layers
     if scale == "unit-gain":
         layers = _unit_gain(layers, copies)
-    return _grouped(_zero_refused(layers), over)
+    levels = level_mask(ds)
+    return _grouped(_zero_refused(layers), over, np.array([levels[g].all() for g in groups]))
 
 
-def _grouped(layers: Moments, over: Over) -> Moments:
-    """Sums over groups of layers, or over all of them."""
+def _grouped(layers: Moments, over: Over, levels: Mask) -> Moments:
+    """Sums over groups of layers, or over all of them; levels of noise only where a sum has nothing else."""
     names = layers.coords["layer"]
     rest = _drop(layers.coords, "layer")
     if not isinstance(over, Mapping):
-        return _sum(layers, [np.arange(len(names))], rest, {"over": "model"})
-    members = group_layers(names, over)
+        return _sum(layers, [one_kind(np.arange(len(names)), levels)], rest, {"over": "model"})
+    members = {name: one_kind(places, levels) for name, places in group_layers(names, over).items()}
     numel = [sum(layers.coords["numel"][1][i] for i in g) for g in members.values()]
     own: dict[str, Any] = {"group": list(members), "numel": ("group", numel)}
     own["layers"] = ("group", [", ".join(names[i] for i in g) for g in members.values()])

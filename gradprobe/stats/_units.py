@@ -12,6 +12,7 @@ import xarray as xr
 from gradprobe.core.errors import unknown
 from gradprobe.stats._groups import Over, check_groups, group_layers
 from gradprobe.stats._moments import OVER, check_dims
+from gradprobe.store.levels import level_mask, one_kind
 from gradprobe.store.paths import check_probed
 
 Array = npt.NDArray[np.float64]
@@ -109,13 +110,14 @@ def groups_of(ds: xr.Dataset, over: Over) -> tuple[list[str], list[Places]]:
     names = [str(ds["layer"].values[g[0]]) for g in layers]
     if over == "layer":
         return names, layers
+    levels = level_mask(ds)
     if over == "model":
-        return ["model"], [np.arange(order.size)]
+        return ["model"], [one_kind(np.arange(order.size), levels)]
     if isinstance(over, str):
         raise unknown("over", over, OVER)
     check_groups(over)
     members = group_layers(names, over)
-    return list(members), [np.concatenate([layers[i] for i in g]) for g in members.values()]
+    return list(members), [one_kind(np.concatenate([layers[i] for i in g]), levels) for g in members.values()]
 
 
 def _values(ds: xr.Dataset, name: str, *more: str) -> Array:
