@@ -347,6 +347,7 @@ def _report(run: Path, out: Path, copies: tuple[int, int] | None, reference: str
     from gradprobe.plots import PLOTS
     from gradprobe.report.batches import show_batches
     from gradprobe.report.text import show, write
+    from gradprobe.store.levels import levels_beside, main_part
     from gradprobe.store.run import open_run
 
     ds = open_run(run)
@@ -358,6 +359,11 @@ def _report(run: Path, out: Path, copies: tuple[int, int] | None, reference: str
     ds = ds.isel(batch=0) if "batch" in ds.dims else ds
     show(ds, console, copies, reference)
     files += write(ds, out, copies, reference)
+    levels = levels_beside(ds)
+    if levels is not None:
+        PLOTS.get("similarity")(levels, save=out / "levels")
+        files += [out / f"levels.{end}" for end in ("png", "pdf", "json")]
+    ds, reference = main_part(ds, reference)
     for entry in (e for e in PLOTS if e.meta.get("report")):
         own = {name: value for name, value in options.items() if name in entry.meta.get("options", ())}
         PLOTS.get(entry.name)(ds, reference=reference, save=out / entry.name, **own)

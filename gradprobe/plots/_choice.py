@@ -12,6 +12,7 @@ from gradprobe.core import spec
 from gradprobe.core.errors import unknown
 from gradprobe.stats._groups import chosen_layers
 from gradprobe.stats._names import listed
+from gradprobe.store.levels import levels_part, main_part, reference_of_levels
 from gradprobe.store.paths import check_probed
 
 
@@ -43,6 +44,24 @@ def choose_estimators(ds: xr.Dataset, given: str | Sequence[str] | None) -> list
             raise unknown("estimator", text, known)
         chosen.append(name)
     return list(dict.fromkeys(chosen))
+
+
+def shown_part(
+    ds: xr.Dataset, reference: str, estimators: str | Sequence[str] | None, layers: str | Sequence[str] | None
+) -> tuple[xr.Dataset, str]:
+    """What a figure shows of a run that holds levels of noise, and what it holds them against.
+
+    The weights, unless nothing but levels, or methods for levels, was named or is there; levels are held against
+    ``smoothed``.
+    """
+    levels = levels_part(ds)
+    if levels is None:
+        return ds, reference
+    own, methods = set(choose_layers(levels, None)), set(choose_estimators(levels, None))
+    named = layers is not None and set(choose_layers(ds, layers)) <= own
+    if named or (estimators is not None and set(choose_estimators(ds, estimators)) <= methods):
+        return levels, reference_of_levels(levels, reference)
+    return main_part(ds, reference)
 
 
 def choose_layers(ds: xr.Dataset, given: str | Sequence[str] | None) -> list[str]:

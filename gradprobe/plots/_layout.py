@@ -119,7 +119,7 @@ def titles(panels: list[Panel], width: float) -> list[str]:
         width: Width of one panel in inches.
     """
     letters = int(width * 72 / (LETTER * TITLE_SIZE))
-    weights = [f"{p.numel:,} weights" for p in panels]
+    weights = [f"{p.numel:,} {p.of if p.numel != 1 else p.of.removesuffix('s')}" for p in panels]
     short = [f"{p.name} · {w}" for p, w in zip(panels, weights, strict=True)]
     if max(map(len, short)) <= letters:
         return [literal(x) for x in short]

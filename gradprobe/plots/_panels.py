@@ -11,6 +11,7 @@ import xarray as xr
 
 from gradprobe import stats
 from gradprobe.plots._choice import Choice
+from gradprobe.store.levels import level_mask, one_kind
 
 Array = npt.NDArray[np.float64]
 
@@ -74,9 +75,10 @@ class Panel:
     Attributes:
         name: Name of the layer, or what the model's panel is called.
         over: ``layer`` or ``model``.
-        numel: Number of weights.
+        numel: Number of weights (or levels of noise).
         curves: One per method, in the order that was asked for.
         theory: ``copies`` and ``cosine`` of random directions in all its weights; empty if not asked for.
+        of: What is counted: weights, or levels.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Panel:
     numel: int
     curves: list[Curve]
     theory: dict[str, Array] = field(default_factory=dict)
+    of: str = "weights"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
@@ -105,7 +108,7 @@ def layer_panels(ds: xr.Dataset, estimators: list[str], layers: list[str], choic
     found = _Numbers(ds, "layer", choice)
     numel = {name: int(found.numel[found.layers.index(name)]) for name in layers}
     return [
-        Panel(name, "layer", d, found.curves(ds, estimators, name), _theory(ds, d, choice))
+        Panel(name, "layer", d, found.curves(ds, estimators, name), _theory(ds, d, choice), _kind(ds, name))
         for name, d in numel.items()
     ]
 
@@ -114,8 +117,14 @@ def model_panel(ds: xr.Dataset, estimators: list[str], choice: Choice) -> Panel:
     """The panel of the whole model: everything that was probed, whatever layers are shown."""
     name = "model, unit gain" if choice.scale == "unit-gain" else "model"
     curves = _Numbers(ds, "model", choice).curves(ds, estimators, None)
-    numel = int(ds["numel"].sum())
-    return Panel(name, "model", numel, curves, _theory(ds, numel, choice))
+    levels = level_mask(ds)
+    numel = int(ds["numel"].values[one_kind(np.arange(levels.size), levels)].sum())
+    kind = "levels" if levels.all() else "weights"
+    return Panel(name, "model", numel, curves, _theory(ds, numel, choice), kind)
+
+
+def _kind(ds: xr.Dataset, layer: str) -> str:
+    return "levels" if level_mask(ds)[ds["layer"].values == layer].all() else "weights"
 
 
 def _theory(ds: xr.Dataset, numel: int, choice: Choice) -> dict[str, Array]:

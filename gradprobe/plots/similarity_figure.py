@@ -10,10 +10,11 @@ import xarray as xr
 
 from gradprobe.core.errors import UsageError, unknown
 from gradprobe.plots import _draw, _layout, register
-from gradprobe.plots._choice import Choice, choose_estimators, choose_layers
+from gradprobe.plots._choice import Choice, choose_estimators, choose_layers, shown_part
 from gradprobe.plots._panels import Panel, layer_panels, model_panel
 from gradprobe.plots._save import finish, made_from
 from gradprobe.plots._style import PaperFigure, inches, paper
+from gradprobe.store.levels import level_mask
 
 REFERENCES = {"bp": "backprop", "smoothed": "the smoothed gradient"}
 _OPTIONS = {"xscale": ("log", "linear"), "band": ("interval", "std"), "scale": ("raw", "unit-gain")}
@@ -47,7 +48,8 @@ def similarity(
     where the target is a surrogate). Line: mean over seeds. Shading: pointwise band over seeds. Thin dashes:
     the fitted alignment law. Strip at the right (infinitely many copies): the ceiling with its 95 % interval,
     only where it is resolved. Methods that are equal in a layer (a hybrid and its part) are striped. What is
-    missing is named in the panel. All numbers come from :mod:`gradprobe.stats`.
+    missing is named in the panel. Levels of noise are drawn by themselves, against ``smoothed``: where a run holds
+    nothing else, or nothing else was named. All numbers come from :mod:`gradprobe.stats`.
 
     Source: Fig. 5 of arXiv 2403.12320v1; law, ceilings and the model's panel are additions.
 
@@ -85,6 +87,7 @@ def similarity(
         if value not in _OPTIONS[kind]:
             raise unknown(kind, value, _OPTIONS[kind])
     size = inches(width)
+    ds, reference = shown_part(ds, reference, estimators, layers)
     choice = Choice(reference, scale, level, band, law, theory)
     labels, names = choose_estimators(ds, estimators), choose_layers(ds, layers)
     plans = [label for label in labels if label.startswith("planned(")]
@@ -179,4 +182,9 @@ def caption(ds: xr.Dataset, panels: list[Panel], choice: Choice) -> str:
             else "layers with their own gains"
         )
         said.append(f"Whole model: sum over the probed layers, {how}.")
+    if level_mask(ds).all():
+        said.append(
+            "These are levels of noise: the cosine of a single number is 1 or -1, and its mean over seeds says how "
+            "often the sign is right."
+        )
     return " ".join(said)

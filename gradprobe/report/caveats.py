@@ -12,6 +12,7 @@ from gradprobe.report import kinds as c
 from gradprobe.report.wording import MOST_NAMES, cosine_text, listed, name_text
 from gradprobe.stats._law import ENOUGH_BLOCKS, ENOUGH_SEEDS
 from gradprobe.store.assemble import attribute
+from gradprobe.store.levels import level_mask
 
 UNEVEN = 0.02
 """Loss of the model's ceiling by unequal gains that is worth a sentence: about what 0.9 against 0.92 is."""
@@ -54,6 +55,7 @@ def caveats(ds: xr.Dataset, reference: str, table: pd.DataFrame, tests: xr.Datas
         *_small(table),
         *_surrogate(ds, reference, table),
         *_incomplete(ds, table),
+        *_levels(ds),
         *_warned(ds),
         _scope(ds, reference, table),
     ]
@@ -125,6 +127,12 @@ def _incomplete(ds: xr.Dataset, table: pd.DataFrame) -> list[str]:
     if any(refused.values()):
         found.append("In the whole model a layer that a method does not serve counts as 0.")
     return found
+
+
+def _levels(ds: xr.Dataset) -> list[str]:
+    if not level_mask(ds).all():
+        return []
+    return ["These are levels of noise, no weights: the whole model is all of them together."]
 
 
 def _warned(ds: xr.Dataset) -> list[str]:

@@ -22,6 +22,7 @@ from gradprobe.report.tables import FEWEST, Range
 from gradprobe.stats._grid import within
 from gradprobe.stats._numbers import check_cosine
 from gradprobe.store.files import check_writable, write_atomically
+from gradprobe.store.levels import main_part
 from gradprobe.store.paths import check_probed
 from gradprobe.store.run import open_run
 
@@ -93,6 +94,7 @@ def make_context(ds: Any, *, reference: str = "bp", copies: Range = None, cosine
     one = one_run(ds)
     check_probed(one)
     one_of("reference", reference, [str(r) for r in one["reference"].values])
+    one, reference = main_part(one, reference)
     if copies is not None:
         within(one["copies"].values, copies, FEWEST)
     return Context(ds, one, reference, copies, check_cosine(cosine))

@@ -21,6 +21,7 @@ from gradprobe.report.wording import name_text, said
 from gradprobe.stats._numbers import check_cosine
 from gradprobe.store.along import is_comparison
 from gradprobe.store.assemble import attribute
+from gradprobe.store.levels import levels_beside, main_part, reference_of_levels
 from gradprobe.store.paths import check_probed
 
 DIMS = ("reference", "estimator", "parameter", "seed", "copies")
@@ -102,6 +103,8 @@ def verdict(ds: xr.Dataset, reference: str = "bp", cosine: float = TARGET, exact
     cells need effects of 16 standard errors. The model's claims are corrected over methods. Intervals are 95 %, of
     single numbers. Methods without noise need no test. All of it is about this batch.
 
+    Levels of noise have claims of their own, held against ``smoothed`` and corrected by themselves.
+
     Args:
         ds: Results of one batch and one setting.
         reference: What estimates are held against, ``bp`` (default) or another of the run.
@@ -130,21 +133,35 @@ def verdict(ds: xr.Dataset, reference: str = "bp", cosine: float = TARGET, exact
         )
     if reference not in ds["reference"].values:
         raise unknown("reference", reference, [str(r) for r in ds["reference"].values])
+    levels = levels_beside(ds)
+    ds, reference = main_part(ds, reference)
     laws, tests = laws_of(ds, reference), sound(ds, reference)
     both = [claims(ds, over, reference, targets, laws, tests) for over in ("model", "layer")]
-    table = pd.concat(both, ignore_index=True)
+    beside = [] if levels is None else [_of_levels(levels, reference, targets)]
+    table = pd.concat(both + beside, ignore_index=True)
     refused = attribute(ds, "refused") or {}
     rows: list[Any] = table.to_dict("records")
+    own = rows[: len(rows) - sum(map(len, beside))]
     table["sentence"] = [_sentence(row, targets.cosine, refused) for row in rows]
     sentences = [
-        *model_sentences([row for row in rows if row["over"] == "model"], targets.cosine),
+        *model_sentences([row for row in own if row["over"] == "model"], targets.cosine),
         *(uneven_sentences(uneven(ds, reference, laws["model"]), laws["layer"]) if laws else []),
-        *layer_sentences([row for row in rows if row["over"] == "layer"], targets.cosine),
-        *caveats(ds, reference, table, tests),
+        *layer_sentences([row for row in own if row["over"] == "layer"], targets.cosine),
+        *caveats(ds, reference, table[: len(own)], tests),
     ]
+    if levels is not None:
+        held = reference_of_levels(levels, reference)
+        sentences.append(f"Levels of noise are no part of the whole model and are held against {held}.")
+        sentences += layer_sentences(rows[len(own) :], targets.cosine)
     facts = {"problem": str(ds.attrs.get("problem", "")), "reference": reference}
     words = meanings(set(table["kind"]), bool(table["declared"].any()), targets.cosine, targets.exact)
     return Verdict(tuple(sentences), table, words, facts | {"cosine": targets.cosine, "exact": targets.exact})
+
+
+def _of_levels(levels: xr.Dataset, reference: str, targets: c.Targets) -> pd.DataFrame:
+    """Claims of levels of noise that were probed beside weights."""
+    held = reference_of_levels(levels, reference)
+    return claims(levels, "layer", held, targets, laws_of(levels, held), sound(levels, held))
 
 
 def one_setting(ds: xr.Dataset) -> xr.Dataset:

@@ -10,6 +10,7 @@ import xarray as xr
 
 from gradprobe import stats
 from gradprobe.core.errors import UsageError
+from gradprobe.store.levels import levels_part, weights_part
 
 Range = tuple[int, int] | None
 
@@ -156,7 +157,8 @@ def notes(ds: xr.Dataset) -> list[str]:
             f"Sta. needs {FEWEST} stored points, this run has {ds.sizes['copies']}: probe more copies."
         )
     found.extend(_of_the_law(ds))
-    for label, share in stats.coverage(ds).to_series().items():
+    weights, levels = weights_part(ds), levels_part(ds)
+    for label, share in stats.coverage(weights).to_series().items() if weights is not None else ():
         if share < 0.9995:
             found.append(
                 f"{label}: the layers that it serves hold {share:.1%} of the gradient's squared length; in the whole "
@@ -184,8 +186,9 @@ def notes(ds: xr.Dataset) -> list[str]:
     for layer in attribute(ds, "layers") or []:
         if layer["note"]:
             found.append(f"Layer {layer['name']!r}: {layer['note']}.")
-    for label, refused in (attribute(ds, "refused") or {}).items():
-        found.extend(f"{label} does not serve layer {name!r}: {why}." for name, why in refused.items())
+    for part in (p for p in (weights, levels) if p is not None):
+        for label, refused in (attribute(part, "refused") or {}).items():
+            found.extend(f"{label} does not serve layer {name!r}: {why}." for name, why in refused.items())
     status = ds["status"]
     for word, text in (
         ("failed", "failed"),

@@ -15,6 +15,7 @@ from rich.table import Table
 from gradprobe.report.intermediates import SAID, intermediates, size, times
 from gradprobe.report.plain_words import verdict
 from gradprobe.report.tables import Range, by_layer, notes, summary
+from gradprobe.store.levels import levels_beside, main_part, reference_of_levels
 
 MOST_ROWS = 60
 ROUNDING = 1e-14
@@ -33,6 +34,8 @@ def show(ds: xr.Dataset, console: Console, copies: Range = None, reference: str 
     for sentence in verdict(ds, reference).lines:
         console.print(f"- {sentence}", highlight=False, markup=False)
     console.print()
+    whole, levels = ds, levels_beside(ds)
+    ds, reference = main_part(ds, reference)
     shown = (int(ds["copies"][0]), int(ds["copies"][-1])) if copies is None else copies
     span = f"Acc. and Sta. over {shown[0]} to {shown[1]} copies, mean over seeds"
     for over, title in (("layer", "Mean over layers"), ("model", "Whole model")):
@@ -45,7 +48,11 @@ def show(ds: xr.Dataset, console: Console, copies: Range = None, reference: str 
     if len(taken):
         console.print(_storage_table(taken))
         console.print(SAID, highlight=False)
-    for note in notes(ds):
+    if levels is not None:
+        held = reference_of_levels(levels, reference)
+        title = f"Levels of noise, held against {held}, 95 % intervals over seeds"
+        console.print(_layer_table(by_layer(levels, held), title))
+    for note in notes(whole):
         console.print(f"- {note}", highlight=False, markup=False)
 
 
@@ -62,6 +69,8 @@ def write(ds: xr.Dataset, folder: Path, copies: Range = None, reference: str = "
         The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    levels = levels_beside(ds)
+    ds, reference = main_part(ds, reference)
     tables = {
         "layer-means": summary(ds, copies, reference, "layer").reset_index(),
         "model": summary(ds, copies, reference, "model").reset_index(),
@@ -69,6 +78,8 @@ def write(ds: xr.Dataset, folder: Path, copies: Range = None, reference: str = "
     }
     if len(taken := intermediates(ds)):
         tables["storage"] = taken
+    if levels is not None:
+        tables["levels"] = by_layer(levels, reference_of_levels(levels, reference))
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)
     return [folder / f"{name}.csv" for name in tables]
@@ -91,8 +102,10 @@ _LEGEND = (
 )
 
 
-def _layer_table(table: pd.DataFrame) -> Table:
-    out = Table(title="Alignment law of each layer, 95 % intervals over seeds", title_justify="left")
+def _layer_table(
+    table: pd.DataFrame, title: str = "Alignment law of each layer, 95 % intervals over seeds"
+) -> Table:
+    out = Table(title=title, title_justify="left")
     for name in ("layer", "method"):
         out.add_column(name, no_wrap=True)
     for name in ("cosine", "ceiling", "half-power copies", "price", "gain", "state"):

@@ -21,6 +21,7 @@ from gradprobe.stats._offers import UNITS, Mask, Offers, offers
 from gradprobe.stats._optimism import optimism
 from gradprobe.stats._planner import Planner, solve, together
 from gradprobe.stats._sharing import Array, Goal, Index
+from gradprobe.store.levels import weights_part
 from gradprobe.store.paths import check_probed
 
 NEARLY_FREE = 0.01
@@ -101,6 +102,12 @@ def plan(
     check_dims(ds, "estimator", "parameter", "seed", "copies")
     goal = _goal(cosine, budget)
     one_of("cost", cost, UNITS)
+    weights = weights_part(ds)
+    if weights is None:
+        raise UsageError(
+            "the run holds levels of noise alone, and plans are for weights; probe lr, es or others."
+        )
+    ds = weights
     found = offers(ds, cost, reference)
     candidates = _candidates(ds, found, methods)
     same = _repeated(found, candidates)

@@ -49,6 +49,11 @@ def weights_part(ds: xr.Dataset) -> xr.Dataset | None:
     return None if levels.all() else _part(ds, ~levels)
 
 
+def levels_beside(ds: xr.Dataset) -> xr.Dataset | None:
+    """The levels of noise of a run that holds weights too; None if it does not."""
+    return None if level_mask(ds).all() else levels_part(ds)
+
+
 def main_part(ds: xr.Dataset, reference: str) -> tuple[xr.Dataset, str]:
     """The weights of a run, or its levels where it holds nothing else, and what they are held against.
 
