@@ -63,9 +63,6 @@ class LevelRead(BlockRead):
         if self.draw.share == "sample":
             assert self.problem.weights is not None
             centred, keep = centred * self.problem.weights, [0]
-        if step.outcome.halved:  # the score of sigma is the same for the negative
-            first, second = centred.chunk(2)
-            centred = first + second
         for level in self.levels:
             layer = level.noisy
             weighted = centred * readout.scale(self.draw, layer.name)
