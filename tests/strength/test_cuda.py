@@ -10,11 +10,15 @@ import torch
 from scipy import stats
 
 import gradprobe as gp
+from gradprobe.core.streams import Block, Streams
+from gradprobe.engine.draw import Draw
+from gradprobe.engine.drawing import make_noise
 from gradprobe.engine.noise import NOISE
+from gradprobe.engine.parts import Part
 from gradprobe.engine.tiles import device_key, unit_noise
 from gradprobe.probes.checks import layers_of
 from tests.problems_tiny import classifier
-from tests.truth.checks import PLAIN
+from tests.truth.checks import PLAIN, STRUCTURED
 
 HERE = torch.cuda.is_available()
 needs_gpu = pytest.mark.skipif(not HERE, reason="there is no GPU")
@@ -67,6 +71,20 @@ def test_noise_on_the_device(name: str) -> None:
     assert abs(x.mean()) < 5 / math.sqrt(x.size)
     cdf = {"gaussian": stats.norm.cdf, "laplace": stats.laplace(scale=math.sqrt(0.5)).cdf}.get(name)
     assert set(np.unique(x)) == {-1.0, 1.0} if cdf is None else stats.kstest(x, cdf).pvalue > 1e-6
+
+
+@needs_gpu
+@pytest.mark.parametrize("noise", STRUCTURED)
+def test_noise_with_a_view_of_shapes_on_the_device(noise: str) -> None:
+    """Parts of a block, and the variance; Sobol's points are made on the CPU."""
+    problem = classifier().to("cuda")
+    layers, draw = layers_of(problem), Draw("weights", noise=noise, share="batch")
+    whole = make_noise(problem, draw, layers[:1], Block(0, 4096), Streams(0, 0))
+    parts = [Part(0, range(k, k + 1024)) for k in range(0, 4096, 1024)]
+    for site, eps in make_noise(problem, draw, layers[:1], parts, Streams(0, 0)).items():
+        assert eps.device.type == "cuda"
+        assert torch.equal(eps, whole[site])
+        assert abs(float(eps.var()) - 1) < 0.2
 
 
 @needs_gpu

@@ -19,6 +19,9 @@ MOST = 21_201
 BITS = 32
 """Binary digits of a coordinate."""
 
+AT_ONCE = 1 << 15
+"""Numbers that are made normal at once, so that they stay in cache."""
+
 DIGITS = 30
 """Binary digits of scipy's unscrambled points."""
 
@@ -149,8 +152,12 @@ def directions(size: int, levels: int) -> np.ndarray:
 
 def normals(found: np.ndarray) -> torch.Tensor:
     """Whole numbers below 2^32 through the inverse of the normal CDF, float32; mirror images have opposite signs."""
-    low = np.minimum(found, ~found)
-    tail = torch.from_numpy((low.astype(np.float64) + 0.5) * 2.0**-BITS)
-    size = -torch.special.ndtri(tail)
-    upper = torch.from_numpy(found >= np.uint32(1 << (BITS - 1)))
-    return torch.where(upper, size, -size).float()
+    out = torch.empty(found.shape, dtype=torch.float32)
+    words, numbers = found.reshape(-1), out.view(-1)
+    for start in range(0, len(words), AT_ONCE):
+        some = words[start : start + AT_ONCE]
+        tail = torch.from_numpy(np.minimum(some, ~some).astype(np.float64)).add_(0.5).mul_(2.0**-BITS)
+        upper = torch.from_numpy(some >= np.uint32(1 << (BITS - 1)))
+        z = torch.special.ndtri(tail)  # of the smaller tail, so that neither end loses digits
+        numbers[start : start + AT_ONCE] = torch.where(upper, -z, z)
+    return out
