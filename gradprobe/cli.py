@@ -246,6 +246,7 @@ def list_() -> None:
     from gradprobe.checkup import CHECKS
     from gradprobe.engine.noise import NOISE
     from gradprobe.estimators import ESTIMATORS
+    from gradprobe.estimators.centres import CENTRES
     from gradprobe.layers import RULES
     from gradprobe.plots import PLOTS
     from gradprobe.problems import DATASETS, FUNCTIONS, MODELS, NETWORKS, SOURCES
@@ -261,6 +262,7 @@ def list_() -> None:
         SOURCES,
         FUNCTIONS,
         NOISE,
+        CENTRES,
         RULES,
         CHECKS,
         STATISTICS,
