@@ -49,9 +49,9 @@ def gradient():
 
 torch.save(gradient(), found)
 for _ in sys.stdin:
-    start = time.perf_counter()
+    start = time.process_time()
     gradient()
-    print(time.perf_counter() - start, flush=True)
+    print(time.process_time() - start, flush=True)
 """
 """Answers each line with the seconds of one backward pass."""
 

@@ -15,7 +15,7 @@ from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.level import Level
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.sites import dtype_of
-from gradprobe.estimators.base import Given, make
+from gradprobe.estimators.base import Given, Labelled, make
 from gradprobe.estimators.bringing import own_layers
 from gradprobe.estimators.keeping import check_storage
 from gradprobe.probes.checks import DEFAULT_BLOCK, check_copies, check_problem, layers_of
@@ -37,6 +37,9 @@ def estimate(
     **options: Any,
 ) -> dict[str, torch.Tensor]:
     """One direction: the mean over ``copies`` copies, the same that :func:`probe` measures.
+
+    The same call gives the same bits: nothing is timed. What does not depend on values (layers, engine) is remembered
+    from call to call; see :meth:`Problem.look <gradprobe.Problem.look>`.
 
     Args:
         problem: The problem; it is left exactly as it was.
@@ -81,29 +84,46 @@ def estimate(
     check_copies(copies, size)
     check_problem(problem)
     check_storage(storage)
+    streams, blocks = Streams(root_seed, seed), range(copies // size if made.estimator.stochastic else 1)
     with untouched_globals(), problem.frozen():
-        problem.look()
-        chosen = own_layers(made.estimator, problem, layers_of(problem, layers))
-        refused = made.estimator.refusals(problem, chosen)
-        if refused:
-            name, why = next(iter(refused.items()))
-            raise UsageError(
-                f"{made.label} does not serve layer {name!r}: {why}; choose layers with layers=."
-            )
-        streams = Streams(root_seed, seed)
-        count = copies // size if made.estimator.stochastic else 1
-        sums: dict[str, torch.Tensor] = {}
-        lost = 0.0
-        for index in range(count):
-            read = made.estimator.read(problem, chosen, Block(index, size), streams, storage=storage)
-            lost += read.nonfinite
-            for name, direction in read.directions[0].items():
-                sums[name] = sums.get(name, 0) + direction.double()
-        if lost >= copies:
-            where = " in one of the layers" if made.estimator.whole else ""
-            raise UsageError(
-                f"no copy's loss was finite{where}; use a smaller sigma, or look at the model's outputs."
-            )
-        types = {name: value.dtype for name, value in problem.parameters.items()}
-        types |= {p: dtype_of(problem, x.noisy) for x in chosen if isinstance(x, Level) for p in x.parameters}
-        return {name: (total / count).to(types[name]) for name, total in sums.items()}
+        fresh = problem.look()
+        try:
+            return _mean(made, problem, layers, [Block(i, size) for i in blocks], streams, storage)
+        except UsageError:
+            raise
+        except Exception:
+            if fresh:
+                raise
+        problem.refresh()  # an engine that served former values may fail on these
+        return _mean(made, problem, layers, [Block(i, size) for i in blocks], streams, storage)
+
+
+def _mean(
+    made: Labelled,
+    problem: Problem,
+    layers: str | Sequence[str] | None,
+    blocks: Sequence[Block],
+    streams: Streams,
+    storage: str,
+) -> dict[str, torch.Tensor]:
+    """Mean direction over blocks, of a problem that is frozen; the arguments are those of :func:`estimate`."""
+    chosen = own_layers(made.estimator, problem, layers_of(problem, layers))
+    refused = made.estimator.refusals(problem, chosen)
+    if refused:
+        name, why = next(iter(refused.items()))
+        raise UsageError(f"{made.label} does not serve layer {name!r}: {why}; choose layers with layers=.")
+    sums: dict[str, torch.Tensor] = {}
+    lost, copies = 0.0, 0
+    for block in blocks:
+        read = made.estimator.read(problem, chosen, block, streams, storage=storage)
+        lost, copies = lost + read.nonfinite, copies + block.copies
+        for name, direction in read.directions[0].items():
+            sums[name] = sums.get(name, 0) + direction.double()
+    if lost >= copies:
+        where = " in one of the layers" if made.estimator.whole else ""
+        raise UsageError(
+            f"no copy's loss was finite{where}; use a smaller sigma, or look at the model's outputs."
+        )
+    types = {name: value.dtype for name, value in problem.parameters.items()}
+    types |= {p: dtype_of(problem, x.noisy) for x in chosen if isinstance(x, Level) for p in x.parameters}
+    return {name: (total / len(blocks)).to(types[name]) for name, total in sums.items()}

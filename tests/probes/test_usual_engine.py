@@ -6,6 +6,7 @@ from torch import nn
 
 import gradprobe as gp
 from gradprobe.core.streams import Block, Streams
+from gradprobe.engine import vectorised
 from gradprobe.engine.draw import Draw
 from gradprobe.estimators._usual import usual_engine
 from gradprobe.estimators.blockread import Reading
@@ -60,3 +61,21 @@ def test_an_estimate_is_the_loops_and_has_the_same_bits_again(make, antithetic: 
     reading = Reading(make(), draw, layers_of(problem), [ReadOut()], Streams(0, 0))
     looped = read_block(reading, Block(0, 64), "loop").directions[0]
     assert all(torch.allclose(found[0][name], looped[name], atol=1e-4) for name in looped)
+
+
+def test_an_engine_that_fails_on_later_values_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = vectors(8)
+    options = {"injection": "joint", "copies": 40, "block": 40}
+    expected = [estimate(problem, "es", **options) for _ in range(5)][0]
+    true, failed = vectorised._moved, []
+
+    def fails_once(forward):
+        if not failed:
+            failed.append(forward)
+            raise RuntimeError("the values decide which way")
+        return true(forward)
+
+    monkeypatch.setattr(vectorised, "_moved", fails_once)
+    found = estimate(problem, "es", **options)
+    assert failed
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
