@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import random
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from torch import nn
 
 DEEPEST = 4
 """Levels of containers, objects and helper functions that are looked into."""
+
+LONGEST = 10_000
+"""Items of a container up to which each is looked at."""
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _LIBRARIES = ("torch", "numpy", "gradprobe")
@@ -102,6 +105,9 @@ def _digest(name: str, value: Any, found: dict[str, str], seen: set[int], depth:
 
 
 def _items(name: str, value: Any) -> dict[str, Any]:
+    """What is in a value, by name; of something very long only how long it is."""
+    if isinstance(value, Sized) and not isinstance(value, nn.Module) and len(value) > LONGEST:
+        return {f"len({name})": len(value)}
     if isinstance(value, nn.Module):
         return {f"{name}.{k}": v for k, v in value.state_dict().items()}
     if isinstance(value, Mapping):

@@ -112,7 +112,7 @@ def _unfaulted(case: Case, model: Part, said: Said) -> None:
     else:
         also = f", so that {' and '.join(could)} would fit as well as 1"
     if low <= 0 <= high or could:
-        said.unshown.append(
+        (said.warnings if case.surrogate else said.unshown).append(
             f"its scale is not shown: its length along the gradient is {spread(value, low, high)} times "
             f"{case.whose(model)}{also}; audit it with more calls (repeats=) or less noise in each."
         )
@@ -139,7 +139,7 @@ def _of_model(case: Case, model: Part) -> str:
 
 def _hint(case: Case, gain: Triple) -> str:
     """The way to what smoothing explains, where it could."""
-    if case.told or case.exact or not 1 / 3 < gain[0] < 3:
+    if case.told or case.exact or not 1 / 3 < gain[0] < 3 or not looks_like(*gain[1:], case.factors):
         return ""
     return "; if its noise is large, tell sigma=: a smoothed loss has a gradient of another length"
 
@@ -161,7 +161,7 @@ def _looks(gain: Triple, case: Case) -> str:
         kind = "looks like" if len(found) == 1 else "could be any of"
         return f", which {kind} {_listed(found)}"
     plain = ", ".join(n for n in case.factors if not n.startswith("-"))
-    hint = "" if case.told else "; tell sigma= and samples= to have them compared"
+    hint = "" if case.told or case.exact else "; tell sigma= and samples= to have them compared"
     return f", which is none of {plain}{hint}"
 
 

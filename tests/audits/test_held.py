@@ -49,6 +49,7 @@ def closure(kind):
         "complex": torch.zeros(3, dtype=torch.complex64),
         "array": np.zeros(3),
         "nested": [{"a": [0]}],
+        "long": list(range(100_000)),
     }[kind]
 
     def function(module, batch):
@@ -58,6 +59,8 @@ def closure(kind):
             kept.normal()
         elif kind == "python":
             kept.random()
+        elif kind == "long":
+            kept.append(1)
         elif kind == "nested":
             kept[0]["a"][0] += 1
         else:
@@ -86,6 +89,7 @@ def taking(extra, module, batch):
         (closure("complex"), {"kept"}),
         (closure("array"), {"kept"}),
         (closure("nested"), {"kept[0]['a'][0]"}),
+        (closure("long"), {"len(kept)"}),
         (torch.sum, set()),
     ],
 )
