@@ -174,7 +174,7 @@ class _FixedShapes(TorchDispatchMode):
 def _folded(module: fx.GraphModule) -> fx.GraphModule:
     """Compute every operation that no input reaches, once."""
     noisy: set[fx.Node] = set()
-    late = False  # whether something noisy has run: clean values that it read must stay as they are
+    lasting: set[int] = set()  # memory of constants and of clean values that something noisy has read
     values: dict[fx.Node, Any] = {}
     for node in module.graph.nodes:
         if node.op == "placeholder" or any(source in noisy for source in node.all_input_nodes):
@@ -182,12 +182,12 @@ def _folded(module: fx.GraphModule) -> fx.GraphModule:
                 node, [a for a in node.all_input_nodes if a not in noisy or a.op == "placeholder"]
             )
             noisy.add(node)
-            late = late or node.op == "call_function"
+            lasting.update(*(_memory(values[a]) for a in node.all_input_nodes if a in values))
         elif node.op == "get_attr":
             values[node] = _attribute(module, node.target)
+            lasting |= _memory(values[node])
         elif node.op == "call_function":
-            read = [a for a in node.all_input_nodes if late or a.op == "get_attr"]
-            _refuse_changes(node, [a for a in read if not _is_scratch(a, node)])
+            _refuse_changes(node, [a for a in node.all_input_nodes if lasting & _memory(values[a])])
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda source: values[source])
             values[node] = node.target(*args, **kwargs)
     for node, value in values.items():
@@ -199,20 +199,17 @@ def _folded(module: fx.GraphModule) -> fx.GraphModule:
                 warnings.simplefilter("ignore")  # what is folded may be a list or a number
                 constant = module.graph.get_attr(name)
             node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in values)
+    for node in reversed(module.graph.nodes):
+        if node in values and not node.users:  # also what was written in place: that is done
+            module.graph.erase_node(node)
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
 
 
-def _is_scratch(written: fx.Node, by: fx.Node) -> bool:
-    """Whether memory is new and nothing but operations in place has seen it before this one."""
-    while written.op == "call_function" and isinstance(written.target, torch._ops.OpOverload):
-        if any(user is not by for user in written.users):
-            return False
-        if not written.target._schema.is_mutable:
-            return all(value.alias_info is None for value in written.target._schema.returns)
-        written, by = written.all_input_nodes[0], written
-    return False
+def _memory(value: Any) -> set[int]:
+    """Where the tensors of a value lie."""
+    return {t.untyped_storage()._cdata for t in tensors(value)}
 
 
 def _bare(module: fx.GraphModule) -> tuple[fx.GraphModule, list[torch.Tensor]]:
