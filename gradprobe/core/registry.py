@@ -11,6 +11,7 @@ import ast
 import importlib
 import importlib.metadata
 import importlib.util
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,8 +65,8 @@ class Registry:
         Args:
             name: What the user will write; must not be taken by something else.
             summary: One line that says what it is.
-            **meta: Further facts. Inside gradprobe's own files they must be literals, because they are
-                read without importing the file.
+            **meta: Further facts; ``order`` says where it stands among the others. Inside gradprobe's own files
+                they must be literals, because they are read without importing the file.
 
         Returns:
             The decorator; it returns what it decorates unchanged.
@@ -92,9 +93,8 @@ class Registry:
         return add
 
     def names(self) -> list[str]:
-        """All registered names, this folder's first."""
-        self._discover()
-        return list(self._entries)
+        """All registered names: those with ``order=`` in that order, then this folder's, then others."""
+        return [entry.name for entry in self]
 
     def entry(self, name: str) -> Entry:
         """The entry of a name, without importing its implementation.
@@ -129,7 +129,7 @@ class Registry:
 
     def __iter__(self) -> Iterator[Entry]:
         self._discover()
-        return iter(list(self._entries.values()))
+        return iter(sorted(self._entries.values(), key=lambda entry: entry.meta.get("order", math.inf)))
 
     def __contains__(self, name: object) -> bool:
         self._discover()

@@ -14,6 +14,7 @@ from gradprobe.estimators.base import Block, Directions, Estimator, Layer, Probl
 @register(
     "bp",
     summary="backpropagation on the loss without noise",
+    order=0,
     color="#0072B2",
     target="exact",
     formula="d/dtheta sum_b w_b L_b",

@@ -28,6 +28,7 @@ MOST = 2**31
     "dfa",
     summary="direct feedback alignment: each layer gets the output's error through a fixed random matrix; no noise, "
     "flat in copies",
+    order=62,
     color="#88CCEE",
     target="surrogate",
     formula="delta_l = (B_l e) * f'(a_l), e = dL/d output, direction of W_l = delta_l x_l^T",

@@ -17,6 +17,7 @@ from gradprobe.estimators.perturbation import ES
 @register(
     "eggroll",
     summary="ES with low-rank noise A B^T/sqrt(r) on each weight matrix",
+    order=42,
     color="#999933",
     target="surrogate",
     formula="mean over copies of (L(W + sigma E) - L(W)) E/sigma, E = A B^T/sqrt(r), A and B standard normal",

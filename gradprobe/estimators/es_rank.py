@@ -11,6 +11,7 @@ from gradprobe.estimators.perturbation import ES
 @register(
     "es-rank",
     summary="ES weighted by the centred rank of each loss in its block, not by the loss; blocks of 2 or more",
+    order=41,
     color="#661100",
     target="surrogate",
     formula="(rank of L in its block / (m - 1) - 1/2) eps / sigma",

@@ -11,6 +11,7 @@ from gradprobe.estimators.perturbation import ES
 @register(
     "es-sample",
     summary="ES with its own weight noise for each sample, credited with that sample's loss",
+    order=40,
     color="#F0E442",
     target="smoothed",
     formula="sum_b w_b (L_b(theta + sigma eps_b) - c_b) eps_b / sigma",

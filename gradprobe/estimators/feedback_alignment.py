@@ -18,6 +18,7 @@ from gradprobe.estimators.base import Block, Directions, Estimator, Layer, Probl
 @register(
     "fa",
     summary="feedback alignment: the error comes back through fixed random matrices; no noise, flat in copies",
+    order=60,
     color="#332288",
     target="surrogate",
     formula="delta_l = (B_{l+1}^T delta_{l+1}) * f'(a_l), direction of W_l = delta_l x_l^T",

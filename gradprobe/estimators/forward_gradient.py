@@ -74,6 +74,7 @@ class ForwardGradient(Estimator):
 @register(
     "fg-w",
     summary="forward gradient: derivative along noise in a layer's weights, times the noise",
+    order=50,
     color="#CC6677",
     target="exact",
     formula="g = (dL/dW . eps) eps, eps ~ N(0, I) in the weights; the derivative by forward mode",
@@ -94,6 +95,7 @@ class FGW(ForwardGradient):
 @register(
     "fg-a",
     summary="forward gradient: derivative along noise in a layer's output, times the noise, pulled back",
+    order=51,
     color="#882255",
     target="exact",
     formula="g = sum_b w_b (dL_b/dv_b . eps_b) J_b^T eps_b, eps ~ N(0, I) in the layer's output v, J = dv/dW",

@@ -26,6 +26,7 @@ RIDGE = 1e-5
     "hsic",
     summary="HSIC bottleneck: each layer has its own objective, to forget inputs and keep targets; no noise, flat in "
     "copies",
+    order=63,
     color="#117733",
     target="surrogate",
     formula="slope of sum_l nHSIC(Z_l, X) - beta nHSIC(Z_l, Y), Z_l cut off after layer l",

@@ -16,6 +16,7 @@ from gradprobe.estimators.perturbation import ES, LR, Perturbation
 @register(
     "hybrid",
     summary="ES in the first two layers with matrix weights, LR in the others",
+    order=30,
     color="#000000",
     target="smoothed",
     formula="es in the first two layers with matrix weights, lr in the others",
@@ -73,6 +74,7 @@ class Hybrid(Estimator):
 @register(
     "a-hybrid",
     summary="hybrid with signs: AES in the first two layers with matrix weights, ALR in the others",
+    order=31,
     color="#56B4E9",
     target="surrogate",
     formula="aes in the first two layers with matrix weights, alr in the others",

@@ -12,6 +12,7 @@ from gradprobe.estimators.perturbation import ES
 @register(
     "mezo",
     summary="MeZO: central difference along Gaussian noise in all weights at once; in pairs, sigma 0.001",
+    order=44,
     color="#6699CC",
     target="smoothed",
     formula="(L(theta + sigma z) - L(theta - sigma z)) / (2 sigma) z, z Gaussian",

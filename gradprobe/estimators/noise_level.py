@@ -22,6 +22,7 @@ from gradprobe.problems.problem import Problem
 @register(
     "noise-level",
     summary="dE/dsigma of the noise in each layer: loss x (eps^2 - 1)/sigma, for learned noise levels",
+    order=70,
     color="#BBBBBB",
     target="smoothed",
     formula="dE/dsigma = E[(L - c) (eps^2 - 1) / sigma], summed over the layer's noise",

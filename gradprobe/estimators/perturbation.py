@@ -77,6 +77,7 @@ class Perturbation(Estimator):
 @register(
     "lr",
     summary="likelihood ratio: noise on a layer's output, loss x score, pulled back through the layer",
+    order=10,
     color="#E69F00",
     target="smoothed",
     formula="sum_b w_b (L_b - c_b) J_b^T eps_b / sigma",
@@ -90,6 +91,7 @@ class LR(Perturbation):
 @register(
     "alr",
     summary="LR with signs: of the noise and of the layer's input, without 1/sigma",
+    order=11,
     color="#009E73",
     target="surrogate",
     formula="sum_b w_b (L_b - c_b) sign(J_b)^T sign(eps_b)",
@@ -105,6 +107,7 @@ class ALR(Perturbation):
 @register(
     "es",
     summary="evolution strategies: noise on a layer's weights, loss x score",
+    order=20,
     color="#D55E00",
     target="smoothed",
     formula="(L - c) eps / sigma",
@@ -121,6 +124,7 @@ class ES(Perturbation):
 @register(
     "aes",
     summary="ES with the sign of the noise, without 1/sigma",
+    order=21,
     color="#CC79A7",
     target="surrogate",
     formula="(L - c) sign(eps)",

@@ -36,6 +36,7 @@ DEFAULT: Entry = ("lr", 1, 1.0)
 @register(
     "planned",
     summary="a plan (gradprobe plan): its own method, copies and scale for each layer; a copy is a whole estimate",
+    order=90,
     color="#44AA99",
     target="smoothed",
     formula="in layer l: scale_l x mean of n_l copies of its method",

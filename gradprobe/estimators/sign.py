@@ -18,6 +18,7 @@ from gradprobe.estimators.base import Block, Directions, Draw, Estimator, Layer,
 @register(
     "sign",
     summary="sign of another method's finished update, as in sign(fa) or sign(lr, copies=100), each copy one update",
+    order=80,
     color="#888888",
     target="surrogate",
     formula="sign(mean of n copies of the method)",

@@ -19,6 +19,7 @@ from gradprobe.estimators.base import Block, Directions, Estimator, Layer, Probl
 @register(
     "sign-symmetric",
     summary="backprop whose error comes back through the signs of the weights; no noise, flat in copies",
+    order=61,
     color="#DDCC77",
     target="surrogate",
     formula="delta_l = (B_{l+1}^T delta_{l+1}) * f'(a_l), B = M * sign(W)",

@@ -11,6 +11,7 @@ from gradprobe.estimators.perturbation import ES
 @register(
     "spsa",
     summary="simultaneous perturbation: central difference along random signs in all weights at once; in pairs",
+    order=43,
     color="#AA4499",
     target="surrogate",
     formula="(L(theta + sigma z) - L(theta - sigma z)) / (2 sigma z), z random signs",

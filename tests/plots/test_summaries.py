@@ -20,3 +20,10 @@ def test_summaries_are_text_that_nothing_is_left_to_fill_in(registry: Registry) 
     for entry in registry:
         assert entry.summary
         assert not set("{}\n") & set(entry.summary), entry.name
+
+
+@pytest.mark.parametrize("entry", list(ESTIMATORS), ids=lambda entry: entry.name)
+def test_every_method_says_its_formula_where_it_is_from_and_where_it_stands(entry) -> None:
+    assert entry.meta["formula"]
+    assert entry.meta["source"]
+    assert sum(other.meta["order"] == entry.meta["order"] for other in ESTIMATORS) == 1
