@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from gradprobe.core.level import Level, noisy
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw
 from gradprobe.engine.engines import Engine
-from gradprobe.engine.memory import bytes_per_copy, free_unused, is_out_of_memory, room_for
+from gradprobe.engine.memory import SPARE, bytes_per_copy, free_unused, is_out_of_memory, room_for
 from gradprobe.engine.parts import Part, calls
 from gradprobe.engine.preflight import agrees, choose_engine, traced
 from gradprobe.engine.run import Outcome, run
@@ -135,10 +136,11 @@ def read_blocks(
         room = _room(reading, how, copies)
         if most is not None:
             room = min(room, most)
+        hold = _held_bytes(reading, room, most)
         least = 2 if reading.draw.antithetic else 1
         while left:
             try:
-                for read in _attempt(reading, left, copies, how, room):
+                for read in _attempt(reading, left, copies, how, room, hold):
                     yield read
                     left.pop(0)
                 return
@@ -147,12 +149,15 @@ def read_blocks(
                     raise
                 if room <= least:
                     raise UsageError(_too_large(reading)) from None
+            hold = 0.0
             room = max(room // 2, least)  # the same blocks have the same keys: numbers do not change
             free_unused()
 
 
-def _attempt(reading: Reading, blocks: Sequence[int], copies: int, how: Engine, room: int) -> Iterator[Read]:
-    """Read blocks with ``room`` copies in one call."""
+def _attempt(
+    reading: Reading, blocks: Sequence[int], copies: int, how: Engine, room: int, hold: float
+) -> Iterator[Read]:
+    """Read blocks with ``room`` copies in one call, and ``hold`` bytes for calls that wait for others' losses."""
     problem, draw, layers = reading.problem, reading.draw, reading.noisy
     graph = traced(problem, draw, layers, how)
     kind = _kind(reading)
@@ -164,12 +169,15 @@ def _attempt(reading: Reading, blocks: Sequence[int], copies: int, how: Engine, 
         return run(problem, draw, layers, parts, reading.streams, how, graph, kept)
 
     begun: BlockRead | None = None
+    known: list[Outcome] = []
+    waiting: list[Outcome] = []
     for parts in calls(list(blocks), copies, draw.antithetic, room):
-        known: list[Outcome] = []
-        if begun is None and twice:  # the centre needs losses that are yet to come
-            steps = calls([parts[0].block], copies, draw.antithetic, room)
-            known = [outcome(step).only_losses() for step in steps]
-        found = outcome(parts)
+        if begun is None:
+            known, waiting = [], []
+            if twice:  # the centre needs losses that are yet to come
+                steps = calls([parts[0].block], copies, draw.antithetic, room)
+                known, waiting = _run_ahead(map(outcome, steps), hold, copies)
+        found = waiting.pop(0) if waiting else outcome(parts)
         start = 0
         for part in parts:
             begun = begun or kind(reading, copies, known, how.layout)
@@ -178,6 +186,28 @@ def _attempt(reading: Reading, blocks: Sequence[int], copies: int, how: Engine, 
             if begun.full:
                 yield begun.read()
                 begun = None
+
+
+def _run_ahead(outcomes: Iterable[Outcome], hold: float, copies: int) -> tuple[list[Outcome], list[Outcome]]:
+    """The losses of all calls of a block; and the calls themselves if what they keep fits, else none of them.
+
+    Without them the block runs twice, to the same numbers: signs in bits let 32 times as many copies wait.
+    """
+    known: list[Outcome] = []
+    waiting: list[Outcome] = []
+    for found in outcomes:
+        known.append(found.only_losses())
+        if found.bytes[0] * copies <= hold:
+            waiting.append(found)
+    return known, waiting if len(waiting) == len(known) else []
+
+
+def _held_bytes(reading: Reading, room: int, most: int | None) -> float:
+    """Bytes for calls that wait, beside one of ``room`` copies: what ``most`` would take, and what that frees."""
+    if most is None:
+        return math.inf
+    each = bytes_per_copy(reading.problem, reading.draw, reading.noisy)
+    return (most - room + SPARE * room) * each
 
 
 def _kind(reading: Reading) -> type[BlockRead]:
@@ -190,8 +220,6 @@ def _kind(reading: Reading) -> type[BlockRead]:
 def _room(reading: Reading, how: Engine, copies: int) -> int:
     """Copies in one call: as the engine likes it, but see what must stay together."""
     room = how.copies or copies
-    if any(readout.shaping.whole for readout in reading.readouts):
-        room = max(room, copies)
     later_calls = len(reading.noisy) > 1 or any(layer.calls > 1 for layer in reading.noisy)
     return min(room, copies) if reading.draw.where == "activations" and later_calls else room
 

@@ -158,6 +158,24 @@ def test_the_bytes_are_those_of_noise_and_noisy_inputs() -> None:
     assert float(joint["plain_bytes"].sum()) == 4 * samples * (noise.sum() + inputs.sum())
 
 
+@pytest.mark.parametrize("injection", ["layerwise", "joint"])
+def test_bits_can_wait_for_the_losses_of_a_whole_block(injection: str) -> None:
+    """With memory for two copies a centre that needs every loss runs the block twice, unless signs of all fit."""
+    problem, copies = images(), 24
+    draw, readouts = Draw(injection=injection), [ReadOut("mean", "sign")]
+    unit = layers_of(problem)[: None if injection == "joint" else 1]
+    found, forwards = {}, {}
+    for storage in ("float32", "bits"):
+        reading = Reading(problem, draw, unit, readouts, SEED, storage=storage)
+        with problem.frozen():
+            read_block(reading, Block(0, copies), "loop", 2)  # what is looked at once
+            before = problem.forwards
+            found[storage] = read_block(reading, Block(1, copies), "loop", 2).directions[0]
+            forwards[storage] = problem.forwards - before
+    assert forwards == {"float32": 2 * copies, "bits": copies}
+    assert all(torch.equal(found["bits"][p], found["float32"][p]) for p in found["bits"])
+
+
 def test_a_draw_that_lr_reads_too_is_kept_as_numbers() -> None:
     ds = gp.probe(images(), ["alr", "lr"], copies=4, block=4, seeds=1, layers="9", storage="bits")
     assert (ds["kept_bytes"] == ds["plain_bytes"])[:, -2:].all()
