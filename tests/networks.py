@@ -79,7 +79,14 @@ def check_probed(
     layers = layers_of(problem)
     assert [x.name for x in layers] == list(names)
     assert all(x.activations and x.credit == credit for x in layers)
-    ds = gp.probe(problem, ESTIMATORS.names(), copies=20, block=4, seeds=2, sigma=0.1)
+    own = [n for n in ESTIMATORS.names() if make(n).estimator.own_layers]
+    others = [n for n in ESTIMATORS.names() if n not in own]
+    if own:  # what they bring for the layers
+        levels = gp.probe(problem, own, copies=8, block=4, seeds=1, sigma=0.1)
+        assert levels.sizes["parameter"] == len(names)
+        assert np.isfinite(levels["sqnorm"]).all()
+        assert (levels["reference_sqnorm"].sel(reference="smoothed") > 0).all()
+    ds = gp.probe(problem, others, copies=20, block=4, seeds=2, sigma=0.1)
     assert ds.sizes["copies"] == 5
     for label in ds["estimator"].values:
         mine = ds.sel(estimator=label)
