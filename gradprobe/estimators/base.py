@@ -156,6 +156,12 @@ class Estimator:
         """Forward passes of the batch that ``copies`` copies need, the one clean pass included."""
         return 1 + copies * sum(often * draw.passes for draw, _, often in self.draws(layers))
 
+    def grain(self, layers: Sequence[Layer]) -> tuple[int, int]:
+        """Multiples that copies come in, and the fewest in a block: what pairs and centres need."""
+        assigned = (self.assignment(layers) or {}).values()
+        step = 2 if any(draw.antithetic for draw, _ in assigned) else 1
+        return step, max([step, *(r.shaping.fewest(draw.antithetic) for draw, r in assigned)])
+
     def check_block(self, layers: Sequence[Layer], copies: int) -> None:
         """Refuse a block that its draws and read-outs cannot fill, or a sigma that lacks one of the layers.
 

@@ -113,6 +113,7 @@ def make_plan(
                 item.color,
                 item.summary,
                 item.spec,
+                made.grain(served),
             )
         )
     tasks = []

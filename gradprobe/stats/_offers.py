@@ -125,7 +125,7 @@ def offers(ds: xr.Dataset, unit: str, reference: str) -> Offers:
     served = np.asarray(cells["state"] != "refused")
     whole = (served & (forwards == 0)).any(1) & (forwards > 0).any(1)
     labels = [str(e) for e in law["estimator"].values]
-    grain = np.array([_grain(label) for label in labels], dtype=np.float64)
+    grain = np.array([_grain(ds, label) for label in labels], dtype=np.float64)
     idle, left = _without_gradient(parts["G"], served)
     cost = _on_the_rest(cost, served, np.asarray(whole), left)
     names = np.asarray(law["layer"].values)
@@ -318,8 +318,13 @@ def _on_the_rest(cost: Array, served: Mask, whole: Mask, left: Mask) -> Array:
     return cost
 
 
-def _grain(label: str) -> tuple[int, int]:
-    """Multiples that copies come in, and the fewest in a block, by the options in a method's label."""
+def _grain(ds: xr.Dataset, label: str) -> tuple[int, int]:
+    """Multiples that copies come in, and the fewest in a block; by the options in a method's label in older runs."""
+    if "copies_step" in ds.coords:
+        own = ds.coords.to_dataset().sel(estimator=label)
+        known = int(own["copies_step"]), int(own["copies_fewest"])
+        if all(known):
+            return known
     try:
         options = spec.parse(label).options
     except UsageError:

@@ -44,13 +44,14 @@ References: "bp", backprop on the clean loss of the batch; "smoothed", its mean 
 backprop on the mean loss over the whole data (``attrs["dataset"]``: how many samples, their loss and digest).
 
 Coordinates: ``layer``, ``numel`` and ``order`` (execution order) on ``parameter``; ``color``, ``target``,
-``stochastic``, ``summary``, ``sigma`` (standard deviation of its noise; NaN if it has none, or several) and
-``method`` (label without sigma) on ``estimator``; where levels of noise were probed, ``level_of`` on ``parameter``:
-the layer whose noise it is the level of, "" for weights. An estimator may end at fewer copies than another (NaN
-after). A deterministic estimator is stored once and broadcast on reading. A unit that is being computed, or was
-stopped, is "partial": the blocks that it has so far are there, NaN after. Statistics leave it out as long as it has
-fewer copies than every seed that is whole. Where a unit with more copies or references failed, the one that is there
-is shown; ``attrs["notes"]`` says why any failed, and ``attrs["failed"]`` of which estimators.
+``stochastic``, ``summary``, ``sigma`` (standard deviation of its noise; NaN if it has none, or several), ``method``
+(label without sigma), ``copies_step`` and ``copies_fewest`` (multiples that copies come in, fewest in a block; 0 in
+runs of earlier versions, whose labels tell) on ``estimator``; where levels of noise were probed, ``level_of`` on
+``parameter``: the layer whose noise it is the level of, "" for weights. An estimator may end at fewer copies than
+another (NaN after). A deterministic estimator is stored once and broadcast on reading. A unit that is being
+computed, or was stopped, is "partial": the blocks that it has so far are there, NaN after. Statistics leave it out
+as long as it has fewer copies than every seed that is whole. Where a unit with more copies or references failed,
+the one that is there is shown; ``attrs["notes"]`` says why any failed, and ``attrs["failed"]`` of which estimators.
 
 A copy of a draw is one of ``forwards``. Its ``equivalents`` are the multiply-adds that depend on its noise, relative
 to those of the whole forward: noise in a layer's output leaves only what follows the layer to be computed again. That
@@ -123,6 +124,7 @@ class View:
         color: Colour in every figure, "#rrggbb".
         summary: One line.
         spec: What makes the estimator again, where that is not the label.
+        grain: Multiples that copies come in, and the fewest in a block; zeros where it is not known.
     """
 
     label: str
@@ -133,6 +135,7 @@ class View:
     color: str = "#666666"
     summary: str = ""
     spec: str = ""
+    grain: tuple[int, int] = (0, 0)
 
     @property
     def sigma(self) -> float:
@@ -160,12 +163,16 @@ class View:
         plain = asdict(self)
         if not self.spec:
             del plain["spec"]  # as in runs of earlier versions
+        if not any(self.grain):
+            del plain["grain"]
         return plain
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> View:
         """Inverse of :meth:`to_dict`."""
-        return cls(**{**data, "sources": {k: (v[0], v[1]) for k, v in data["sources"].items()}})
+        sources = {k: (v[0], v[1]) for k, v in data["sources"].items()}
+        step, fewest = data.get("grain", (0, 0))
+        return cls(**{**data, "sources": sources, "grain": (step, fewest)})
 
 
 def _sigma(source: str) -> float:

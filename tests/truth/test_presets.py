@@ -158,3 +158,15 @@ def test_samples_run_one_by_one_where_torch_cannot_vectorise():
     draw = make("es-sample").estimator.draw
     with problem.frozen():
         assert choose_engine(problem, draw, layers[:1]) == Engine("loop")
+
+
+def test_results_know_in_what_numbers_copies_come(tmp_path):
+    """Pairs and other copies that a preset needs are not in its label; a plan must give no odd number to pairs."""
+    methods = {"spsa": (2, 2), "lr": (1, 1), "es-rank": (1, 2), "lr(antithetic=True, centre=mean)": (2, 4)}
+    gp.probe(classifier(), list(methods), copies=40, block=8, seeds=3, out=tmp_path)
+    ds = gp.open_run(tmp_path)
+    found = zip(ds["copies_step"].values.tolist(), ds["copies_fewest"].values.tolist(), strict=True)
+    assert list(found) == list(methods.values())
+    plan = gp.plan(ds, budget=21, methods="spsa", cost="forwards")
+    assert all(x.copies % 2 == 0 for x in plan.layers)
+    gp.estimate(classifier(), plan)
