@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -74,8 +75,12 @@ class Draw:
             del options["measure"]  # runs of before there were derivatives are found under the same name
         return label("draw", options)
 
+    @functools.cached_property
+    def _text(self) -> str:
+        return str(self)
+
     def __hash__(self) -> int:
-        return hash(str(self))
+        return hash(self._text)  # of the text, not of a number: a process's hashes are its own
 
     @property
     def derived(self) -> bool:

@@ -8,6 +8,7 @@ the weights, where J is the identity.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,12 +54,12 @@ class Perturbation(Estimator):
                 f"encode={self.encode} has no meaning for weight noise, which sees no input; use encode=sign."
             )
 
-    @property
+    @functools.cached_property
     def draw(self) -> Draw:
         """Its draw."""
         return Draw(self.where, self.injection, self.noise, self.antithetic, self.share, self.sigma)
 
-    @property
+    @functools.cached_property
     def readout(self) -> ReadOut:
         """Its read-out."""
         return ReadOut(self.centre, self.encode)

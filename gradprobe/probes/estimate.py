@@ -108,7 +108,8 @@ def _mean(
 ) -> dict[str, torch.Tensor]:
     """Mean direction over blocks, of a problem that is frozen; the arguments are those of :func:`estimate`."""
     chosen = own_layers(made.estimator, problem, layers_of(problem, layers))
-    refused = made.estimator.refusals(problem, chosen)
+    names = tuple(layer.name for layer in chosen)
+    refused = problem.once(("refused", made.label, names), lambda: made.estimator.refusals(problem, chosen))
     if refused:
         name, why = next(iter(refused.items()))
         raise UsageError(f"{made.label} does not serve layer {name!r}: {why}; choose layers with layers=.")
