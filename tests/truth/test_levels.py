@@ -195,7 +195,7 @@ def test_refusals_name_the_way_out():
     for name in NOISE.names():
         if not NOISE.get(name).exact:
             with pytest.raises(gp.UsageError, match="no score of its level"):
-                NoiseLevel(noise=name)
+                NoiseLevel("weights", noise=name, share="batch")
     with pytest.raises(gp.UsageError, match="levels of noise"):
         gp.descend("booth", ["noise-level"], steps=2)
 
