@@ -52,7 +52,11 @@ def main(
         found[checkpoint] = gp.probe(problem, chosen(), copies=copies, seeds=seeds, out=where)
         rows[checkpoint] = table(found[checkpoint])
         print(f"\n{checkpoint}\n{rows[checkpoint].round(3).to_string(index=False)}")
-    gp.plots.methods(found, save=out)
+    every = found["trained"]["estimator"].values
+    ranks = list(gp.list_estimators().index)
+    gp.plots.methods(
+        found, estimators=sorted(every, key=lambda label: ranks.index(label.partition("(")[0])), save=out
+    )
     pd.concat(rows, names=["checkpoint"]).reset_index("checkpoint").to_csv(f"{out}.csv", index=False)
     print(f"\nwrote {out}.png, {out}.pdf, {out}.json and {out}.csv")
 

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
 from gradprobe import stats
 from gradprobe.core.errors import UsageError, one_of
@@ -165,8 +165,9 @@ def _draw(axis: Axes, table: pd.DataFrame, every: pd.DataFrame, look: Mapping[st
     count = int(every.groupby("estimator")["exact"].all().sum())
     axis.set_xscale("log")
     axis.set_xlim(low / step ** (count + 1) if count else low, high)
-    axis.xaxis.set_major_locator(LogLocator(numticks=4))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    decades = LogLocator(numticks=4).tick_values(low, high)
+    axis.xaxis.set_major_locator(FixedLocator([x for x in decades if low <= x <= high]))
+    axis.xaxis.set_minor_locator(NullLocator())
     for height, color in ((1, "0.8"), (0, "0.9")):
         axis.axhline(height, color=color, linewidth=0.5, zorder=0)
     if count:
