@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from gradprobe.core.errors import UsageError, one_of, positive, unknown
+from gradprobe.core.layer import Layer
 from gradprobe.core.spec import label
 from gradprobe.engine.noise import canonical, check_place, is_structured, make_family
 
@@ -97,6 +99,15 @@ class Draw:
         """Whether the copies of a block are independent of each other (but for antithetic partners)."""
         family = make_family(self.noise)
         return not is_structured(family) or family.independent
+
+    def kind(self, layers: Sequence[Layer]) -> tuple[Any, ...]:
+        """What an engine sees of it where these layers are noisy together: neither family nor pairs.
+
+        Args:
+            layers: The layers.
+        """
+        noisy = tuple((layer.name, self.sigma_of(layer.name)) for layer in layers)
+        return self.where, self.injection, self.share, self.measure, noisy
 
     def sigma_of(self, layer: str) -> float:
         """Standard deviation of the noise of a layer.

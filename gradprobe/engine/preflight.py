@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -177,7 +176,7 @@ def agrees(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engin
     if engine.name == "tile" and not _tileable(problem, draw, layers):
         return False
     return problem.memo(
-        ("agrees", engine, *_kind(draw, layers)), lambda: _agrees(problem, draw, layers, engine)
+        ("agrees", engine, *draw.kind(layers)), lambda: _agrees(problem, draw, layers, engine)
     )
 
 
@@ -210,7 +209,7 @@ def _looped(problem: Runnable, draw: Draw, layers: Sequence[Layer], unit: bool) 
     """Losses of the trial by the loop."""
     loop = Engine("loop")
     return problem.memo(
-        ("looped", unit, *_kind(draw, layers)), lambda: _trial(problem, draw, layers, unit, loop, None)
+        ("looped", unit, *draw.kind(layers)), lambda: _trial(problem, draw, layers, unit, loop, None)
     )
 
 
@@ -235,19 +234,6 @@ def _gaussian(draw: Draw) -> Draw:
     return Draw(draw.where, draw.injection, share=draw.share, sigma=sigma, measure=draw.measure)
 
 
-def _kind(draw: Draw, layers: Sequence[Layer]) -> tuple[Any, ...]:
-    """What a trace and its trial depend on, besides engine and values."""
-    names = tuple(layer.name for layer in layers)
-    return (
-        draw.where,
-        draw.injection,
-        draw.share,
-        draw.measure,
-        names,
-        tuple(draw.sigma_of(name) for name in names),
-    )
-
-
 def traced(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engine) -> Graph | None:
     """The traced forward for an engine that runs it; traced once while the problem is frozen.
 
@@ -263,7 +249,7 @@ def traced(problem: Runnable, draw: Draw, layers: Sequence[Layer], engine: Engin
         with torch.no_grad():
             return Graph(Forward(problem, draw, layers, noise, {site}, layout=engine.layout))
 
-    return problem.memo(("graph", engine.layout, *_kind(draw, layers)), trace, lambda graph: graph.bytes)
+    return problem.memo(("graph", engine.layout, *draw.kind(layers)), trace, lambda graph: graph.bytes)
 
 
 def _tileable(problem: Runnable, draw: Draw, layers: Sequence[Layer]) -> bool:

@@ -44,8 +44,6 @@ def usual_engine(problem: Problem, draw: Draw, layers: Sequence[Layer], copies: 
         layers: The layers that are noisy together.
         copies: Copies in the block.
     """
-    names = tuple(layer.name for layer in layers)
-    kind = (draw.where, draw.injection, draw.share, names, tuple(draw.sigma_of(name) for name in names))
 
     def choose() -> Engine | str:
         for engine in _candidates(problem, draw, layers, copies):
@@ -53,7 +51,7 @@ def usual_engine(problem: Problem, draw: Draw, layers: Sequence[Layer], copies: 
                 return engine
         return "auto"
 
-    return problem.once(("usual", *kind, copies), choose)
+    return problem.once(("usual", *draw.kind(layers), copies), choose)
 
 
 def _candidates(problem: Problem, draw: Draw, layers: Sequence[Layer], copies: int) -> list[Engine]:

@@ -235,12 +235,10 @@ def _too_large(reading: Reading) -> str:
 def _engine(reading: Reading, wish: Engine | str) -> Engine:
     """The engine that was asked for or chosen, if it serves this draw, else one that does."""
     problem, draw, layers = reading.problem, reading.draw, reading.noisy
-    sigmas = tuple((layer.name, draw.sigma_of(layer.name)) for layer in layers)
-    kind = (draw.where, draw.injection, draw.share)
 
     def choose() -> Engine:
         if isinstance(wish, Engine):
             return wish if agrees(problem, draw, layers, wish) else Engine("loop")
         return choose_engine(problem, draw, layers, wish)
 
-    return problem.once(("engine", kind, sigmas, wish), choose)
+    return problem.once(("engine", *draw.kind(layers), wish), choose)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ import gradprobe as gp
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine import vectorised
 from gradprobe.engine.draw import Draw
+from gradprobe.estimators import _usual
 from gradprobe.estimators._usual import usual_engine
 from gradprobe.estimators.blockread import Reading
 from gradprobe.estimators.draws import read_block
@@ -79,3 +82,13 @@ def test_an_engine_that_fails_on_later_values_gives_way(monkeypatch: pytest.Monk
     found = estimate(problem, "es", **options)
     assert failed
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_derivatives_have_an_engine_of_their_own_beside_losses_of_the_same_sigma(monkeypatch) -> None:
+    monkeypatch.setattr(_usual, "agrees", lambda problem, draw, layers, engine: not draw.derived)
+    problem = vectors(8)
+    losses = Draw(sigma=1.0)
+    layers = layers_of(problem)[:1]
+    with problem.frozen():
+        assert str(usual_engine(problem, losses, layers, 100)) == "vmap x100"
+        assert usual_engine(problem, replace(losses, measure="derivative"), layers, 100) == "auto"
