@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from gradprobe.core.errors import UsageError, whole
@@ -98,16 +99,16 @@ class Sign(Estimator):
         own = replace(streams, purpose=f"sign {streams.purpose}")
         count = block.copies if self.stochastic else 1
         sums: Directions = {}
-        lost = 0.0
+        lost, taken = 0.0, np.full(2, np.nan)
         with problem.frozen():
             for k in range(count):
                 each = Block(block.index * count + k, self.copies)
                 read = self._member.read(problem, layers, each, own, memory, sharers, storage)
-                lost += read.nonfinite / self.copies
+                lost, taken = lost + read.nonfinite / self.copies, np.fmax(taken, read.bytes)
                 for name, found in read.directions[0].items():
                     signs = torch.sign(found) / count
                     sums[name] = sums[name] + signs if name in sums else signs
-        return Read([sums], lost)
+        return Read([sums], lost, bytes=taken)
 
     def refusals(self, problem: Problem, layers: Sequence[Layer]) -> dict[str, str]:
         """Those of the method."""

@@ -181,6 +181,16 @@ def test_a_draw_that_lr_reads_too_is_kept_as_numbers() -> None:
     assert (ds["kept_bytes"] == ds["plain_bytes"])[:, -2:].all()
 
 
+def test_finished_updates_take_what_their_copies_take() -> None:
+    methods = ["alr", "sign(alr, copies=2)", "sign(fa)"]
+    ds = gp.probe(images(), methods, copies=4, block=4, seeds=1, layers="9", storage="bits")
+    kept, plain = (ds[name].isel(seed=0).values for name in ("kept_bytes", "plain_bytes"))
+    assert (kept[1] == kept[0]).all()
+    assert (plain[1] == plain[0]).all()
+    assert np.isnan(kept[2]).any()
+    assert not (kept[2] > 0).any()
+
+
 def test_estimate_gives_the_same_direction() -> None:
     problem = images()
     want = gp.estimate(problem, "alr(injection=joint)", copies=4)
