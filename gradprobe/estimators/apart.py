@@ -161,9 +161,6 @@ class ApartRead(BlockRead):
                         key = ("half", int(not ones[k]), *readout.cotangent, encode, name)
                         self._sum(key, value.reshape(len(value), -1))
 
-    def _encodings(self, readout: ReadOut) -> set[bool]:
-        return {r.encodes_input for r in self.readouts if r.cotangent == readout.cotangent}
-
     def _of_weights(self, readout: ReadOut, layer: Layer) -> torch.Tensor:
         """Moments ``[2, P, B]`` of the samples."""
         found = []

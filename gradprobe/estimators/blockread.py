@@ -193,13 +193,16 @@ class BlockRead:
 
     def _pull_each(self, step: Step, readout: ReadOut, layer: Layer, waiting: Waiting) -> None:
         """Pull back the cotangents of calls with noisy inputs: many calls that are alike at once."""
-        encodings = {r.encodes_input for r in self.readouts if r.cotangent == readout.cotangent}
         for calls, encoded in self._alike(step, layer, waiting):
             inputs, cotangents = [call[0] for call in calls], torch.stack([call[1] for call in calls])
-            for encode in encodings:
+            for encode in self._encodings(readout):
                 found = pull_copies(self.problem, layer, inputs, cotangents, encode, encoded)
                 for name, value in found.items():
                     self._sum((*readout.cotangent, encode, name), value)
+
+    def _encodings(self, readout: ReadOut) -> set[bool]:
+        """What is done to the input by the read-outs that share its cotangents."""
+        return {r.encodes_input for r in self.readouts if r.cotangent == readout.cotangent}
 
     def _alike(
         self, step: Step, layer: Layer, waiting: Waiting

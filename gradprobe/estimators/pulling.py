@@ -153,9 +153,8 @@ def _at_once(
     values = problem.memo(("values", path), lambda: problem.local_values(path))
     calls = [(args, kwargs) for _, args, kwargs in inputs]
     copies = Copies(module, list(names), values, calls, cotangents, encode and not encoded)
-    with (
-        warnings.catch_warnings()
-    ):  # torch says that an operation has no batching rule: it is right all the same
+    with warnings.catch_warnings():
+        # torch says that an operation has no batching rule: it is right all the same
         warnings.filterwarnings("ignore", message=".*performance drop.*", category=UserWarning)
         pulled = rule_for(module).pull_back_copies(copies)
     return {full: pulled[name] for name, full in names.items()}

@@ -17,8 +17,8 @@ def with_shares(settings: Settings, problem: Problem, plan: Plan) -> Settings:
 
     It is the mathematics' cost: the multiply-adds that depend on the noise, relative to those of the whole forward
     (see :func:`~gradprobe.engine.operations.count_operations`), whichever engine runs the copies; of a derivative
-    twice that, for values and tangents. Where the forward
-    cannot be followed a copy counts as a whole forward, and the units say so.
+    twice that, for values and tangents. Where the forward cannot be followed a copy counts as a whole forward, and
+    the units say so.
 
     Args:
         settings: What all units share.
