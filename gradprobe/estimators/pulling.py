@@ -15,7 +15,8 @@ from gradprobe.engine.memory import bytes_of, is_out_of_memory
 from gradprobe.engine.sites import Site
 from gradprobe.engine.storing import Inputs
 from gradprobe.layers import rule_for
-from gradprobe.layers.generic import Copies, Generic
+from gradprobe.layers._calls import Copies
+from gradprobe.layers.generic import Generic
 from gradprobe.problems.problem import Problem
 
 Directions = dict[str, torch.Tensor]

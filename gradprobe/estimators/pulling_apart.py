@@ -13,7 +13,7 @@ from gradprobe.core.rows import Rows
 from gradprobe.engine.storing import Inputs
 from gradprobe.estimators.pulling import Directions, clean_inputs, close, pull
 from gradprobe.layers import rule_for
-from gradprobe.layers.generic import Apart
+from gradprobe.layers._calls import Apart
 from gradprobe.problems.problem import Problem
 
 CHUNK = 2**25

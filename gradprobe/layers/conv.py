@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from gradprobe.layers import register
-from gradprobe.layers.generic import Apart, SignOfInput, Tensors
+from gradprobe.layers._calls import Apart, Tensors
+from gradprobe.layers.generic import SignOfInput
 
 
 @register(

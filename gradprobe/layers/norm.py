@@ -11,7 +11,8 @@ from torch import nn
 from torch.func import functional_call
 
 from gradprobe.layers import register
-from gradprobe.layers.generic import Apart, Generic, Tensors
+from gradprobe.layers._calls import Apart, Tensors
+from gradprobe.layers.generic import Generic
 
 
 @register(
