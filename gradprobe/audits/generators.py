@@ -6,11 +6,11 @@ import hashlib
 import pickle
 import random
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from gradprobe.checkup.randomness import Drawing
 
 GENERATORS = ("torch", "numpy", "random")
 
@@ -32,26 +32,11 @@ def states() -> dict[str, str]:
     return {name: hashlib.sha256(x).hexdigest() for name, x in zip(GENERATORS, raw, strict=True)}
 
 
-class _Listening(TorchDispatchMode):
-    """Notes which of torch's random operations run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heard: set[str] = set()
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            self.heard.add(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
-
-
 def random_operations(call: Callable[[], object]) -> tuple[str, ...]:
     """Names of torch's random operations that a call runs, such as ``randn``; () also where that cannot be seen."""
-    with _Listening() as mode:
+    with Drawing() as drawing:
         try:
             call()
         except Exception:  # noqa: BLE001 - some transforms refuse a dispatch mode; then nothing is known
             return ()
-    return tuple(sorted(mode.heard))
+    return tuple(sorted(drawing.names))

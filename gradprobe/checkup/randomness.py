@@ -21,7 +21,7 @@ def check(case: Case) -> Verdict:
 
     A forward that draws and yet gives the same losses twice seeds itself: the model's own noise is one fixed draw.
     """
-    drawing = _Drawing()
+    drawing = Drawing()
     torch.default_generator.manual_seed(case.problem.samples)  # a state that no forward has left
     state = torch.get_rng_state()
     with torch.no_grad():
@@ -40,8 +40,12 @@ def check(case: Case) -> Verdict:
     )
 
 
-class _Drawing(TorchDispatchMode):
-    """Notes operations that draw from a generator."""
+class Drawing(TorchDispatchMode):
+    """Notes operations of torch that draw from a generator.
+
+    Attributes:
+        names: Their names, such as ``randn``; those of :data:`FUSED` ones are left out.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -76,6 +76,15 @@ def test_a_smoothed_gradient_is_no_fault_where_sigma_is_told() -> None:
     assert told.ok, str(told)
 
 
+def test_fused_attention_that_could_drop_out_and_does_not_is_no_random_number() -> None:
+    def summed(module, batch):
+        (module(batch[0]) - batch[1]).square().mean(1).sum().backward()
+
+    found = gp.audit(summed, build("attention"))
+    assert len(found.problems) == 1
+    assert "its length along the gradient is 2 times" in found.problems[0]
+
+
 def test_nothing_of_the_users_is_touched() -> None:
     problem = classifier()
     before = copy.deepcopy(problem.module.state_dict())
