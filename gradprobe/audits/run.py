@@ -138,22 +138,13 @@ def _measured(
     progress: Progress | bool | None,
 ) -> Audit:
     """Call it as often as asked, and judge."""
-    gradient = {k: g for k, g in backprop(problem, layers).items()}
+    gradient = backprop(problem, layers)
     known = others(gradient)
     smooth = (
         {} if told.sigma is None else smoothed_parts(problem, layers, told.sigma, told.where, told.root_seed)
     )
     audited = Audited(bench, not seen.deterministic, known.directions | smooth)
-    ds = probe(
-        problem,
-        [audited],
-        copies=told.repeats,
-        block=1,
-        seeds=told.seeds,
-        layers=[x.name for x in layers],
-        root_seed=told.root_seed,
-        progress=progress,
-    )
+    ds = _probed(problem, audited, layers, told, progress)
     look_again(bench, told.root_seed, seen)
     exact = seen.deterministic
     parts = measure(ds, exact)
@@ -173,20 +164,46 @@ def _measured(
         told.sigma is not None,
     )
     said, ratio = _judged(case, audited, seen, gradient, dead)
-    evidence = {
+    return _result(name, problem, said, _evidence(case, audited, seen, told, ratio))
+
+
+def _probed(
+    problem: Problem,
+    audited: Audited,
+    layers: Sequence[Layer],
+    told: Told,
+    progress: Progress | bool | None,
+) -> xr.Dataset:
+    """Moments of all calls, one call a block."""
+    return probe(
+        problem,
+        [audited],
+        copies=told.repeats,
+        block=1,
+        seeds=told.seeds,
+        layers=[x.name for x in layers],
+        root_seed=told.root_seed,
+        progress=progress,
+    )
+
+
+def _evidence(
+    case: Case, audited: Audited, seen: Seen, told: Told, ratio: list[float] | None
+) -> dict[str, Any]:
+    """The numbers behind the sentences."""
+    return {
         "calls": len(audited.calls),
         "seeds": told.seeds,
         "passes": seen.first.passes,
         "seconds": float(np.median([c.seconds for c in audited.calls])),
         "generators": list(seen.first.drew),
-        "deterministic": exact,
+        "deterministic": case.exact,
         "repeats": seen.repeats,
         "nonfinite": audited.lost,
         "noise_ratio": ratio,
-        "parts": {x.name: x.to_dict() for x in parts},
+        "parts": {x.name: x.to_dict() for x in case.parts},
         "smoothed": {k: {"gain": list(g), "most": m} for k, (g, m) in case.smoothed.items()},
     }
-    return _result(name, problem, said, evidence)
 
 
 def _judged(
