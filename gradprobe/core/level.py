@@ -8,9 +8,6 @@ from typing import Any
 
 from gradprobe.core.layer import Layer
 
-NO_WEIGHTS = "it is a level of noise, no weight of the model; noise-level estimates it"
-"""Why an estimator of weights refuses a level."""
-
 
 @dataclass(frozen=True)
 class Level(Layer):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from gradprobe.core.layer import Layer
-from gradprobe.core.level import NO_WEIGHTS, Level
+from gradprobe.core.level import Level
 from gradprobe.estimators.base import Estimator
 from gradprobe.problems.problem import Problem
+
+NO_WEIGHTS = "it is a level of noise, no weight of the model"
+"""Why an estimator of weights refuses a level, which another one brought."""
 
 
 def own_layers(estimator: Estimator, problem: Problem, layers: Sequence[Layer]) -> list[Layer]:

@@ -90,10 +90,9 @@ def similarity(
     ds, reference = shown_part(ds, reference, estimators, layers)
     choice = Choice(reference, scale, level, band, law, theory)
     labels, names = choose_estimators(ds, estimators), choose_layers(ds, layers)
-    plans = [label for label in labels if label.startswith("planned(")]
-    if theory and plans:
+    if theory and (wholes := [label for label in labels if _whole(ds, label)]):
         raise UsageError(
-            f"a copy of {plans[0]} is a whole estimate of many directions, so the line of theory does not compare "
+            f"a copy of {wholes[0]} is a whole estimate of many directions, so the line of theory does not compare "
             "with it; leave out theory=True, or that method."
         )
     panels = layer_panels(ds, labels, names, choice) + ([model_panel(ds, labels, choice)] if model else [])
@@ -105,6 +104,11 @@ def similarity(
     given |= {"theory": theory, "model": model, "width": width}
     record = {"figure": "similarity", "caption": figure.gradprobe_caption, "arguments": given}
     return finish(figure, record | {"panels": [p.to_dict() for p in panels]} | made_from(ds), save)
+
+
+def _whole(ds: xr.Dataset, label: str) -> bool:
+    """Whether a copy of a method is a whole estimate; of runs of earlier versions that is not known."""
+    return "whole" in ds.coords and bool(ds["whole"].sel(estimator=label).any())
 
 
 def _draw_all(panels: list[Panel], choice: Choice, xscale: str, size: float) -> PaperFigure:

@@ -114,6 +114,7 @@ def make_plan(
                 item.summary,
                 item.spec,
                 made.grain(served),
+                made.whole and made.stochastic,
             )
         )
     tasks = []

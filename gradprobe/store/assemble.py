@@ -139,6 +139,7 @@ def _empty(
         "method": ("estimator", [v.method for v in views]),
         "copies_step": ("estimator", [v.grain[0] for v in views]),
         "copies_fewest": ("estimator", [v.grain[1] for v in views]),
+        "whole": ("estimator", [v.whole for v in views]),
     }
     if any(layer.level_of for layer in layers):
         coords["level_of"] = ("parameter", [layer.level_of for layer in owners])

@@ -46,7 +46,8 @@ backprop on the mean loss over the whole data (``attrs["dataset"]``: how many sa
 Coordinates: ``layer``, ``numel`` and ``order`` (execution order) on ``parameter``; ``color``, ``target``,
 ``stochastic``, ``summary``, ``sigma`` (standard deviation of its noise; NaN if it has none, or several), ``method``
 (label without sigma), ``copies_step`` and ``copies_fewest`` (multiples that copies come in, fewest in a block; 0 in
-runs of earlier versions, whose labels tell) on ``estimator``; where levels of noise were probed, ``level_of`` on
+runs of earlier versions, whose labels tell) and ``whole`` (a copy is a whole estimate, made of many noises) on
+``estimator``; where levels of noise were probed, ``level_of`` on
 ``parameter``: the layer whose noise it is the level of, "" for weights. An estimator may end at fewer copies than
 another (NaN after). A deterministic estimator is stored once and broadcast on reading. A unit that is being
 computed, or was stopped, is "partial": the blocks that it has so far are there, NaN after. Statistics leave it out
@@ -125,6 +126,7 @@ class View:
         summary: One line.
         spec: What makes the estimator again, where that is not the label.
         grain: Multiples that copies come in, and the fewest in a block; zeros where it is not known.
+        whole: Whether a copy is a whole estimate, made of many noises.
     """
 
     label: str
@@ -136,6 +138,7 @@ class View:
     summary: str = ""
     spec: str = ""
     grain: tuple[int, int] = (0, 0)
+    whole: bool = False
 
     @property
     def sigma(self) -> float:
@@ -165,6 +168,8 @@ class View:
             del plain["spec"]  # as in runs of earlier versions
         if not any(self.grain):
             del plain["grain"]
+        if not self.whole:
+            del plain["whole"]
         return plain
 
     @classmethod

@@ -380,6 +380,7 @@ def test_importing_plots_is_light() -> None:
 
 def test_theory_is_no_measure_of_whole_estimates() -> None:
     ds = make_run(np.random.default_rng(0), estimators={"planned(1a2b)": Truth(), "lr": Truth()})
-    with pytest.raises(UsageError, match="whole estimate of many directions"):
+    ds = ds.assign_coords(whole=("estimator", [True, False]))
+    with pytest.raises(UsageError, match=r"planned\(1a2b\) is a whole estimate of many directions"):
         plots.similarity(ds, theory=True)
     plots.similarity(ds, estimators=["lr"], theory=True)

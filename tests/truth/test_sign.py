@@ -33,6 +33,11 @@ METHODS = [
 ]
 
 
+def test_results_know_that_a_copy_is_a_whole_estimate():
+    ds = gp.probe(classifier(), ["sign(lr, copies=2)", "sign(fa)", "lr"], copies=8, block=4, seeds=1)
+    assert ds["whole"].values.tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize("name", ["bp", "fa", "sign-symmetric"])
 def test_of_a_method_without_noise(name):
     problem = classifier()
