@@ -248,7 +248,7 @@ def main(
     samples: Annotated[
         int, typer.Option(help="Samples of a call (32 times as many without a baseline).")
     ] = 32,
-    repeats: Annotated[int, typer.Option(help="Calls with each of five seeds.")] = 20,
+    repeats: Annotated[int, typer.Option(help="Calls with each of ten seeds.")] = 10,
     out: Annotated[Path, typer.Option(help="Folder for audit_libraries.csv.")] = Path("figures/peers"),
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Four samples and three calls for each seed.")

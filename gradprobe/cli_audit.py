@@ -57,8 +57,8 @@ def audit(
     target: Annotated[
         str, typer.Option(help="gradient, or surrogate: a field of its own (feedback alignment).")
     ] = "gradient",
-    repeats: Annotated[int, typer.Option(help="Calls for each seed.")] = 20,
-    seeds: Annotated[int, typer.Option(help="Independent repetitions, at least three.")] = 5,
+    repeats: Annotated[int, typer.Option(help="Calls for each seed.")] = 10,
+    seeds: Annotated[int, typer.Option(help="Independent repetitions, at least three.")] = 10,
     layers: Annotated[str | None, typer.Option(help="Names, globs or class names, comma-separated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all that was found as JSON.")] = False,
 ) -> None:

@@ -15,7 +15,7 @@ WRONG, DOUBTFUL = 0.9, 0.99
 """Cosines with the gradient below which a direction is wrong, or worth a warning: smoothing alone seldom goes below
 0.9, and a sigma for which it does can be told."""
 LITTLE = 0.5
-"""A ceiling of which not even this much was shown is worth a warning."""
+"""A direction is shown once its cosine with the gradient is shown to be this large."""
 MOST = 4
 """Layers of one kind that get a sentence of their own."""
 
@@ -213,7 +213,7 @@ def _shown(case: Case, model: Part, said: Said) -> None:
         said.findings.append(f"direction: the cosine of its mean with the gradient is {text}.")
     else:
         least = f"at least {low:.2g}" if low > 0 else "not shown to be positive"
-        said.warnings.append(
+        (said.warnings if case.surrogate else said.unshown).append(
             f"its direction is little shown: the cosine of its mean with the gradient is {least}, and nothing speaks "
             "against 1; more calls (repeats=) show more."
         )

@@ -140,15 +140,17 @@ def judge_traces(seen: Seen, calls: Sequence[Called], said: Said) -> None:
         )
 
 
-def judge_noise(model: Part, passes: float, said: Said) -> list[float] | None:
+def judge_noise(model: Part, passes: float, beyond: float, said: Said) -> list[float] | None:
     """Compare the noise with that of plain antithetic ES with as many forward passes.
 
-    A pair of it has the price P + 1 on a linear loss (P weights), so F passes have 2 (P + 1) / F; prices count calls,
-    so their ratio is that of the variances at equal gain.
+    A pair of it has the price P r + 1 on a linear loss (P weights that are judged, r = |g|^2 of all weights / |g|^2
+    of these), so F passes have 2 (P r + 1) / F; prices count calls, so their ratio is that of the variances at equal
+    gain.
 
     Args:
         model: The model's part.
         passes: Forward passes in a call.
+        beyond: r; 1 where all layers are judged.
         said: Where sentences go.
 
     Returns:
@@ -162,7 +164,7 @@ def judge_noise(model: Part, passes: float, said: Said) -> list[float] | None:
         return None
     if not value > 0:
         return None
-    plain = 2 * (model.numel + 1) / passes
+    plain = 2 * (model.numel * beyond + 1) / passes
     ratio = [value / plain, low / plain, high / plain]
     text = (
         f"its noise is {spread(*ratio)} times (in variance) that of plain antithetic ES with {passes:.4g} forward "

@@ -21,7 +21,7 @@ class Audit:
         problem: Name of the problem.
         problems: What is wrong with direction, scale, seeds, names or values: sentences.
         unshown: What so many calls could not show to be right.
-        warnings: What is worth knowing and need not be wrong: noise, side effects, what is little shown.
+        warnings: What is worth knowing and need not be wrong: noise, side effects.
         findings: What was found to be right.
         evidence: The numbers behind the sentences, JSON-able.
     """

@@ -40,8 +40,8 @@ def audit(
     samples: int | None = None,
     where: str = "weights",
     target: str = "gradient",
-    repeats: int = 20,
-    seeds: int = 5,
+    repeats: int = 10,
+    seeds: int = 10,
     layers: str | Sequence[str] | None = None,
     root_seed: int = 0,
     name: str | None = None,
@@ -67,10 +67,10 @@ def audit(
         where: What the noise of ``sigma`` is on: ``"weights"`` (default) or ``"activations"``, of all layers at once.
         target: ``"gradient"`` (default), or ``"surrogate"`` for a method that means to follow a field of its own
             (feedback alignment): direction and scale are then told and not held against it.
-        repeats: Calls for each seed. The default, with five seeds, is the size from which the statistics' intervals
-            were checked; a hundred calls with one Gaussian sample each tell the scale to 0.4, enough to tell 1 from 2
-            and from 1/2, and calls with more samples tell it better.
-        seeds: Independent repetitions; at least three.
+        repeats: Calls for each seed. By default a hundred in all; with one Gaussian sample each they tell the scale
+            to 0.4, enough to tell 1 from 2 and from 1/2, and calls with more samples tell it better.
+        seeds: Independent repetitions; at least three. The direction is judged by products of different seeds, so
+            that ten of them find twice as many wrong ones as five do with as many calls.
         layers: Names, globs or class names of the layers to judge; all by default.
         root_seed: Root of all seeds.
         name: What to call the function; its own name by default.
@@ -110,7 +110,8 @@ def audit(
             said = Said([f"it returns NaN or infinite values for {named(bad)}, and was not measured."])
             return _result(called, problem, said, {"calls": 0, "parts": {}})
         chosen = _not_frozen(chosen, bench, seen.first)
-        return _measured(called, problem, bench, seen, chosen, told, progress)
+        every = _not_frozen(layers_of(problem), bench, seen.first)
+        return _measured(called, problem, bench, seen, (chosen, every), told, progress)
 
 
 def _not_frozen(layers: Sequence[Layer], bench: Bench, called: Called) -> list[Layer]:
@@ -133,11 +134,12 @@ def _measured(
     problem: Problem,
     bench: Bench,
     seen: Seen,
-    layers: Sequence[Layer],
+    asked: tuple[Sequence[Layer], Sequence[Layer]],
     told: Told,
     progress: Progress | bool | None,
 ) -> Audit:
-    """Call it as often as asked, and judge."""
+    """Call it as often as asked, and judge; ``asked`` are the layers to judge, and all of them."""
+    layers, every = asked
     gradient = backprop(problem, layers)
     known = others(gradient)
     smooth = (
@@ -163,7 +165,8 @@ def _measured(
         told.target == "surrogate",
         told.sigma is not None,
     )
-    said, ratio = _judged(case, audited, seen, gradient, dead)
+    beyond = 1.0 if len(every) == len(layers) else _square(backprop(problem, every)) / _square(gradient)
+    said, ratio = _judged(case, audited, seen, gradient, dead, beyond)
     return _result(name, problem, said, _evidence(case, audited, seen, told, ratio))
 
 
@@ -207,7 +210,12 @@ def _evidence(
 
 
 def _judged(
-    case: Case, audited: Audited, seen: Seen, gradient: Mapping[str, torch.Tensor], dead: Sequence[str]
+    case: Case,
+    audited: Audited,
+    seen: Seen,
+    gradient: Mapping[str, torch.Tensor],
+    dead: Sequence[str],
+    beyond: float,
 ) -> tuple[Said, list[float] | None]:
     """All sentences, and the ratio of the noise to that of antithetic ES."""
     model, of_mean, said = case.parts[0], Said(), Said()
@@ -221,7 +229,7 @@ def _judged(
         f"its cosine with the gradient is {model.ceiling[0]:.3f}, its length along it {spread(*model.gain)}"
     )
     fixed = judge_seeds(seen, right, shown, case.surrogate, said)
-    ratio = judge_noise(model, seen.first.passes, said)
+    ratio = judge_noise(model, seen.first.passes, beyond, said)
     judge_traces(seen, audited.calls, said)
     return said if fixed else of_mean.then(said), ratio
 
@@ -234,6 +242,10 @@ def _dead(ds: xr.Dataset, gradient: Mapping[str, torch.Tensor]) -> list[str]:
         for p, own in zip(ds["parameter"].values, squares, strict=True)
         if float(np.nanmax(own, initial=0.0)) == 0 and bool(gradient[str(p)].any())
     ]
+
+
+def _square(gradient: Mapping[str, torch.Tensor]) -> float:
+    return sum(float(g.double().square().sum()) for g in gradient.values())
 
 
 def _nonfinite(called: Called) -> list[str]:

@@ -45,6 +45,35 @@ def test_plain_antithetic_es_has_the_noise_of_plain_antithetic_es() -> None:
     assert high / low < 2
 
 
+def test_es_on_all_weights_has_the_noise_of_es_where_only_some_layers_are_judged() -> None:
+    """Its noise in a layer is that of the whole gradient: P |g|^2/|g of the layer|^2 + 1, not P + 1."""
+    problem = classifier()
+    for layer in ("first", "last"):
+        low, high = gp.audit(right.antithetic, problem, layers=[layer]).evidence["noise_ratio"][1:]
+        assert low < 1.1
+        assert high > 0.9
+
+
+def test_a_direction_of_which_little_is_shown_is_not_ok() -> None:
+    """3 x 3 calls with 40 times the noise: the length along the gradient is told, the direction is not."""
+    problem = classifier()
+    gradient = gp.estimate(problem, "bp")
+    long = sum(float(g.square().sum()) for g in gradient.values()) ** 0.5
+
+    def beside(module, batch):
+        """The gradient, and noise in all directions but its own."""
+        noise = {n: torch.randn_like(g) for n, g in gradient.items()}
+        along = sum(float((noise[n] * g).sum()) for n, g in gradient.items()) / long**2
+        return {n: g + 40 * long * (noise[n] - along * g) for n, g in gradient.items()}
+
+    few = {"repeats": 3, "seeds": 3}
+    found = gp.audit(beside, problem, **few)
+    assert not found.problems, str(found)
+    assert any("its direction is little shown" in one for one in found.unshown), str(found)
+    assert not found.ok
+    assert gp.audit(beside, problem, target="surrogate", **few).ok
+
+
 @pytest.mark.parametrize(
     "name", ["cnn", "batch-norm", "lstm", "tied", "frozen-parameter", "weighted", "stateful"]
 )
