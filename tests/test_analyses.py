@@ -55,3 +55,21 @@ def test_the_best_hybrid_where_no_rival_reaches_the_target(monkeypatch: pytest.M
     assert math.isnan(row["predicted_low"])
     assert row["predicted"] == 0.5
     assert not analysis["within"](row | {"measured": 0.5, "measured_low": 0.4, "measured_high": 0.6})
+
+
+def test_the_gate_of_the_race_beside_other_libraries_passes_all_of_the_work_and_not_half() -> None:
+    """Gradients of a linear loss from 128 pairs, from 64, and of twice the length; intervals of medians."""
+    analysis = runpy.run_path(str(FOLDER / "bench_peers.py"))
+    rng, pairs, size, calls = torch.Generator().manual_seed(0), 128, 2410, 16
+    truth = torch.zeros(size).index_fill_(0, torch.tensor([0]), 1.0)
+
+    def passes(drawn: int, factor: float = 1.0) -> bool:
+        eps = torch.randn(calls, drawn, size, generator=rng)
+        return analysis["gate"](list(factor * (eps[..., :1] * eps).mean(1)), truth, pairs)[2]
+
+    assert all(passes(pairs) for _ in range(5))
+    assert not any(passes(pairs // 2) for _ in range(5))
+    assert not passes(pairs, 2.0)
+    assert not passes(pairs, -1.0)
+    ranks = [float(k) for k in range(1, 41)]
+    assert analysis["median_interval"](ranks) == (20.5, 14.0, 27.0)  # 1 - 2 P(Bin(40, 1/2) <= 13) = 0.962
