@@ -122,7 +122,7 @@ class Bench:
         with standing_in(self._listed), torch.enable_grad():
             try:
                 value = self.function(self.module, batch)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._renew()
                 if isinstance(error, UsageError):
                     raise

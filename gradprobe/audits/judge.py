@@ -95,7 +95,7 @@ def judge_scale(case: Case, said: Said) -> None:
     if faulty and (case.uneven or not off(low, high)):
         into.extend(_of_layer(case, x) for x in faulty[:MOST])
         if len(faulty) > MOST:
-            into.append(f"the scale of {len(faulty) - MOST} more layers is wrong in the same way.")
+            into.append(f"the scale of {_more(len(faulty))} is wrong in the same way.")
     elif case.absent and off(low, high):
         return  # what is absent is named, and explains it
     elif off(low, high):
@@ -182,7 +182,7 @@ def judge_direction(case: Case, said: Said) -> None:
     for x in wrong[:MOST]:
         into.append(f"in layer {x.name!r} its mean is not the gradient: {_at_most(case, x)}{hint}.")
     if len(wrong) > MOST:
-        into.append(f"in {len(wrong) - MOST} more layers its mean is not the gradient.")
+        into.append(f"in {_more(len(wrong))} its mean is not the gradient.")
     if not wrong and not case.uneven and case.most(model) < WRONG:
         into.append(f"its mean is not the gradient: {_at_most(case, model)}{hint}.")
     elif not wrong and not case.swapped and not case.absent:
@@ -219,7 +219,12 @@ def _shown(case: Case, model: Part, said: Said) -> None:
         )
 
 
+def _more(count: int) -> str:
+    """Layers beyond those that get a sentence of their own."""
+    return f"{count - MOST} more layer{'s' * (count - MOST > 1)}"
+
+
 def _at_most(case: Case, part: Part) -> str:
     if case.exact:
-        return f"its cosine with the gradient is {case.most(part):.3f}"
+        return f"its cosine with the gradient is {math.copysign(case.most(part), case.gain(part)[0]):.3f}"
     return f"its cosine with the gradient is at most {case.most(part):.3f}, however many calls are averaged"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gradprobe.audits.bench import Called
 from gradprobe.audits.held import is_generator
-from gradprobe.audits.judge import Said
+from gradprobe.audits.judge import MOST, Said
 from gradprobe.audits.measured import Part
 from gradprobe.audits.result import spread
 from gradprobe.audits.seen import Seen
@@ -41,9 +41,12 @@ def judge_names(called: Called, wanted: Sequence[str], dead: Sequence[str], said
     odd = called.returned.misshapen
     missing = [n for n in wanted if n not in called.directions and n not in odd]
     if missing:
-        said.problems.append(f"it returns nothing for {named(missing)}.")
-    for name, shape in odd.items():
+        gives = "returns None and leaves no .grad" if called.returned.form == ".grad" else "returns nothing"
+        said.problems.append(f"it {gives} for {named(missing)}.")
+    for name, shape in list(odd.items())[:MOST]:
         said.problems.append(f"it returns shape {list(shape)} for {name!r}, which is not the parameter's.")
+    if others := list(odd)[MOST:]:
+        said.problems.append(f"it returns another shape than the parameter's for {named(others)} too.")
     if zero := [n for n in dead if n not in missing and n not in odd]:
         said.problems.append(f"what it returns for {named(zero)} is always 0, and the gradient is not.")
     if called.returned.extra:
@@ -122,19 +125,20 @@ def judge_traces(seen: Seen, calls: Sequence[Called], said: Said) -> None:
     every = [seen.first, *calls]
     moved = max(c.effects.moved for c in every)
     weights = next((c.effects.said["weights"] for c in every if "weights" in c.effects.said), None)
+    in_grad = seen.first.returned.form == ".grad"  # a training step may move them, after it has left .grad
     if weights is not None:
-        into = said.problems if moved > DRIFT else said.warnings
+        into = said.problems if moved > DRIFT and not in_grad else said.warnings
         into.append(f"it leaves the weights changed, by {moved:.1g} of their length in one call: {weights}.")
     for kind, sentence in _EFFECTS.items():
         left = next((c.effects.said[kind] for c in every if kind in c.effects.said), None)
-        if left is None or (kind == ".grad" and seen.first.returned.form == ".grad"):
+        if left is None or (kind == ".grad" and in_grad):
             continue
         said.warnings.append(sentence.format(left))
     if any(c.batch_changed for c in every):
         said.warnings.append("it changes the batch in place.")
-    if seen.adds and seen.first.returned.form == ".grad":
+    if seen.adds and in_grad and seen.first.directions:
         said.findings.append(".grad: it adds to what is there, as backward() does.")
-    elif seen.adds:
+    elif seen.adds and not in_grad:
         said.problems.append(
             "what was in .grad before the call is in what it returns: it does not clear .grad first."
         )

@@ -66,7 +66,7 @@ class Audit:
         found = f"{count} problem{'s' * (count > 1)}" if count else "nothing wrong found"
         found += ", but not all was shown" * (not count and not self.ok)
         calls = self.evidence["calls"]
-        return f"{self.function} on {self.problem}: {found} ({calls} call{'s' * (calls > 1)} measured)"
+        return f"{self.function} on {self.problem}: {found} ({calls} call{'s' * (calls != 1)} measured)"
 
     def _lists(self) -> list[tuple[str, tuple[str, ...]]]:
         lists = (

@@ -261,6 +261,56 @@ def test_a_dropped_layer_is_found_whether_it_is_missing_or_zero() -> None:
     assert any("'first.bias' is always 0" in one for one in gp.audit(zero, classifier()).problems)
 
 
+def test_nothing_at_all_is_told_as_that() -> None:
+    found = gp.audit(lambda module, batch: None, classifier())
+    (problem,) = found.problems
+    assert problem.startswith("it returns None and leaves no .grad for 'first.weight'")
+    assert not any(one.startswith(".grad") for one in found.findings)
+
+
+def test_a_turned_layer_has_a_negative_cosine() -> None:
+    def turned(module, batch):
+        backward(module, batch)
+        module.get_parameter("last.weight").grad.neg_()
+
+    found = gp.audit(turned, classifier())
+    assert any("in layer 'last' its sign is turned" in one for one in found.problems)
+    told = [one for one in (*found.problems, *found.warnings) if "cosine" in one and "'last'" in one]
+    assert told, str(found)
+    assert all("the gradient is -0." in one for one in told), str(found)
+
+
+def test_shapes_are_told_for_a_few_and_named_for_the_rest() -> None:
+    class Deep(nn.Sequential):
+        def __init__(self):
+            super().__init__(*(nn.Linear(4, 4) for _ in range(3)))
+
+    problem = gp.Problem(Deep(), batch=(torch.randn(5, 4), torch.arange(5) % 4), loss="cross_entropy")
+    found = gp.audit(lambda module, batch: {n: True for n, _ in module.named_parameters()}, problem)
+    assert sum("returns shape []" in one for one in found.problems) == 4
+    assert any("another shape than the parameter's for '2.weight', '2.bias' too" in o for o in found.problems)
+
+
+def test_an_exit_inside_the_function_is_told() -> None:
+    def leaves(module, batch):
+        raise SystemExit(3)
+
+    with pytest.raises(gp.UsageError, match="SystemExit: 3"):
+        gp.audit(leaves, classifier())
+
+
+def test_a_training_step_may_move_the_weights_once_it_has_left_its_gradient() -> None:
+    def step(module, batch):
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+        optimizer.zero_grad()
+        backward(module, batch)
+        optimizer.step()
+
+    found = gp.audit(step, classifier())
+    assert found.ok, str(found)
+    assert any("leaves the weights changed" in one for one in found.warnings)
+
+
 def test_wrong_names_and_shapes_are_found() -> None:
     def wrong(module, batch):
         found = antithetic(module, batch)
