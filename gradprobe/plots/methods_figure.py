@@ -73,7 +73,8 @@ def methods(
     if every.empty:
         raise UsageError("no ceiling is known of any method and layer; probe with more copies or seeds.")
     names = list(dict.fromkeys(every["layer"]))
-    look = _looks(named.values(), list(dict.fromkeys(every["estimator"])))
+    asked = dict.fromkeys(e for ds in named.values() for e in choose_estimators(ds, estimators))
+    look = _looks(named.values(), [e for e in asked if e in set(every["estimator"])])
     with paper():
         figure = _draw_all(tables, names, look, every, inches(width))
         figure.supxlabel(AGAINST[against])

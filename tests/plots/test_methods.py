@@ -57,6 +57,13 @@ def test_bounds_are_open_and_what_is_unknown_is_left_out(run):
             np.testing.assert_allclose(point.get_ydata(), cell["ceiling_low"])
 
 
+def test_the_legend_has_the_order_of_the_run_though_the_first_layer_lacks_its_first_method():
+    truths = {"es": Truth(refused=("a",)), "fa": Truth(0.5, 0.0, stochastic=False)}
+    run = make_run(np.random.default_rng(0), layers={"a": 16, "b": 16}, estimators=truths)
+    (legend,) = plots.methods(run).legends
+    assert [x.get_text() for x in legend.get_texts()] == ["es", "fa"]
+
+
 def test_price_is_in_forward_passes(run, tmp_path: Path):
     plots.methods(run, save=tmp_path / "methods")
     table = json.loads((tmp_path / "methods.json").read_text())["runs"][""]["table"]
