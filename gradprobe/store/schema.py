@@ -181,12 +181,13 @@ class View:
 
 
 def _sigma(source: str) -> float:
-    """The sigma that the text of a draw names; NaN if it names none, or one for each layer."""
+    """The sigma that the text of a draw names; NaN if it names none, or one for each layer, or is a derivative's."""
     head, several, _ = source.partition(") over ")
     try:
-        value = spec.parse(f"{head})" if several else head).options.get("sigma")
+        options = spec.parse(f"{head})" if several else head).options
     except UsageError:
         return math.nan
+    value = None if options.get("measure") == "derivative" else options.get("sigma")
     return float(value) if isinstance(value, (int, float)) else math.nan
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gradprobe as gp
-from gradprobe.store.schema import SCHEMA_VERSION
+from gradprobe.store.schema import SCHEMA_VERSION, View
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 RUNS = sorted(path for path in FIXTURES.glob("run-schema-*") if path.is_dir())
@@ -64,3 +64,13 @@ def test_every_one_can_be_added_to(run: Path, tmp_path: Path) -> None:
 
 def test_there_is_a_run_of_the_schema_of_today() -> None:
     assert RUNS[-1].name == f"run-schema-{SCHEMA_VERSION}"
+
+
+def test_a_derivative_has_no_sigma() -> None:
+    for source, sigma in {
+        "draw(injection=layerwise, measure=derivative, sigma=1.0, where=weights)": np.nan,
+        "draw(injection=joint, measure=derivative, sigma=1.0, where=weights) over a, b": np.nan,
+        "draw(injection=layerwise, sigma=1.0, where=weights)": 1.0,
+    }.items():
+        view = View("m", {"a": (source, "")}, {}, True, "exact", "#000000", "")
+        np.testing.assert_equal(view.sigma, sigma)
