@@ -20,6 +20,7 @@ from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.draw import Draw, Sigma
+from gradprobe.estimators._options import check_options
 from gradprobe.estimators.base import Given, Labelled, make_all
 from gradprobe.estimators.bp import BP
 from gradprobe.estimators.bringing import own_layers
@@ -170,10 +171,7 @@ def _wanted(
         return units, {x.name: {d.where for d in draws} for x in layers}
     common = dict(options) if sigma is None else {"sigma": sigma, **options}
     made = make_all(estimators, **common)
-    for key in options:
-        known = {name for item in made for name in vars(item.estimator)}
-        if key not in known:
-            raise unknown("option", key, sorted(known | _OF_PROBLEM | _OWN))
+    check_options(made, options, _OF_PROBLEM | _OWN)
     return _drawn(problem, layers, made)
 
 

@@ -13,14 +13,15 @@ from typing import Any
 import torch
 import xarray as xr
 
-from gradprobe.core.errors import UsageError, one_of, unknown, whole
+from gradprobe.core.errors import UsageError, one_of, whole
 from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.layer import Layer
 from gradprobe.core.streams import seed_list
 from gradprobe.core.told import Progress, told
 from gradprobe.engine.memory import parse_memory, spare
 from gradprobe.engine.preflight import fastest
-from gradprobe.estimators.base import Given, Labelled, make_all
+from gradprobe.estimators._options import check_options
+from gradprobe.estimators.base import Given, make_all
 from gradprobe.estimators.bringing import every_layer
 from gradprobe.estimators.keeping import check_storage
 from gradprobe.probes.batches import probe_batches
@@ -168,7 +169,7 @@ def probe(
         return probe_batches(probe, problem, batches, **given)
     check_problem(problem)
     made = make_all(estimators, **options)
-    _check_options(made, options)
+    check_options(made, options, _OWN_OPTIONS)
     copies, block = sizes(made, copies, block)
     root_seed = whole("root_seed", root_seed, 0)
     reference_copies = None if reference_copies is None else whole("reference_copies", reference_copies, 4)
@@ -267,13 +268,6 @@ def _smoothed(problem: Problem, plan: Plan, wish: str, store: RunStore) -> dict[
 
 def _report(progress: Progress | None, total: int) -> Callable[[int, str], None]:
     return lambda done, label: None if progress is None else progress(done, total, label)
-
-
-def _check_options(made: Sequence[Labelled], options: Mapping[str, Any]) -> None:
-    for key in options:
-        known = {name for item in made for name in vars(item.estimator)}
-        if key not in known:
-            raise unknown("option", key, sorted(known | _OWN_OPTIONS))
 
 
 _OWN_OPTIONS = set(inspect.signature(probe).parameters) - {"problem", "options"}

@@ -241,6 +241,8 @@ BAD = [
     ({"engine": "auto x10"}, "'auto' takes no further words"),
     ({"engine": "tile graph"}, "leave out 'graph'"),
     ({"sigmaa": 0.1}, "Did you mean 'sigma'"),
+    ({"estimators": ["fg-w", "fa"], "sigma": 0.1}, "no option sigma for fg-w, fa; leave it out, or add"),
+    ({"estimators": ["lr"], "feedback_seed": 1}, "such as (fa|sign-symmetric|dfa)"),
 ]
 
 
