@@ -25,7 +25,7 @@ FURTHER = ("lr(noise=sobol)", "sign(bp)", "sign(fa)", "sign(hsic)")
 def chosen() -> list[str]:
     """The registered methods, and some that are written with options."""
     names = [str(name) for name in gp.list_estimators().index if name not in APART]
-    return [*names, *(name for name in FURTHER if "(" in name)]
+    return [*names, *FURTHER]
 
 
 def table(ds: xr.Dataset) -> pd.DataFrame:
@@ -41,13 +41,15 @@ def main(
     seeds: Annotated[int, typer.Option(help="Independent repetitions.")] = 5,
     runs: Annotated[Path | None, typer.Option(help="Folder that keeps the runs.")] = None,
     out: Annotated[Path, typer.Option(help="File name without ending.")] = Path("figures/all_methods"),
-    smoke: Annotated[bool, typer.Option("--smoke", help="20 copies, 3 seeds, one checkpoint.")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="20 copies, 3 seeds, 8 samples, one checkpoint.")
+    ] = False,
 ) -> None:
     """Probe the shipped checkpoints with every method, print the table and draw the figure."""
-    copies, seeds = (20, 3) if smoke else (copies, seeds)
+    copies, seeds, samples = (20, 3, 8) if smoke else (copies, seeds, 32)
     found, rows = {}, {}
     for checkpoint in ("trained",) if smoke else ("early", "trained"):
-        problem = gp.load_problem(checkpoint=checkpoint)
+        problem = gp.load_problem(checkpoint=checkpoint, batch_size=samples)
         where = None if runs is None else runs / checkpoint
         found[checkpoint] = gp.probe(problem, chosen(), copies=copies, seeds=seeds, out=where)
         rows[checkpoint] = table(found[checkpoint])
