@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
+from gradprobe.engine.features_first import FeaturesFirst
 from gradprobe.engine.graph import OneCopy, segment
 from gradprobe.engine.moving import each_noise, every_noise, moved_losses, stacked
 from gradprobe.engine.sites import Forward, Segment
@@ -38,7 +39,7 @@ def vectorised(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
 def _moved(forward: Forward) -> torch.Tensor:
     """Losses of copies whose weights are made for all of them together."""
     one = functools.partial(moved_losses, forward)
-    with _quiet():
+    with _quiet(), FeaturesFirst() if forward.draw.share == "batch" else nullcontext():
         return torch.func.vmap(one, randomness="error")(stacked(forward))
 
 
