@@ -11,6 +11,7 @@ import functools
 import hashlib
 import math
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -49,8 +50,7 @@ def fill_sequence(family: Plain, key: int, start: int, out: torch.Tensor) -> Non
     tiles = range(start // TILE, -(-stop // TILE))
 
     def fill(part: range) -> None:
-        generator = np.random.Philox(key=key)
-        generator.advance(part.start * family.words // WORDS_PER_COUNT)
+        generator = _philox(key, part.start * family.words // WORDS_PER_COUNT)
         for tile in part:
             words = generator.random_raw(family.words)
             low, high = max(start - tile * TILE, 0), min(stop - tile * TILE, TILE)
@@ -68,6 +68,25 @@ def fill_sequence(family: Plain, key: int, start: int, out: torch.Tensor) -> Non
         return
     share = -(-len(tiles) // threads)  # numpy and torch release the interpreter while they draw
     list(_pool(threads).map(fill, [tiles[i : i + share] for i in range(0, len(tiles), share)]))
+
+
+def _philox(key: int, counter: int) -> np.random.Philox:
+    """This thread's Philox with a key, so many steps after its start; a new one would ask the system for a seed."""
+    if not hasattr(_local, "philox"):
+        _local.philox = np.random.Philox(0)
+        _local.state = _local.philox.state | {"buffer_pos": WORDS_PER_COUNT, "has_uint32": 0, "uinteger": 0}
+    _local.state["state"] = {"counter": _words(counter, 4), "key": _words(key, 2)}
+    _local.philox.state = _local.state
+    found: np.random.Philox = _local.philox
+    return found
+
+
+def _words(number: int, count: int) -> np.ndarray:
+    """A whole number in words of 64 bits, the lowest first."""
+    return np.frombuffer(number.to_bytes(8 * count, "little"), dtype="<u8")
+
+
+_local = threading.local()
 
 
 @functools.cache

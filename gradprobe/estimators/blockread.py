@@ -165,11 +165,12 @@ class BlockRead:
         if step.outcome.halved:  # the score of the negative is the negative of the score
             first, second = centred.chunk(2)
             centred = first - second
+        family = step.outcome.family
         for layer in self.layers:
+            weighted = centred * readout.scale(self.draw, layer.name)
             for number, name in enumerate(layer.parameters):
-                noise = step.outcome.drawn((layer.name, number), step.at)
-                score = readout.score(step.outcome.family, noise)
-                factor = (centred * readout.scale(self.draw, layer.name)).to(score.dtype)
+                score = readout.score(family, step.outcome.drawn((layer.name, number), step.at))
+                factor = weighted.to(score.dtype)
                 self._sum((*readout.cotangent, name), torch.tensordot(factor, score, dims=factor.ndim))
 
     def _activations(self, step: Step, readout: ReadOut, centred: torch.Tensor) -> None:

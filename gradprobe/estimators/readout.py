@@ -117,7 +117,8 @@ class ReadOut:
 
 def kept_copies(losses: torch.Tensor, paired: bool) -> torch.Tensor:
     """Copies all of whose losses are finite ``[m]``; a pair is kept or left out as a whole."""
-    return whole_pairs(losses.isfinite().view(len(losses), -1).all(1), paired)
+    finite = losses.isfinite()
+    return whole_pairs(finite if finite.ndim == 1 else finite.view(len(losses), -1).all(1), paired)
 
 
 def whole_pairs(finite: torch.Tensor, paired: bool) -> torch.Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from gradprobe.core.hooks import untouched_globals
 from gradprobe.core.level import Level
 from gradprobe.core.streams import Block, Streams
 from gradprobe.engine.sites import dtype_of
+from gradprobe.estimators import ESTIMATORS
 from gradprobe.estimators.base import Given, Labelled, make
 from gradprobe.estimators.bringing import own_layers
 from gradprobe.estimators.keeping import check_storage
@@ -67,14 +70,7 @@ def estimate(
         >>> bool((direction["fc.weight"] * exact["fc.weight"]).sum() > 0)
         True
     """
-    if options and (isinstance(estimator, (Path, Plan)) or str(estimator).strip().endswith(".json")):
-        raise UsageError(f"a plan has the options of its methods already; leave {next(iter(options))} out.")
-    if options and isinstance(estimator, str):
-        given = spec.parse(estimator)
-        estimator = spec.label(given.name, {**given.options, **options}, given.argument)
-    elif options:
-        raise UsageError(f"give the options to the {type(estimator).__name__} itself, not to estimate.")
-    made = make(estimator)
+    made = _made(estimator, options)
     usual = 1 if made.estimator.whole else DEFAULT_COPIES
     copies = whole("copies", usual if copies is None else copies)
     seed = whole("seed", seed, 0)
@@ -86,7 +82,7 @@ def estimate(
     check_storage(storage)
     streams, blocks = Streams(root_seed, seed), range(copies // size if made.estimator.stochastic else 1)
     with untouched_globals(), problem.frozen():
-        fresh = problem.look()
+        fresh = problem.look(lambda: _of_samples(made, problem, layers))
         try:
             return _mean(made, problem, layers, [Block(i, size) for i in blocks], streams, storage)
         except UsageError:
@@ -96,6 +92,47 @@ def estimate(
                 raise
         problem.refresh()  # an engine that served former values may fail on these
         return _mean(made, problem, layers, [Block(i, size) for i in blocks], streams, storage)
+
+
+def _made(estimator: Given, options: Mapping[str, Any]) -> Labelled:
+    """The estimator, made once of a name and options that nothing else stands behind.
+
+    Raises:
+        UsageError: It is unknown, or has its options already.
+    """
+    if isinstance(estimator, str) and estimator in ESTIMATORS:
+        kind = ESTIMATORS.get(estimator)  # a notebook's cell may register another under the same name
+        if not getattr(kind, "argument", ""):
+            with suppress(TypeError):  # a sigma for each layer has no hash
+                return _made_once(kind, estimator, **options)
+    return _with_options(estimator, options)
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _made_once(kind: Any, name: str, **options: Any) -> Labelled:
+    return _with_options(name, options)
+
+
+def _with_options(estimator: Given, options: Mapping[str, Any]) -> Labelled:
+    if options and (isinstance(estimator, (Path, Plan)) or str(estimator).strip().endswith(".json")):
+        raise UsageError(f"a plan has the options of its methods already; leave {next(iter(options))} out.")
+    if options and isinstance(estimator, str):
+        given = spec.parse(estimator)
+        estimator = spec.label(given.name, {**given.options, **options}, given.argument)
+    elif options:
+        raise UsageError(f"give the options to the {type(estimator).__name__} itself, not to estimate.")
+    return make(estimator)
+
+
+def _of_samples(made: Labelled, problem: Problem, layers: str | Sequence[str] | None) -> bool:
+    """Whether the direction depends on whose the losses are; weight noise that a batch shares moves their sum alone."""
+
+    def compute() -> bool:
+        draws = made.estimator.draws(layers_of(problem, layers))
+        return not draws or any(draw.where != "weights" or draw.share != "batch" for draw, _, _ in draws)
+
+    chosen = layers if layers is None or isinstance(layers, str) else tuple(layers)
+    return bool(problem.once(("of samples", made.label, chosen), compute))
 
 
 def _mean(

@@ -154,13 +154,17 @@ class Problem:
         self.rows, self.loss_per = found.rows, found.loss_per
         self.weights, self.separable = found.weights, found.separable
 
-    def look(self) -> bool:
+    def look(self, of_samples: Callable[[], bool] | None = None) -> bool:
         """Look at the problem again before one of many estimates, which keep global state; see :meth:`refresh`.
 
         Training asks for one direction after another, and what a refresh finds (whose the losses are, the layers,
         what engines agree) then stays. It is a refresh if the module's tensors are others or of another kind, at
         the calls 1, 2, 4, 8, ..., and if the losses are no longer the samples' own: of the pairs of samples that a
-        refresh tries, each call tries half, in turn.
+        refresh tries, each call tries half, in turn, unless the estimate is one of the objective alone.
+
+        Args:
+            of_samples: Whether what is estimated credits samples with their own losses, so that it matters whose they
+                are; asked where no refresh is due. By default it does.
 
         Returns:
             Whether it was a refresh.
@@ -176,7 +180,7 @@ class Problem:
             if self._cache is not None:
                 self._cache = Remembered()
             data, losses = (self.inputs, self.target), check_loss(self.clean_losses())
-            apart = self.loss_per == "sample"
+            apart = self.loss_per == "sample" and (of_samples is None or of_samples())
             with torch.no_grad():
                 if not apart or still_independent(self._run, data, losses, self.rows, self._looks):
                     return False
