@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from torch.overrides import TorchFunctionMode
+from torch import nn
+
+from gradprobe.core.protocols import Runnable
 
 
-class FeaturesFirst(TorchFunctionMode):
-    """Under ``vmap`` on a CPU, ``F.linear`` of rows with weights of each copy is ``(W x^T + b)^T``.
+@contextmanager
+def features_first(problem: Runnable) -> Iterator[None]:
+    """Under ``vmap`` on a CPU, linear layers of rows with weights of each copy give ``(W x^T + b)^T``.
 
-    Torch multiplies the rows by the weights of one copy after another. The other way round, the weights of all
-    copies are one tall matrix where the rows are not a copy's own, and the features of a layer come before the samples
-    in memory, where the next layer and a sum over few classes read whole vectors. The numbers are the same up to
-    rounding.
+    Torch multiplies the rows by the weights of one copy after another. The other way round, the weights of all copies
+    are one tall matrix where the rows are not a copy's own, and a layer's features come before the samples in memory,
+    where the next layer and a sum over few classes read whole vectors. The numbers are the same up to rounding.
+
+    Args:
+        problem: Its twin's linear layers are served so for the length of the ``with``.
     """
+    layers: list[nn.Linear] = problem.once("plain linear layers", lambda: _plain(problem.twin))
+    try:
+        for layer in layers:
+            layer.forward = functools.partial(_linear, layer)  # type: ignore[method-assign]  # of this one alone
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop("forward", None)
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is F.linear and not kwargs and len(args) == 3 and _serves(*args):
-            rows, weight, bias = args
-            found = weight @ rows.t()
-            return (found if bias is None else found.add_(bias[:, None])).t()
-        return func(*args, **(kwargs or {}))
+
+def _plain(model: nn.Module) -> list[nn.Linear]:
+    """Linear layers whose forward is torch's own."""
+    return [x for x in model.modules() if type(x) is nn.Linear and "forward" not in vars(x)]
 
 
-def _serves(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
-    """Whether these are rows, and weights and a bias of copies, on a CPU."""
+def _linear(layer: nn.Linear, rows: torch.Tensor) -> torch.Tensor:
+    weight, bias = layer.weight, layer.bias
     own = torch._C._functorch.is_batchedtensor
-    if rows.ndim != 2 or weight.ndim != 2 or rows.device.type != "cpu":
-        return False
-    return own(weight) and (bias is None or own(bias))
+    if rows.ndim != 2 or rows.device.type != "cpu" or not own(weight) or not (bias is None or own(bias)):
+        return F.linear(rows, weight, bias)
+    found = weight @ rows.t()
+    return (found if bias is None else found.add_(bias[:, None])).t()

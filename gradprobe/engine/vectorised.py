@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
-from gradprobe.engine.features_first import FeaturesFirst
+from gradprobe.engine.features_first import features_first
 from gradprobe.engine.graph import OneCopy, segment
 from gradprobe.engine.moving import each_noise, every_noise, moved_losses, stacked
 from gradprobe.engine.sites import Forward, Segment
@@ -39,7 +39,7 @@ def vectorised(forward: Forward) -> tuple[torch.Tensor, list[Segment]]:
 def _moved(forward: Forward) -> torch.Tensor:
     """Losses of copies whose weights are made for all of them together."""
     one = functools.partial(moved_losses, forward)
-    with _quiet(), FeaturesFirst() if forward.draw.share == "batch" else nullcontext():
+    with _quiet(), features_first(forward.problem) if forward.draw.share == "batch" else nullcontext():
         return torch.func.vmap(one, randomness="error")(stacked(forward))
 
 

@@ -82,7 +82,7 @@ def estimate(
     check_storage(storage)
     streams, blocks = Streams(root_seed, seed), range(copies // size if made.estimator.stochastic else 1)
     with untouched_globals(), problem.frozen():
-        fresh = problem.look(lambda: _of_samples(made, problem, layers))
+        fresh = problem.look(lambda: _of_samples(made, problem))
         try:
             return _mean(made, problem, layers, [Block(i, size) for i in blocks], streams, storage)
         except UsageError:
@@ -124,15 +124,17 @@ def _with_options(estimator: Given, options: Mapping[str, Any]) -> Labelled:
     return make(estimator)
 
 
-def _of_samples(made: Labelled, problem: Problem, layers: str | Sequence[str] | None) -> bool:
-    """Whether the direction depends on whose the losses are; weight noise that a batch shares moves their sum alone."""
+def _of_samples(made: Labelled, problem: Problem) -> bool:
+    """Whether directions depend on whose the losses are: weight noise that a batch shares meets their sum alone."""
 
     def compute() -> bool:
-        draws = made.estimator.draws(layers_of(problem, layers))
+        try:
+            draws = made.estimator.draws(layers_of(problem))
+        except UsageError:
+            return True
         return not draws or any(draw.where != "weights" or draw.share != "batch" for draw, _, _ in draws)
 
-    chosen = layers if layers is None or isinstance(layers, str) else tuple(layers)
-    return bool(problem.once(("of samples", made.label, chosen), compute))
+    return bool(problem.once(("of samples", made.label), compute))
 
 
 def _mean(
