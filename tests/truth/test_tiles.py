@@ -19,7 +19,7 @@ from gradprobe.core.streams import NOISE_VERSION, Streams
 from gradprobe.engine.noise import NOISE
 from gradprobe.engine.noise import gaussian as gaussian_module
 from gradprobe.engine.noise.gaussian import STATE_WORDS, Gaussian, normals, torch_takes_states
-from gradprobe.engine.tiles import TILE, sequence, unit_noise
+from gradprobe.engine.tiles import TILE, _philox, sequence, unit_noise
 from tests.truth.checks import PLAIN as FAMILIES
 from tests.truth.checks import normal_quantile
 
@@ -171,3 +171,13 @@ def test_keys_are_independent(family):
     chi = (correlations**2).sum()
     low, high = stats.chi2.interval(1 - ALARM, len(correlations))
     assert low < chi < high
+
+
+@given(st.integers(0, 2**128 - 1), st.integers(0, 2**60))
+@settings(max_examples=50, deadline=None)
+def test_a_generator_that_is_used_again_gives_what_a_new_one_gives(key: int, counter: int) -> None:
+    new = np.random.Philox(key=key)
+    new.advance(counter)
+    words = new.random_raw(700)
+    assert (_philox(key, counter).random_raw(700) == words).all()
+    assert (_philox(key, counter).random_raw(3) == words[:3]).all()
