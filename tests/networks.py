@@ -74,7 +74,7 @@ def check_probed(
         problem: The problem.
         names: The layers, in execution order.
         credit: Which loss their noise is credited with.
-        refused: Estimator -> the layers that it does not serve.
+        refused: Estimator -> the layers that it does not serve; one that serves none is refused by the probe.
     """
     layers = layers_of(problem)
     assert [x.name for x in layers] == list(names)
@@ -86,6 +86,10 @@ def check_probed(
         assert levels.sizes["parameter"] == len(names)
         assert np.isfinite(levels["sqnorm"]).all()
         assert (levels["reference_sqnorm"].sel(reference="smoothed") > 0).all()
+    useless = [n for n in others if refused.get(n, set()) >= set(names)]
+    for name in useless:
+        assert "serves none of the layers" in message_of(lambda n=name: gp.probe(problem, [n], copies=4, block=4))
+    others = [n for n in others if n not in useless]
     ds = gp.probe(problem, others, copies=20, block=4, seeds=2, sigma=0.1)
     assert ds.sizes["copies"] == 5
     for label in ds["estimator"].values:

@@ -61,6 +61,7 @@ def test_probed_by_everything():
     problem = gp.load_problem("gat", data="communities")
     assert problem.loss_per == "copy"
     refused = {"alr": {"first", "second"}, "a-hybrid": {"second"}}
+    refused |= {"es-sample": set(LAYERS)}  # no sample has a loss of its own
     check_probed(problem, LAYERS, "copy", refused)
 
 
