@@ -88,7 +88,9 @@ def check_probed(
         assert (levels["reference_sqnorm"].sel(reference="smoothed") > 0).all()
     useless = [n for n in others if refused.get(n, set()) >= set(names)]
     for name in useless:
-        assert "serves none of the layers" in message_of(lambda n=name: gp.probe(problem, [n], copies=4, block=4))
+        assert "serves none of the layers" in message_of(
+            lambda n=name: gp.probe(problem, [n], copies=4, block=4)
+        )
     others = [n for n in others if n not in useless]
     ds = gp.probe(problem, others, copies=20, block=4, seeds=2, sigma=0.1)
     assert ds.sizes["copies"] == 5

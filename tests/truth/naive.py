@@ -58,6 +58,10 @@ def read(
     streams: Streams,
 ) -> list[Directions]:
     """One block of a draw, read in several ways: what ``read_block`` should give."""
+    if draw.derived:
+        from tests.truth import naive_slopes  # it uses this file
+
+        return naive_slopes.read(problem, draw, layers, readouts, block, streams)
     if any(x.level_of for x in layers):
         return _levels(problem, draw, layers, readouts, block, streams)
     noise = all_noise(problem, draw, layers, block, streams)

@@ -55,7 +55,10 @@ def structured(
 
 
 def low_rank(key: int, shape: tuple[int, ...], repeats: int, copies: int, rank: int = 1) -> torch.Tensor:
-    """``[copies, *shape]``: one matrix product for each copy and repetition; vectors are normal."""
+    """``[copies, *shape]``, float32: one matrix product for each copy and repetition; vectors are normal.
+
+    Of rank 1 each number is one product of two, which float32 rounds in one way.
+    """
     many, own = math.prod(shape[:repeats]), shape[repeats:]
     m = own[0] if own else 1
     n = math.prod(own[1:])
@@ -67,7 +70,7 @@ def low_rank(key: int, shape: tuple[int, ...], repeats: int, copies: int, rank: 
         for i in range(many):
             a, b = flat[k, i, : rank * m].view(rank, m), flat[k, i, rank * m :].view(rank, n)
             found[k, i] = (a.T @ b / math.sqrt(rank)).view(own)
-    return found.view(copies, *shape)
+    return found.float().view(copies, *shape)
 
 
 def points(size: int, key: int, copies: int) -> np.ndarray:

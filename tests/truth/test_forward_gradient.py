@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
 
 import pytest
 import torch
@@ -33,77 +32,13 @@ WEIGHTS = ["mlp", "weighted", "cnn", "lstm", "attention", "tied", "scalar-loss"]
 BLOCK = Block(3, 4)
 
 
-def along_noise(problem: Problem, draw: Draw, layers: Sequence[Layer], noise: dict) -> torch.Tensor:
-    """<gradient of each loss, noise> by backprop ``[m, B]`` (``[m, 1]`` of a copy's loss): one loss at a time."""
-    model, own = naive.copied(problem, layers if draw.where == "activations" else ())
-    counts = {x.name: 0 for x in layers}
-    leaves: dict = {}
-
-    def after(layer, module, args, output):
-        site = (layer.name, counts[layer.name])
-        counts[layer.name] += 1
-        shape = layer.outputs[site[1]]
-        leaves[site] = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
-        return naive.with_first(output, lambda first: first + leaves[site])
-
-    for x in layers:
-        for path in x.modules if draw.where == "activations" else ():
-            model.get_submodule(path).register_forward_hook(naive._with_path(after, x))
-        if draw.where == "weights":
-            leaves |= {(x.name, i): own[name].requires_grad_() for i, name in enumerate(x.parameters)}
-    with torch.enable_grad():
-        losses = naive._losses(problem, naive._called(model, naive._clone(problem.inputs)), problem.target)
-        sites, values = zip(*leaves.items(), strict=True)
-        columns = []
-        for b, loss in enumerate(losses.view(-1)):
-            found = torch.autograd.grad(loss, values, retain_graph=True, allow_unused=True)
-            column = torch.zeros(BLOCK.copies, dtype=torch.float64)
-            for site, g in zip(sites, found, strict=True):
-                eps = noise[site].double()
-                if draw.where == "weights" and draw.share == "sample":
-                    eps = eps[:, b]
-                if g is not None:
-                    column += (eps.expand(-1, *g.shape) * g.to_dense()).flatten(1).sum(1)
-            columns.append(column)
-    return torch.stack(columns, 1).detach()
-
-
-def by_backprop(estimator: ForwardGradient, problem: Problem, layers: Sequence[Layer]) -> naive.Directions:
-    """What the estimator should give on some layers that are noisy together."""
-    draw, readout = estimator.draw, estimator.readout
-    noise = naive.all_noise(problem, draw, layers, BLOCK, SEED)
-    slopes = along_noise(problem, draw, layers, noise)
-    if problem.loss_per == "copy":
-        slopes = slopes[:, 0]
-    calls = naive.run(problem, layers)[1] if draw.where == "activations" else {}
-    jacobians, found = naive.Jacobians(problem), {name: 0.0 for x in layers for name in x.parameters}
-    for x in layers:
-        for number in range(x.calls if draw.where == "activations" else len(x.parameters)):
-            for k in range(BLOCK.copies):
-                factor = naive.score(draw, readout, noise[x.name, number][k].double(), 1.0)
-                if draw.where == "weights":
-                    weights = problem.weights if problem.loss_per == "sample" else torch.ones(1).double()
-                    each = (slopes[k] * weights).view(-1)
-                    own = factor if draw.share == "sample" else factor.expand(len(each), *factor.shape)
-                    name = x.parameters[number]
-                    found[name] = found[name] + torch.tensordot(each, own, 1) / BLOCK.copies
-                    continue
-                wide = factor.expand(x.outputs[number])
-                cotangent = naive._cotangent(problem, x, slopes[k], wide)
-                for name, j in jacobians.of(x, (x.name, number), calls[x.name, number]).items():
-                    j = torch.sign(j) if readout.encodes_input else j
-                    term = torch.tensordot(cotangent, j.double(), dims=cotangent.ndim)
-                    found[name] = found[name] + term / BLOCK.copies
-    return found
-
-
 def check(estimator: ForwardGradient, name: str) -> None:
     problem, layers = known(name)
     mine = served(estimator, problem, layers)
     assert mine
     with problem.frozen():
         for draw, unit in noisy_together(estimator.assignment(mine), mine):
-            want = by_backprop(estimator, problem, unit)
+            (want,) = naive.read(problem, draw, unit, [estimator.readout], BLOCK, SEED)
             reading = Reading(problem, draw, unit, [estimator.readout], SEED)
             tried = ["loop", *(e for e in ENGINES if agrees(problem, draw, unit, e))]
             for engine in tried:
