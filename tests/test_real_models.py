@@ -91,10 +91,10 @@ EVERY, TRACED = {"tile", "vmap", "loop graph"}, {"vmap", "loop graph"}
 @pytest.mark.parametrize(
     ("name", "names", "activations", "weights"),
     [
-        ("encoder", SOME["encoder"][:2], EVERY, {"vmap"}),
-        ("time_major_encoder", SOME["time_major_encoder"][:1], EVERY, {"vmap"}),
+        ("encoder", SOME["encoder"][:2], EVERY, TRACED),
+        ("time_major_encoder", SOME["time_major_encoder"][:1], EVERY, TRACED),
         ("residual", ["conv1"], EVERY, TRACED),
-        ("residual", ["bn2"], EVERY, {"vmap"}),
+        ("residual", ["bn2"], EVERY, TRACED),
         ("residual", ["shortcut.0", "shortcut.1"], {"tile"}, set()),
         ("tied", ["wte = lm_head", "mix"], EVERY, TRACED),
         ("tied", ["wpe"], TRACED, TRACED),
