@@ -37,6 +37,6 @@ def random_operations(call: Callable[[], object]) -> tuple[str, ...]:
     with Drawing() as drawing:
         try:
             call()
-        except Exception:  # noqa: BLE001 - some transforms refuse a dispatch mode; then nothing is known
+        except Exception:  # some transforms refuse a dispatch mode; then nothing is known
             return ()
     return tuple(sorted(drawing.names))

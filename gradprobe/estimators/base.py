@@ -95,9 +95,7 @@ class Estimator:
         Returns:
             Parameter name -> mean direction over the block ``[*param]``, in the parameter's dtype or wider.
         """
-        from gradprobe.estimators.draws import planned_read
-
-        return planned_read(self, problem, layers, block, streams).directions[0]
+        return self.read(problem, layers, block, streams).directions[0]
 
     def read(
         self,
@@ -120,7 +118,8 @@ class Estimator:
             sharers: Processes that share the memory.
             storage: How intermediates of sign-encoded read-outs are kept; it changes no number.
         """
-        if self.assignment(layers) is None:
+        own = type(self).directions is not Estimator.directions
+        if own and self.assignment(layers) is None:
             return Read([self.directions(problem, layers, block, streams)], 0)
         from gradprobe.estimators.draws import planned_read
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradprobe.core.errors import UsageError, one_of
+from gradprobe.core.errors import one_of
 from gradprobe.core.layer import Layer
 from gradprobe.engine.draw import Draw
 from gradprobe.estimators import register
@@ -45,11 +45,7 @@ class ForwardGradient(Estimator):
 
     def __post_init__(self) -> None:
         one_of("noise", self.noise, ("gaussian", "rademacher"))
-        _ = self.draw, self.readout  # their options are checked now
-        if self.where == "weights" and self.encode in ("sign-input", "sign-noise"):
-            raise UsageError(
-                f"encode={self.encode} has no meaning for weight noise, which sees no input; use encode=sign."
-            )
+        self.readout.check_draw(self.draw)  # their own options are checked now
 
     @property
     def draw(self) -> Draw:

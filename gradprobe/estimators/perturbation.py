@@ -12,7 +12,6 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradprobe.core.errors import UsageError
 from gradprobe.core.layer import Layer
 from gradprobe.engine.draw import Draw, Sigma
 from gradprobe.engine.noise import make_family
@@ -49,10 +48,6 @@ class Perturbation(Estimator):
     def __post_init__(self) -> None:
         object.__setattr__(self, "noise", self.draw.noise)  # one way to write it; options are checked now
         self.readout.check_draw(self.draw)
-        if self.where == "weights" and self.encode in ("sign-input", "sign-noise"):
-            raise UsageError(
-                f"encode={self.encode} has no meaning for weight noise, which sees no input; use encode=sign."
-            )
 
     @functools.cached_property
     def draw(self) -> Draw:

@@ -94,12 +94,6 @@ class Planned(Estimator):
         plain = all(scale == 1.0 and _member(m).target in ("exact", "smoothed") for m, _, scale in entries)
         return "smoothed" if plain else "surrogate"
 
-    def directions(
-        self, problem: Problem, layers: Sequence[Layer], block: Block, streams: Streams
-    ) -> Directions:
-        """Mean over a block of whole estimates; see the class."""
-        return self.read(problem, layers, block, streams).directions[0]
-
     def read(
         self,
         problem: Problem,

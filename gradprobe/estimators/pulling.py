@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -105,12 +106,11 @@ def pull_copies(
         encode: Whether the signs of the layer's Jacobian are used.
         encoded: Whether the inputs are what its rule keeps for that.
     """
-    given = problem, layer, inputs, cotangents, encode, encoded
-    rule = rule_for(problem.twin.get_submodule(inputs[0][0]))
-    if len(inputs) == 1 or type(rule).pull_back is not Generic.pull_back:
-        return _one_by_one(*given)
-    key = ("copies", inputs[0][0], encode, repr(_frame(inputs[0])))
-    return (_at_once if problem.once(key, lambda: _agree(*given)) else _one_by_one)(*given)
+    calls = _Calls(problem, layer, inputs, cotangents, encode, encoded)
+    if len(inputs) == 1 or type(calls.rule).pull_back is not Generic.pull_back:
+        return calls.one_by_one()
+    key = ("copies", calls.path, encode, repr(_frame(inputs[0])))
+    return calls.at_once() if problem.once(key, calls.agree) else calls.one_by_one()
 
 
 def alike(one: Inputs, other: Inputs) -> bool:
@@ -126,60 +126,60 @@ def _frame(inputs: Inputs) -> Any:
     return map_tensors(lambda t: (tuple(t.shape), t.dtype), inputs[1:])
 
 
-def _one_by_one(
-    problem: Problem,
-    layer: Layer,
-    inputs: Sequence[Inputs],
-    cotangents: torch.Tensor,
-    encode: bool,
-    encoded: bool,
-) -> Directions:
-    sums: Directions = {}
-    for mine, cotangent in zip(inputs, cotangents, strict=True):
-        for name, value in pull(problem, layer, mine, cotangent, encode, encoded).items():
-            sums[name] = sums[name] + value if name in sums else value
-    return sums
+@dataclass(frozen=True)
+class _Calls:
+    """Calls that are alike, and the cotangents of their outputs; see :func:`pull_copies`."""
 
+    problem: Problem
+    layer: Layer
+    inputs: Sequence[Inputs]
+    cotangents: torch.Tensor
+    encode: bool
+    encoded: bool
 
-def _at_once(
-    problem: Problem,
-    layer: Layer,
-    inputs: Sequence[Inputs],
-    cotangents: torch.Tensor,
-    encode: bool,
-    encoded: bool,
-) -> Directions:
-    path = inputs[0][0]
-    module, names = problem.twin.get_submodule(path), layer.modules[path]
-    values = problem.memo(("values", path), lambda: problem.local_values(path))
-    calls = [(args, kwargs) for _, args, kwargs in inputs]
-    copies = Copies(module, list(names), values, calls, cotangents, encode and not encoded)
-    with warnings.catch_warnings():
-        # torch says that an operation has no batching rule: it is right all the same
-        warnings.filterwarnings("ignore", message=".*performance drop.*", category=UserWarning)
-        pulled = rule_for(module).pull_back_copies(copies)
-    return {full: pulled[name] for name, full in names.items()}
+    @property
+    def path(self) -> str:
+        """The module that is called."""
+        return self.inputs[0][0]
 
+    @property
+    def rule(self) -> Generic:
+        """Its rule."""
+        return rule_for(self.problem.twin.get_submodule(self.path))
 
-def _agree(
-    problem: Problem,
-    layer: Layer,
-    inputs: Sequence[Inputs],
-    cotangents: torch.Tensor,
-    encode: bool,
-    encoded: bool,
-) -> bool:
-    """Whether two calls at once give what they give one by one."""
-    probe = torch.ones_like(cotangents[:2]).cumsum(-1)
-    given = problem, layer, inputs[:2], probe, encode, encoded
-    try:
-        found = _at_once(*given)
-    except Exception as error:  # whatever torch cannot vectorise
-        if is_out_of_memory(error):
-            raise
-        return False
-    looped = _one_by_one(*given)
-    return all(close(found[name], looped[name]) for name in looped)
+    def one_by_one(self) -> Directions:
+        """Each call pulled back on its own."""
+        sums: Directions = {}
+        for mine, cotangent in zip(self.inputs, self.cotangents, strict=True):
+            found = pull(self.problem, self.layer, mine, cotangent, self.encode, self.encoded)
+            for name, value in found.items():
+                sums[name] = sums[name] + value if name in sums else value
+        return sums
+
+    def at_once(self) -> Directions:
+        """All of them in one vectorised call."""
+        module, names = self.problem.twin.get_submodule(self.path), self.layer.modules[self.path]
+        values = self.problem.memo(("values", self.path), lambda: self.problem.local_values(self.path))
+        calls = [(args, kwargs) for _, args, kwargs in self.inputs]
+        copies = Copies(module, list(names), values, calls, self.cotangents, self.encode and not self.encoded)
+        with warnings.catch_warnings():
+            # torch says that an operation has no batching rule: it is right all the same
+            warnings.filterwarnings("ignore", message=".*performance drop.*", category=UserWarning)
+            pulled = self.rule.pull_back_copies(copies)
+        return {full: pulled[name] for name, full in names.items()}
+
+    def agree(self) -> bool:
+        """Whether two calls at once give what they give one by one."""
+        probe = torch.ones_like(self.cotangents[:2]).cumsum(-1)
+        two = replace(self, inputs=self.inputs[:2], cotangents=probe)
+        try:
+            found = two.at_once()
+        except Exception as error:  # whatever torch cannot vectorise
+            if is_out_of_memory(error):
+                raise
+            return False
+        looped = two.one_by_one()
+        return all(close(found[name], looped[name]) for name in looped)
 
 
 def close(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -71,11 +71,16 @@ class ReadOut:
             )
 
     def check_draw(self, draw: Draw) -> None:
-        """Refuse a draw whose copies the centre takes for independent when they are not.
+        """Refuse a draw that cannot be read so.
 
         Raises:
-            UsageError: They depend on each other, and the centre subtracts something of theirs.
+            UsageError: Its copies depend on each other, and the centre subtracts something of theirs; or one factor
+                is to be encoded alone where noise in weights leaves no other.
         """
+        if draw.where == "weights" and self.encodes_noise != self.encodes_input:
+            raise UsageError(
+                f"encode={self.encode} has no meaning for weight noise, which sees no input; use encode=sign."
+            )
         if self.shaping.exact and self.shaping.whole and not draw.independent:
             raise UsageError(
                 f"centre={self.centre} would be biased: under noise={draw.noise} the block's other copies are not "

@@ -78,12 +78,6 @@ class Sign(Estimator):
         """As the method."""
         return self._member.injection
 
-    def directions(
-        self, problem: Problem, layers: Sequence[Layer], block: Block, streams: Streams
-    ) -> Directions:
-        """Mean over a block of signs of finished estimates."""
-        return self.read(problem, layers, block, streams).directions[0]
-
     def read(
         self,
         problem: Problem,

@@ -55,7 +55,7 @@ def find_way(function: Callable[..., torch.Tensor], start: tuple[float, ...], ba
     try:
         with torch.no_grad():
             expected = loop(points)
-    except Exception:  # noqa: BLE001 - it need not work everywhere
+    except Exception:  # it need not work everywhere
         return Way(loop, False)
     for way in (at_once, by_vmap) if batched else (by_vmap,):
         try:
@@ -65,7 +65,7 @@ def find_way(function: Callable[..., torch.Tensor], start: tuple[float, ...], ba
                 found, expected, rtol=1e-12, atol=1e-12, equal_nan=True
             ):
                 return Way(way, True)
-        except Exception:  # noqa: BLE001 - whatever it is, the loop is right
+        except Exception:  # whatever it is, the loop is right
             continue
     return Way(loop, False)
 
@@ -90,7 +90,7 @@ def gradients_pass(values: Values, gradient: Values, start: tuple[float, ...]) -
             found = gradient(points)
             with torch.no_grad():
                 near, far = (_differences(values, points, h) for h in (1e-4, 2e-4))
-        except Exception:  # noqa: BLE001 - numpy refuses tensors that need gradients, for one
+        except Exception:  # numpy refuses tensors that need gradients, for one
             return False
     size = torch.maximum(near.abs(), far.abs()).amax(1, keepdim=True)
     sure = (near - far).abs() <= 0.01 * torch.maximum(near.abs(), far.abs())

@@ -168,7 +168,7 @@ def check_mean(problem: Problem) -> None:
         ]
         clean = problem.mean_loss(batch)
         mean = sum(n * loss for n, loss in losses) / rows.size
-    except Exception as error:  # noqa: BLE001 - whatever a model does with half of its batch
+    except Exception as error:  # whatever a model does with half of its batch
         raise UsageError(f"the problem's batch cannot be divided ({type(error).__name__}).") from error
     if _differ(mean, clean):
         raise UsageError(
@@ -182,7 +182,7 @@ def _check_alone(problem: Problem, rows: Rows) -> None:
     batch = (problem.inputs, problem.target)
     try:
         clean, twice = (problem.mean_loss(tuple(given)) for given in (batch, rows.repeated(batch, 2)))
-    except Exception as error:  # noqa: BLE001 - whatever a model does with its sample twice
+    except Exception as error:  # whatever a model does with its sample twice
         raise UsageError(
             f"the problem's batch is one sample, which cannot be given twice ({type(error).__name__}); so it is not "
             "known whether the loss is a mean over samples; use a batch of at least two."

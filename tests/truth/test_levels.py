@@ -140,7 +140,10 @@ def layers_of_chain(problem: Problem):
     ids=str,
 )
 def test_mean_is_the_pathwise_mean(name, options):
-    """Two samples of one mean, with noise of their own: 64 blocks each, false alarm 1e-6."""
+    """Two samples of one mean, with noise of their own: 64 blocks each, false alarm 1e-6.
+
+    Sizes are from the blocks' spread: at 512 copies and 32 gradients a fault of scale of 0.3 is seen in each.
+    """
     estimator, problem, levels = levels_of(name, antithetic=True, **options)
     own = collect(estimator, problem, levels, 64, 512)
     other = replace(SEED, purpose="smoothed")
@@ -148,10 +151,10 @@ def test_mean_is_the_pathwise_mean(name, options):
     for k in range(64):
         found = {}
         for unit in units(estimator, levels):
-            found |= pathwise(problem, estimator.draw, unit, Block(k, 8), other)
+            found |= pathwise(problem, estimator.draw, unit, Block(k, 32), other)
         paths.append(flat({p: found[p] for x in levels for p in x.parameters}))
     mean = torch.stack(paths).mean(0)
-    MeanTest(own - torch.stack(paths) + mean, mean).check(0.6)
+    MeanTest(own - torch.stack(paths) + mean, mean).check(0.3)
 
 
 def test_neurons_add_up_to_the_layer():

@@ -38,7 +38,7 @@ def test_it_equals_one_call_after_the_other(name: str, encode: str, monkeypatch:
     monkeypatch.setattr(Generic, "pull_back_copies", lambda *a: asked.append(a) or real(*a))
     found = {e: _read(build(name), e, "joint", encode) for e in ("loop", "vmap")}
     assert asked
-    monkeypatch.setattr(pulling, "_agree", lambda *a: False)
+    monkeypatch.setattr(pulling._Calls, "agree", lambda *a: False)
     want = _read(build(name), "loop", "joint", encode)
     for directions in found.values():
         for parameter, direction in want.items():

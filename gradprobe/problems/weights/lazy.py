@@ -62,7 +62,7 @@ def read_safetensors(path: Path) -> dict[str, LazyTensor]:
 
     try:
         file = safe_open(path, framework="pt")
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        slices = {name: file.get_slice(name) for name in file.keys()}  # it is no mapping
     except Exception as error:
         raise damaged(path, error) from error
     found = {}
